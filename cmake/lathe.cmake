@@ -1,0 +1,67 @@
+# Lathe's build vocabulary. Each src/ folder is one library; its USES line is its row of the architecture
+# diagram, and tests/layering.sh fails on an #include that the line does not allow.
+
+option(LATHE_FUZZ "Build the libFuzzer targets (needs clang)" OFF)
+set(LATHE_SANITIZE "" CACHE STRING "Sanitizers: e.g. address,undefined or thread")
+
+add_library(lathe_flags INTERFACE)
+target_compile_features(lathe_flags INTERFACE cxx_std_20)
+target_include_directories(lathe_flags INTERFACE ${PROJECT_SOURCE_DIR}/src)
+# -ffp-contract=off: reference arithmetic means the same on every compiler and ISA; kernels say fma where they want it.
+target_compile_options(lathe_flags INTERFACE -Wall -Wextra -Wpedantic -Wshadow
+                       $<$<CXX_COMPILER_ID:GNU>:-Wno-restrict>  # false positives of GCC 12 on std::string operator+ (GCC bug 105651)
+                       -Werror -ffp-contract=off -fno-math-errno)
+if(LATHE_SANITIZE)
+  target_compile_options(lathe_flags INTERFACE -fsanitize=${LATHE_SANITIZE} -fno-omit-frame-pointer
+                         -fno-sanitize-recover=all)
+  target_link_options(lathe_flags INTERFACE -fsanitize=${LATHE_SANITIZE})
+endif()
+if(LATHE_FUZZ)
+  target_compile_options(lathe_flags INTERFACE -fsanitize=fuzzer-no-link)
+endif()
+
+# lathe_library(name SOURCES a.cpp ... USES lower layers ... [LINKS third-party libraries ...])
+function(lathe_library name)
+  cmake_parse_arguments(ARG "" "" "SOURCES;USES;LINKS" ${ARGN})
+  add_library(lathe_${name} STATIC ${ARG_SOURCES})
+  target_link_libraries(lathe_${name} PUBLIC lathe_flags)
+  foreach(used ${ARG_USES})
+    target_link_libraries(lathe_${name} PUBLIC lathe_${used})
+  endforeach()
+  target_link_libraries(lathe_${name} PUBLIC ${ARG_LINKS})
+endfunction()
+
+# lathe_isa_kernels(library isa FLAGS -mavx2 ... SOURCES ...): files compiled for one ISA, joined to `library`.
+# They include argument structs and intrinsics only, so no inline function built for a newer CPU can leak out.
+function(lathe_isa_kernels library isa)
+  cmake_parse_arguments(ARG "" "" "FLAGS;SOURCES" ${ARGN})
+  add_library(lathe_${library}_${isa} OBJECT ${ARG_SOURCES})
+  target_link_libraries(lathe_${library}_${isa} PRIVATE lathe_flags)
+  target_compile_options(lathe_${library}_${isa} PRIVATE ${ARG_FLAGS})
+  target_sources(lathe_${library} PRIVATE $<TARGET_OBJECTS:lathe_${library}_${isa}>)
+endfunction()
+
+# lathe_test(folder SOURCES ... USES layers ...): one test binary per folder, each TEST a CTest entry.
+function(lathe_test folder)
+  cmake_parse_arguments(ARG "" "" "SOURCES;USES;LINKS" ${ARGN})
+  set(target test_${folder})
+  add_executable(${target} ${ARG_SOURCES})
+  foreach(used ${ARG_USES})
+    target_link_libraries(${target} PRIVATE lathe_${used})
+  endforeach()
+  target_link_libraries(${target} PRIVATE ${ARG_LINKS} GTest::gmock_main)
+  target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
+  target_compile_definitions(${target} PRIVATE LATHE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
+  gtest_discover_tests(${target} TEST_PREFIX ${folder}. DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+endfunction()
+
+# lathe_fuzz(name USES layers ...): fuzz/<name>.cpp, a libFuzzer target over fuzz/corpus/<name>.
+function(lathe_fuzz name)
+  cmake_parse_arguments(ARG "" "" "USES" ${ARGN})
+  add_executable(fuzz_${name} ${name}.cpp)
+  foreach(used ${ARG_USES})
+    target_link_libraries(fuzz_${name} PRIVATE lathe_${used})
+  endforeach()
+  target_link_libraries(fuzz_${name} PRIVATE lathe_flags)
+  target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+endfunction()

@@ -1,0 +1,125 @@
+#include "core/cpu.h"
+
+#include <cstdlib>
+#include <fstream>
+#include <sched.h>
+#include <thread>
+
+#include "core/error.h"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#include <immintrin.h>
+#endif
+
+namespace lathe {
+namespace {
+
+struct FeatureName {
+  uint32_t bit;
+  std::string_view name;
+};
+constexpr FeatureName feature_names[] = {{isa_avx2, "avx2"},
+                                         {isa_avx512, "avx512"},
+                                         {isa_avx512vnni, "avx512vnni"},
+                                         {isa_avx512bf16, "avx512bf16"},
+                                         {isa_amx, "amx"},
+                                         {isa_neon, "neon"}};
+
+constexpr IsaLevel levels[] = {
+    {"ref", 0},
+    {"avx2", isa_avx2},
+    {"avx512", isa_avx2 | isa_avx512 | isa_avx512vnni | isa_avx512bf16},
+    {"amx", isa_avx2 | isa_avx512 | isa_avx512vnni | isa_avx512bf16 | isa_amx},
+    {"neon", isa_neon},
+};
+
+#if defined(__x86_64__)
+uint64_t enabled_state() {
+  uint32_t lo = 0, hi = 0;
+  __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
+  return (static_cast<uint64_t>(hi) << 32) | lo;
+}
+
+// A feature counts when the CPU has it and the operating system saves its registers.
+uint32_t detect() {
+  uint32_t a = 0, b = 0, c = 0, d = 0, features = 0;
+  if (!__get_cpuid(1, &a, &b, &c, &d)) return 0;
+  const bool osxsave = (c >> 27) & 1, fma = (c >> 12) & 1, f16c = (c >> 29) & 1;
+  if (!osxsave) return 0;
+  const uint64_t state = enabled_state();
+  const bool ymm = (state & 0x6) == 0x6, zmm = (state & 0xe6) == 0xe6, tiles = (state & 0x60000) == 0x60000;
+  uint32_t b7 = 0, c7 = 0, d7 = 0, a71 = 0, unused = 0;
+  if (!__get_cpuid_count(7, 0, &unused, &b7, &c7, &d7)) return 0;
+  __get_cpuid_count(7, 1, &a71, &b, &c, &d);
+  if (ymm && fma && f16c && ((b7 >> 5) & 1)) features |= isa_avx2;
+  const bool f = (b7 >> 16) & 1, dq = (b7 >> 17) & 1, bw = (b7 >> 30) & 1, vl = (b7 >> 31) & 1;
+  if ((features & isa_avx2) && zmm && f && dq && bw && vl) {
+    features |= isa_avx512;
+    if ((c7 >> 11) & 1) features |= isa_avx512vnni;
+    if ((a71 >> 5) & 1) features |= isa_avx512bf16;
+    const bool amx_bf16 = (d7 >> 22) & 1, amx_tile = (d7 >> 24) & 1, amx_int8 = (d7 >> 25) & 1;
+    if (tiles && amx_bf16 && amx_tile && amx_int8) features |= isa_amx;
+  }
+  return features;
+}
+#elif defined(__aarch64__)
+uint32_t detect() { return isa_neon; }
+#else
+uint32_t detect() { return 0; }
+#endif
+
+}  // namespace
+
+uint32_t cpu_features() {
+  static const uint32_t features = detect();
+  return features;
+}
+
+std::vector<IsaLevel> isa_levels() {
+  std::vector<IsaLevel> out;
+  for (const IsaLevel& level : levels) {
+    // A level is there when its own feature is: an AVX-512 machine without bf16 still runs "avx512".
+    const uint32_t present = level.features & cpu_features();
+    const bool has = level.features == 0 || (level.name == "avx2" && (present & isa_avx2)) ||
+                     (level.name == "avx512" && (present & isa_avx512)) ||
+                     (level.name == "amx" && (present & isa_amx)) ||
+                     (level.name == "neon" && (present & isa_neon));
+    if (has) out.push_back({level.name, present});
+  }
+  return out;
+}
+
+uint32_t allowed_features() {
+  const char* wish = std::getenv("LATHE_ISA");
+  if (!wish || !*wish) return cpu_features();
+  for (const IsaLevel& level : levels)
+    if (level.name == wish) {
+      if ((level.features & cpu_features()) == 0 && level.features != 0)
+        throw input_error("LATHE_ISA", "a level that this CPU has", wish);
+      return level.features & cpu_features();
+    }
+  throw input_error("LATHE_ISA", "one of ref, avx2, avx512, amx, neon", printable(wish));
+}
+
+std::string cpu_model() {
+  std::ifstream info("/proc/cpuinfo");
+  for (std::string line; std::getline(info, line);)
+    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
+  return "unknown CPU";
+}
+
+int physical_cores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
+  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+}
+
+std::string describe_features(uint32_t features) {
+  std::string out;
+  for (const FeatureName& f : feature_names)
+    if (features & f.bit) out += (out.empty() ? "" : " ") + std::string(f.name);
+  return out.empty() ? "ref" : out;
+}
+
+}  // namespace lathe

@@ -1,0 +1,69 @@
+// Reading by mapping, writing atomically: a killed run leaves the old output or the new one, never half of
+// one.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <span>
+#include <string_view>
+
+#include "core/tensor.h"
+
+namespace lathe {
+
+namespace fs = std::filesystem;
+
+// A whole file, mapped read-only. Throws InputError when it cannot be opened or is not a regular file.
+class Mapping {
+ public:
+  explicit Mapping(const fs::path&);
+  std::span<const std::byte> bytes() const { return {static_cast<const std::byte*>(data_.get()), size_}; }
+  std::string_view text() const { return {static_cast<const char*>(data_.get()), size_}; }
+  // A view of part of the file that keeps the mapping alive. The range must lie inside the file.
+  Storage view(size_t offset, size_t bytes) const;
+  // Tells the kernel that a range will not be needed soon: streaming passes keep their resident memory small.
+  void forget(size_t offset, size_t bytes) const;
+
+ private:
+  std::shared_ptr<const void> data_;
+  size_t size_ = 0;
+};
+
+// Writes `<path>.tmp-<pid>`, fsyncs it and renames it over `path`.
+void write_file_atomically(const fs::path& path, std::string_view contents);
+
+// A sequential writer with a buffer; throws Error naming the file when the disk says no.
+class FileWriter {
+ public:
+  explicit FileWriter(const fs::path&);
+  ~FileWriter();
+  FileWriter(const FileWriter&) = delete;
+  FileWriter& operator=(const FileWriter&) = delete;
+  void write(const void* data, size_t bytes);
+  void write(std::string_view text) { write(text.data(), text.size()); }
+  void finish();  // flush and fsync; without it the file is not to be trusted
+
+ private:
+  fs::path path_;
+  int fd_ = -1;
+};
+
+// A directory that appears at `target` all at once. Write into path(), then commit(). Without a commit the
+// temporary directory is removed. What a killed run left beside `target` is removed by the next one.
+class AtomicDirectory {
+ public:
+  // Refuses (InputError) a target that exists and is not a directory that this tool wrote (a `lathe/` folder
+  // or a config.json inside) or empty, so that a mistyped -o never destroys anything else.
+  explicit AtomicDirectory(const fs::path& target);
+  ~AtomicDirectory();
+  AtomicDirectory(const AtomicDirectory&) = delete;
+  AtomicDirectory& operator=(const AtomicDirectory&) = delete;
+  const fs::path& path() const { return temporary_; }
+  void commit();
+
+ private:
+  fs::path target_, temporary_;
+  bool committed_ = false;
+};
+
+}  // namespace lathe

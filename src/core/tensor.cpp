@@ -1,0 +1,64 @@
+#include "core/tensor.h"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#include "core/error.h"
+
+namespace lathe {
+namespace {
+
+struct DTypeInfo {
+  std::string_view name;
+  size_t bytes;
+  bool floating;
+};
+
+// Indexed by DType.
+constexpr DTypeInfo dtypes[] = {{"f32", 4, true},    {"f16", 2, true},    {"bf16", 2, true},
+                                {"f8e4m3", 1, true}, {"f8e5m2", 1, true}, {"i64", 8, false},
+                                {"i32", 4, false},   {"i16", 2, false},   {"i8", 1, false},
+                                {"u8", 1, false},    {"bool", 1, false}};
+
+const DTypeInfo& info(DType d) { return dtypes[static_cast<size_t>(d)]; }
+
+}  // namespace
+
+size_t dtype_bytes(DType d) { return info(d).bytes; }
+std::string_view dtype_name(DType d) { return info(d).name; }
+bool is_float(DType d) { return info(d).floating; }
+
+std::string to_string(const Shape& shape) { return fmt::format("[{}]", fmt::join(shape, ", ")); }
+
+int64_t elements(const Shape& shape) {
+  int64_t n = 1;
+  for (int64_t d : shape)
+    if (d < 0 || __builtin_mul_overflow(n, d, &n))
+      fail("shape {} has no valid element count", to_string(shape));
+  return n;
+}
+
+Storage Storage::allocate(size_t bytes) {
+  constexpr size_t alignment = 64;
+  const size_t rounded = std::max(alignment, (bytes + alignment - 1) / alignment * alignment);
+  void* p = std::aligned_alloc(alignment, rounded);
+  if (!p) throw std::bad_alloc();
+  std::memset(p, 0, rounded);
+  return {static_cast<std::byte*>(p), bytes,
+          std::shared_ptr<const void>(p, [](const void* q) { std::free(const_cast<void*>(q)); })};
+}
+
+Tensor Tensor::zeros(DType dtype, Shape shape) {
+  Tensor t;
+  t.dtype = dtype;
+  t.shape = std::move(shape);
+  t.storage = Storage::allocate(t.bytes());
+  return t;
+}
+
+void Tensor::check_element(size_t size) const {
+  if (size != dtype_bytes(dtype)) fail("tensor of {} read as elements of {} bytes", dtype_name(dtype), size);
+}
+
+}  // namespace lathe

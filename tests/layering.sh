@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# The architecture, checked: a folder of src/ includes itself and the folders on its USES line (transitively),
+# and every USES line points to a lower layer. `models` definitions may include graph/ only.
+set -euo pipefail
+cd "$(dirname "$0")/../src"
+declare -A layer=([core]=0 [quant]=1 [text]=1 [graph]=2 [kernels]=2 [io]=2 [models]=3 [runtime]=4 [eval]=5
+                  [compress]=6 [search]=7 [cli]=8)
+failed=0
+fail() { echo "layering: $*" >&2; failed=1; }
+
+uses() { tr '\n' ' ' < "$1/CMakeLists.txt" | grep -oP 'lathe_library\([^)]*' | grep -oP 'USES\s+\K[a-z ]+' || true; }
+closure() {
+  local todo="$1" seen=""
+  while [ -n "$todo" ]; do
+    set -- $todo; local head=$1; shift; todo="$*"
+    case " $seen " in *" $head "*) continue ;; esac
+    seen="$seen $head"; todo="$todo $(uses "$head")"
+  done
+  echo "$seen"
+}
+
+for folder in */; do
+  folder=${folder%/}
+  [ -f "$folder/CMakeLists.txt" ] || continue
+  [ -n "${layer[$folder]:-}" ] || { fail "src/$folder has no layer; add it to tests/layering.sh and docs/architecture.md"; continue; }
+  for used in $(uses "$folder"); do
+    [ "${layer[$used]:-99}" -lt "${layer[$folder]}" ] || fail "src/$folder (layer ${layer[$folder]}) USES $used (layer ${layer[$used]:-?}): arrows point down"
+  done
+  allowed=" $(closure "$folder") "
+  while IFS=: read -r file line include; do
+    target=$(sed -E 's/.*"([a-z0-9_]+)\/.*/\1/' <<< "$include")
+    case "$allowed" in *" $target "*) ;; *) fail "src/$file:$line includes $target/, which $folder does not USE" ;; esac
+  done < <(grep -rnE '^#include "[a-z0-9_]+/' "$folder" --include='*.h' --include='*.cpp' --include='*.inl' || true)
+done
+
+# Definitions record a graph and know nothing else (model.cpp, names.cpp are the loader, not definitions).
+for file in models/*.cpp; do
+  case "$file" in models/model.cpp | models/names.cpp | 'models/*.cpp') continue ;; esac
+  if grep -nE '^#include "(io|quant|kernels|runtime|text)/' "$file"; then fail "src/$file is a definition: it may include core/, graph/ and models/ only"; fi
+done
+[ "$failed" = 0 ] && echo "layering: ok"
+exit "$failed"
