@@ -1,0 +1,78 @@
+#include "graph/cost.h"
+
+#include <algorithm>
+
+namespace lathe {
+namespace {
+
+// Keys that a causal window lets `tokens` queries after `context` earlier keys see, summed over the queries.
+double visible_keys(const Workload& w, int64_t window) {
+  double sum = 0;
+  for (int64_t i = 0; i < w.tokens; ++i) {
+    const int64_t seen = w.context + i + 1;
+    sum += static_cast<double>(window > 0 ? std::min(seen, window) : seen);
+  }
+  return sum;
+}
+
+}  // namespace
+
+Cost& Cost::operator+=(const Cost& o) {
+  flops += o.flops;
+  weight_bytes += o.weight_bytes;
+  activation_bytes += o.activation_bytes;
+  kv_bytes += o.kv_bytes;
+  return *this;
+}
+
+Cost cost(const Graph& g, const Node& node, const Workload& w,
+          const std::function<double(const std::string&)>& bytes_of) {
+  auto rows_of = [&](ValueId v) {
+    return static_cast<double>(g.value(v).rows == Rows::outputs ? w.outputs : w.tokens);
+  };
+  auto width = [&](ValueId v) { return static_cast<double>(g.value(v).cols); };
+  const ValueId in = node.inputs[0], out = node.outputs[0];
+  const double elements = rows_of(out) * width(out);
+
+  Cost c;
+  for (ValueId v : node.inputs) c.activation_bytes += 4 * rows_of(v) * width(v);
+  for (ValueId v : node.outputs) c.activation_bytes += 4 * rows_of(v) * width(v);
+  std::visit(
+      overloaded{
+          [&](const op::Embedding& e) {
+            // Only the rows looked up are read.
+            c.weight_bytes = bytes_of(node.params[0]) / static_cast<double>(std::max<int64_t>(e.vocab, 1)) *
+                             static_cast<double>(w.tokens);
+          },
+          [&](const op::Linear&) {
+            c.flops = 2 * elements * width(in);
+            for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
+          },
+          [&](const op::RmsNorm&) { c.flops = 4 * elements; },
+          [&](const op::AddRmsNorm&) { c.flops = 5 * elements; },
+          [&](const op::Rope&) { c.flops = 3 * elements; },
+          [&](const op::Silu&) { c.flops = 4 * elements; },
+          [&](const op::SiluMul&) { c.flops = 5 * elements; },
+          [&](const op::Add&) { c.flops = elements; },
+          [&](const op::Mul&) { c.flops = elements; },
+          [&](const op::TakeRows&) {},
+          [&](const op::Attention& a) {
+            const double keys = visible_keys(w, a.window);
+            c.flops = 4 * keys * a.heads * a.head_dim;  // q k^T and p v
+            const int64_t reach = a.window > 0 ? std::min<int64_t>(w.context + w.tokens, a.window + w.tokens)
+                                               : w.context + w.tokens;
+            c.kv_bytes = 2.0 * 4 * static_cast<double>(reach) * a.kv_heads * a.head_dim;
+          },
+      },
+      node.op);
+  return c;
+}
+
+Cost total_cost(const Graph& g, const Workload& w,
+                const std::function<double(const std::string&)>& bytes_of) {
+  Cost sum;
+  for (NodeId id : g.order()) sum += cost(g, g.node(id), w, bytes_of);
+  return sum;
+}
+
+}  // namespace lathe

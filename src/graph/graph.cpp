@@ -1,0 +1,129 @@
+#include "graph/graph.h"
+
+#include <algorithm>
+#include <set>
+
+#include "core/error.h"
+
+namespace lathe {
+
+std::string_view op_name(const Op& op) {
+  return std::visit(overloaded{
+                        [](const op::Embedding&) { return "embedding"; },
+                        [](const op::Linear&) { return "linear"; },
+                        [](const op::RmsNorm&) { return "rms_norm"; },
+                        [](const op::Rope&) { return "rope"; },
+                        [](const op::Silu&) { return "silu"; },
+                        [](const op::Add&) { return "add"; },
+                        [](const op::Mul&) { return "mul"; },
+                        [](const op::TakeRows&) { return "take_rows"; },
+                        [](const op::Attention&) { return "attention"; },
+                        [](const op::SiluMul&) { return "silu_mul"; },
+                        [](const op::AddRmsNorm&) { return "add_rms_norm"; },
+                    },
+                    op);
+}
+
+Graph::Graph() { values_.push_back({Rows::tokens, 0, -1}); }
+
+const Node& Graph::node(NodeId id) const {
+  auto it = nodes_.find(id);
+  if (it == nodes_.end()) fail("graph: no node {}", id);
+  return it->second;
+}
+
+const ValueInfo& Graph::value(ValueId id) const {
+  if (id < 0 || static_cast<size_t>(id) >= values_.size()) fail("graph: no value %{}", id);
+  return values_[static_cast<size_t>(id)];
+}
+
+std::vector<NodeId> Graph::users(ValueId value) const {
+  std::vector<NodeId> out;
+  for (NodeId id : order_) {
+    const auto& inputs = nodes_.at(id).inputs;
+    if (std::find(inputs.begin(), inputs.end(), value) != inputs.end()) out.push_back(id);
+  }
+  return out;
+}
+
+NodeId Graph::find(std::string_view name) const {
+  for (NodeId id : order_)
+    if (nodes_.at(id).name == name) return id;
+  return -1;
+}
+
+ValueId Graph::insert(NodeId before, Node node, std::span<const int64_t> cols) {
+  const auto at = before < 0 ? order_.end() : std::find(order_.begin(), order_.end(), before);
+  if (before >= 0 && at == order_.end()) fail("graph: insert before node {}, which is not there", before);
+  if (node.inputs.empty() || cols.empty()) fail("graph: node '{}' needs an input and an output", node.name);
+  for (ValueId input : node.inputs) {
+    const NodeId producer = value(input).producer;
+    if (producer >= 0 && std::find(order_.begin(), at, producer) == at)
+      fail("graph: node '{}' reads %{}, which is made later", node.name, input);
+  }
+  const Rows rows =
+      std::holds_alternative<op::TakeRows>(node.op) ? Rows::outputs : value(node.inputs[0]).rows;
+  node.id = next_++;
+  node.outputs.clear();
+  for (int64_t c : cols) {
+    node.outputs.push_back(static_cast<ValueId>(values_.size()));
+    values_.push_back({rows, c, node.id});
+  }
+  const ValueId first = node.outputs[0];
+  order_.insert(at, node.id);
+  nodes_.emplace(node.id, std::move(node));
+  return first;
+}
+
+void Graph::replace(ValueId old_value, ValueId new_value) {
+  for (auto& [id, node] : nodes_)
+    if (id != value(new_value).producer)
+      std::replace(node.inputs.begin(), node.inputs.end(), old_value, new_value);
+  if (output_ == old_value) output_ = new_value;
+}
+
+void Graph::prune() {
+  std::set<ValueId> needed{output_};
+  std::vector<NodeId> kept;
+  for (auto it = order_.rbegin(); it != order_.rend(); ++it) {
+    const Node& node = nodes_.at(*it);
+    const bool live =
+        std::any_of(node.outputs.begin(), node.outputs.end(), [&](ValueId v) { return needed.contains(v); });
+    if (live) {
+      needed.insert(node.inputs.begin(), node.inputs.end());
+      kept.push_back(*it);
+    } else {
+      nodes_.erase(*it);
+    }
+  }
+  order_.assign(kept.rbegin(), kept.rend());
+}
+
+std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() const {
+  std::map<std::string, std::vector<int64_t>, std::less<>> shapes;
+  auto declare = [&](const Node& node, size_t index, std::vector<int64_t> shape) {
+    const std::string& name = node.params.at(index);
+    auto [it, fresh] = shapes.emplace(name, shape);
+    if (!fresh && it->second != shape) fail("graph: parameter '{}' is read in two shapes", name);
+  };
+  for (NodeId id : order_) {
+    const Node& node = nodes_.at(id);
+    const int64_t in = value(node.inputs[0]).cols, out = value(node.outputs[0]).cols;
+    std::visit(overloaded{
+                   [&](const op::Embedding& e) {
+                     declare(node, 0, {e.vocab, out});
+                   },
+                   [&](const op::Linear& linear) {
+                     declare(node, 0, {out, in});
+                     if (linear.bias) declare(node, 1, {out});
+                   },
+                   [&](const op::RmsNorm& norm) { declare(node, 0, {norm.width ? norm.width : in}); },
+                   [&](const op::AddRmsNorm&) { declare(node, 0, {in}); },
+                   [](const auto&) {},
+               },
+               node.op);
+  }
+  return shapes;
+}
+
+}  // namespace lathe

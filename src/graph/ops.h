@@ -1,0 +1,59 @@
+// The vocabulary: attributes only. Operands are edges, parameters are names.
+// An op is admitted with a plain-loop reference in kernels/ref and a test against an outside reference.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+namespace lathe::op {
+
+struct Embedding {
+  int64_t vocab = 0;
+};  // rows of a table [vocab, cols], one per token
+struct Linear {
+  bool bias = false;
+};  // y = x W^T (+ b); params: weight [out, in] (, bias [out])
+struct RmsNorm {
+  int width = 0;
+  float eps = 1e-6f;
+};             // y = x * rsqrt(mean(x^2) + eps) * w, over runs of `width` columns (0: the row)
+struct Rope {  // rotate pairs (i, i + head_dim/2) of each head by position * inv_freq[i]
+  int head_dim = 0;
+  std::vector<float> inv_freq;  // [head_dim / 2]
+  float scale = 1;              // of cos and sin (YaRN's attention factor)
+};
+struct Silu {};
+struct Add {};
+struct Mul {};
+struct TakeRows {};  // keeps the rows whose logits somebody wants
+struct Attention {   // the sequence op: softmax(scale q k^T, causal, window) v, grouped queries
+  int heads = 0, kv_heads = 0, head_dim = 0;
+  int window = 0;  // key j is visible to query i iff 0 <= i - j < window; 0: no limit
+  float scale = 0;
+};
+// Made by rewrites, never by definitions.
+struct SiluMul {};  // silu(a) * b
+struct AddRmsNorm {
+  float eps = 1e-6f;
+};  // outputs: sum = a + b, rms_norm(sum)
+
+}  // namespace lathe::op
+
+namespace lathe {
+
+using Op = std::variant<op::Embedding, op::Linear, op::RmsNorm, op::Rope, op::Silu, op::Add, op::Mul,
+                        op::TakeRows, op::Attention, op::SiluMul, op::AddRmsNorm>;
+
+std::string_view op_name(const Op&);  // "embedding", "linear", ... as printed
+
+// For exhaustive visits: a missing op does not compile.
+template <class... Fs>
+struct overloaded : Fs... {
+  using Fs::operator()...;
+};
+template <class... Fs>
+overloaded(Fs...) -> overloaded<Fs...>;
+
+}  // namespace lathe
