@@ -1,0 +1,28 @@
+// The architectures that Lathe knows. A definition turns a config into a graph and knows nothing else.
+#pragma once
+
+#include <span>
+#include <string_view>
+#include <vector>
+
+#include "core/json.h"
+#include "graph/graph.h"
+
+namespace lathe {
+
+struct Architecture {
+  std::string_view model_type;  // config.json's
+  Graph (*define)(const Json& config);
+};
+std::span<const Architecture> architectures();
+
+Graph llama(const Json& config);  // llama, mistral, qwen2, qwen3: models/llama.cpp
+
+// models/rope_tables.cpp: every scaling scheme becomes a table of inverse frequencies, [head_dim / 2].
+struct RopeTable {
+  std::vector<float> inv_freq;
+  float scale = 1;  // of cos and sin
+};
+RopeTable rope_table(const Json& config, int head_dim);
+
+}  // namespace lathe

@@ -1,0 +1,52 @@
+#include "runtime/batch.h"
+
+#include <numeric>
+
+#include "core/error.h"
+
+namespace lathe {
+
+SingleSequence::SingleSequence(std::span<const int32_t> tokens, int32_t first, int64_t outputs, bool cached)
+    : tokens_(tokens), positions_(tokens.size()), outputs_(static_cast<size_t>(outputs)), cached_(cached) {
+  const auto n = static_cast<int32_t>(tokens.size());
+  std::iota(positions_.begin(), positions_.end(), first);
+  std::iota(outputs_.begin(), outputs_.end(), n - static_cast<int32_t>(outputs));
+  starts_[0] = 0;
+  starts_[1] = n;
+}
+
+SingleSequence::operator Batch() const {
+  Batch b{.tokens = tokens_, .positions = positions_, .starts = starts_, .slots = {}, .outputs = outputs_};
+  if (cached_) b.slots = {&slot_, 1};
+  return b;
+}
+
+void check(const Batch& b, int64_t vocab) {
+  const auto rows = static_cast<int32_t>(b.tokens.size());
+  if (b.positions.size() != b.tokens.size())
+    fail("batch: {} positions for {} tokens", b.positions.size(), rows);
+  if (b.starts.size() < 2 || b.starts.front() != 0 || b.starts.back() != rows)
+    fail("batch: starts do not span {} rows", rows);
+  if (!b.slots.empty() && b.slots.size() + 1 != b.starts.size())
+    fail("batch: {} slots for {} sequences", b.slots.size(), b.starts.size() - 1);
+  for (int32_t token : b.tokens)
+    if (token < 0 || token >= vocab)
+      throw input_error("batch", fmt::format("token ids below {}", vocab), fmt::format("{}", token),
+                        "is this the model's tokenizer?");
+  for (size_t s = 0; s + 1 < b.starts.size(); ++s) {
+    if (b.starts[s] >= b.starts[s + 1]) fail("batch: sequence {} has no rows", s);
+    const int32_t first = b.positions[static_cast<size_t>(b.starts[s])];
+    if (first < 0 || (b.slots.empty() && first != 0))
+      fail("batch: sequence {} starts at position {}", s, first);
+    for (int32_t r = b.starts[s]; r < b.starts[s + 1]; ++r)
+      if (b.positions[static_cast<size_t>(r)] != first + r - b.starts[s])
+        fail("batch: positions of sequence {} do not count up", s);
+  }
+  int32_t previous = -1;
+  for (int32_t row : b.outputs) {
+    if (row <= previous || row >= rows) fail("batch: output row {} out of range or order", row);
+    previous = row;
+  }
+}
+
+}  // namespace lathe

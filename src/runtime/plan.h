@@ -1,0 +1,56 @@
+// A graph made flat: rewritten, kernels chosen, weights repacked, buffers placed in one arena.
+#pragma once
+
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "core/cpu.h"
+#include "core/tensor.h"
+#include "models/model.h"
+#include "runtime/batch.h"
+
+namespace lathe {
+
+struct Target {
+  int threads = 0;  // 0: physical cores
+  uint32_t isa = allowed_features();
+  int64_t max_tokens = 512;   // rows in one run; longer prompts go in chunks
+  int64_t max_outputs = 512;  // rows that reach the head in one run
+  int64_t slots = 1;          // sequences with a KV cache
+  int64_t context = 0;        // tokens a slot holds; 0: no KV cache
+};
+
+class Plan {
+ public:
+  // Threads may be shared with other plans: pass the pool of one to the next.
+  static Plan compile(const Model&, const Target&);
+  Plan(Plan&&) noexcept;
+  Plan& operator=(Plan&&) noexcept;
+  ~Plan();
+
+  // Logits [outputs, vocab], valid until the next run. Allocates nothing. Batch within the target's limits
+  // (Error).
+  const Tensor& run(const Batch&);
+
+  // For the report: node and kernel, in order; "emulated" marks a weight format without a kernel of its own
+  // here.
+  struct Choice {
+    std::string node, kernel, packing;
+    bool emulated = false;
+  };
+  std::span<const Choice> choices() const;
+  size_t weight_bytes() const;  // as packed
+  size_t kv_bytes() const;
+  size_t arena_bytes() const;
+  const Graph& graph() const;  // after the rewrites
+  int threads() const;
+
+ private:
+  Plan();
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lathe

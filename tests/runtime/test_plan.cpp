@@ -1,0 +1,140 @@
+#include <cmath>
+#include <gmock/gmock.h>
+#include <numeric>
+
+#include "core/error.h"
+#include "core/rng.h"
+#include "runtime/interpreter.h"
+#include "runtime/plan.h"
+#include "support.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+
+Model tiny(const char* family = "llama3") { return load(Checkpoint::open(golden(family))); }
+
+std::vector<int32_t> random_tokens(size_t n, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<int32_t> out(n);
+  for (int32_t& t : out) t = static_cast<int32_t>(rng.below(128));
+  return out;
+}
+
+// Rows of logits as copies: a plan's own memory is overwritten by the next run.
+std::vector<float> rows_of(const Tensor& logits) {
+  const auto s = logits.as<float>();
+  return {s.begin(), s.end()};
+}
+
+void expect_close(const std::vector<float>& a, const std::vector<float>& b) {
+  ASSERT_EQ(a.size(), b.size());
+  float largest = 0;
+  for (float x : b) largest = std::max(largest, std::fabs(x));
+  for (size_t i = 0; i < a.size(); ++i) ASSERT_NEAR(a[i], b[i], 2e-5f * largest) << i;
+}
+
+TEST(Plan, ChunkedPrefillAndDecodeEqualOneShot) {
+  for (const char* family : {"llama3", "mistral_v01", "qwen3"}) {
+    const Model model = tiny(family);
+    const std::vector<int32_t> tokens = random_tokens(40, 3);
+    Plan whole = Plan::compile(model, {.threads = 2, .max_tokens = 40, .max_outputs = 40});
+    const std::vector<float> expected = rows_of(whole.run(SingleSequence(tokens, 0, 40, false)));
+
+    Plan pieces = Plan::compile(model, {.threads = 2, .max_tokens = 16, .max_outputs = 16, .context = 48});
+    std::vector<float> got;
+    for (size_t at = 0; at < tokens.size();) {
+      const size_t n = std::min<size_t>(at < 30 ? 13 : 1, tokens.size() - at);
+      const std::vector<float> part = rows_of(pieces.run(
+          SingleSequence({tokens.data() + at, n}, static_cast<int32_t>(at), static_cast<int64_t>(n), true)));
+      got.insert(got.end(), part.begin(), part.end());
+      at += n;
+    }
+    expect_close(got, expected);
+  }
+}
+
+TEST(Plan, SequencesOfABatchDoNotSeeEachOther) {
+  const Model model = tiny();
+  const std::vector<int32_t> a = random_tokens(9, 1), b = random_tokens(14, 2);
+  Plan plan =
+      Plan::compile(model, {.threads = 2, .max_tokens = 32, .max_outputs = 32, .slots = 3, .context = 32});
+  const std::vector<float> alone_a = rows_of(plan.run(SingleSequence(a, 0, 9, false))),
+                           alone_b = rows_of(plan.run(SingleSequence(b, 0, 14, false)));
+
+  std::vector<int32_t> tokens = a, positions(23), outputs(23);
+  tokens.insert(tokens.end(), b.begin(), b.end());
+  std::iota(positions.begin(), positions.begin() + 9, 0);
+  std::iota(positions.begin() + 9, positions.end(), 0);
+  std::iota(outputs.begin(), outputs.end(), 0);
+  const std::vector<int32_t> starts{0, 9, 23}, slots{2, 0};
+  for (const auto& used : {std::vector<int32_t>{}, slots}) {
+    const std::vector<float> together = rows_of(plan.run(
+        {.tokens = tokens, .positions = positions, .starts = starts, .slots = used, .outputs = outputs}));
+    std::vector<float> expected = alone_a;
+    expected.insert(expected.end(), alone_b.begin(), alone_b.end());
+    expect_close(together, expected);
+  }
+}
+
+TEST(Plan, OnlyTheWantedRowsReachTheHead) {
+  const Model model = tiny();
+  const std::vector<int32_t> tokens = random_tokens(12, 5), outputs{0, 4, 11};
+  std::vector<int32_t> positions(12);
+  std::iota(positions.begin(), positions.end(), 0);
+  const std::vector<int32_t> starts{0, 12};
+  Plan plan = Plan::compile(model, {.threads = 1, .max_tokens = 12, .max_outputs = 12});
+  const std::vector<float> all = rows_of(plan.run(SingleSequence(tokens, 0, 12, false)));
+  const Tensor& some =
+      plan.run({.tokens = tokens, .positions = positions, .starts = starts, .slots = {}, .outputs = outputs});
+  ASSERT_EQ(some.shape, (Shape{3, 128}));
+  for (size_t r = 0; r < outputs.size(); ++r)
+    expect_close({some.as<float>().begin() + static_cast<long>(r) * 128,
+                  some.as<float>().begin() + static_cast<long>(r + 1) * 128},
+                 {all.begin() + outputs[r] * 128, all.begin() + (outputs[r] + 1) * 128});
+}
+
+TEST(Plan, ThreadCountChangesNoBit) {
+  const Model model = tiny("qwen3");
+  const std::vector<int32_t> tokens = random_tokens(33, 8);
+  std::vector<float> first;
+  for (int threads : {1, 2, 3, 5}) {
+    Plan plan = Plan::compile(model, {.threads = threads, .max_tokens = 33, .max_outputs = 33});
+    const std::vector<float> got = rows_of(plan.run(SingleSequence(tokens, 0, 33, false)));
+    if (first.empty()) first = got;
+    EXPECT_EQ(got, first) << threads << " threads";
+  }
+}
+
+TEST(Plan, RefusesWhatItWasNotCompiledFor) {
+  Plan plan =
+      Plan::compile(tiny(), {.threads = 1, .max_tokens = 4, .max_outputs = 2, .slots = 1, .context = 8});
+  const std::vector<int32_t> five = random_tokens(5, 1), two{1, 2}, bad{1, 128};
+  EXPECT_THROW(plan.run(SingleSequence(five, 0, 1, false)), Error);
+  EXPECT_THROW(plan.run(SingleSequence(two, 7, 1, true)), Error);  // position 8 of 8
+  EXPECT_THROW(plan.run(SingleSequence(bad, 0, 1, false)), InputError);
+  EXPECT_THROW(plan.run(SingleSequence(two, 3, 1, false)),
+               Error);  // within the batch, a sequence starts at 0
+  const std::vector<int32_t> positions{0, 1}, starts{0, 2}, outputs{1, 0}, slots{1};
+  EXPECT_THROW(
+      plan.run({.tokens = two, .positions = positions, .starts = starts, .slots = {}, .outputs = outputs}),
+      Error);
+  EXPECT_THROW(
+      plan.run({.tokens = two, .positions = positions, .starts = starts, .slots = slots, .outputs = {}}),
+      Error);
+}
+
+TEST(Plan, NamesTheKernelOfEveryNode) {
+  Plan plan = Plan::compile(tiny(), {.threads = 1});
+  std::vector<std::string> nodes;
+  for (const Plan::Choice& c : plan.choices()) {
+    EXPECT_FALSE(c.kernel.empty()) << c.node;
+    nodes.push_back(c.node);
+  }
+  EXPECT_THAT(nodes, testing::IsSupersetOf({"model.embed_tokens", "model.layers.1.mlp.down_proj",
+                                            "model.layers.0.self_attn.attention", "lm_head"}));
+}
+
+}  // namespace
+}  // namespace lathe
