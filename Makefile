@@ -1,0 +1,48 @@
+# Two commands: `make demo` and `make test`. Each sets up, builds and runs on a fresh Debian 12 machine.
+BUILD := build/release
+LATHE := $(BUILD)/lathe
+
+.PHONY: demo test build bootstrap check format asan tsan fuzz bench clean
+
+demo: build
+	tools/demo $(LATHE)
+
+test: build
+	cmake --build --preset release
+	ctest --preset release -j2
+
+build: bootstrap
+	cmake --preset release > /dev/null
+	cmake --build --preset release --target lathe
+
+bootstrap:
+	tools/bootstrap
+
+# What CI checks before it builds: formatting and the layers.
+check: bootstrap
+	tools/format --check
+	tests/layering.sh
+
+format: bootstrap
+	tools/format
+
+# The tests under sanitizers.
+asan tsan: bootstrap
+	cmake --preset $@ > /dev/null
+	cmake --build --preset $@
+	ctest --preset $@ -j2
+
+# Every fuzz target for a minute, from its corpus.
+fuzz: bootstrap
+	tools/bootstrap tools/packages-fuzz.txt
+	cmake --preset fuzz > /dev/null
+	cmake --build --preset fuzz
+	tools/fuzz build/fuzz/fuzz 60
+
+bench: bootstrap
+	cmake --preset release > /dev/null
+	cmake --build --preset release --target bench_kernels
+	$(BUILD)/bench/bench_kernels
+
+clean:
+	rm -rf build out
