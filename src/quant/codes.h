@@ -1,0 +1,24 @@
+// The hub between algorithms and packings: N algorithms produce Codes, M packings store them.
+#pragma once
+
+#include <vector>
+
+#include "quant/numerics.h"
+
+namespace lathe {
+
+// Some rows of a weight matrix as numbers. Row-major.
+struct Codes {
+  Numerics numerics;
+  int64_t rows = 0, cols = 0;
+  std::vector<float> values;   // dense only:    [rows, cols]
+  std::vector<int16_t> codes;  // integer only:  [rows, cols]; int16 so that unsigned 8-bit codes fit too
+  std::vector<float>
+      scales;  // integer only:  [rows, groups]; exactly representable in numerics.dtype when packed
+  std::vector<float> zeros;  // zero points or minima, [rows, groups]; empty when numerics.offset is none
+};
+
+// The meaning of the numbers: rows x cols floats, each one multiplication (and one subtraction) in f32.
+void dequantize(const Codes&, float* out);
+
+}  // namespace lathe

@@ -1,0 +1,124 @@
+#include "quant/packing.h"
+
+#include "core/error.h"
+#include "core/float.h"
+#include "quant/packings/families.h"
+
+namespace lathe {
+
+int64_t Weight::cols() const {
+  if (shape.empty()) return 1;
+  int64_t n = shape.size() == 1 ? shape[0] : 1;
+  for (size_t i = 1; i < shape.size(); ++i) n *= shape[i];
+  return n;
+}
+
+size_t Weight::bytes() const {
+  size_t n = 0;
+  for (const Tensor& part : parts) n += part.bytes();
+  return n;
+}
+
+std::span<const Packing> packings() {
+  static const std::vector<Packing> table = [] {
+    std::vector<Packing> rows;
+    for (auto family : {dense_packings(), ct_packings(), gguf_packings(), x86_packings()})
+      rows.insert(rows.end(), family.begin(), family.end());
+    return rows;
+  }();
+  return table;
+}
+
+const Packing& packing(std::string_view name) {
+  for (const Packing& p : packings())
+    if (p.name == name) return p;
+  fail("no packing is called '{}'", name);
+}
+
+Codes empty_codes(const Weight& w, int64_t rows) {
+  Codes c;
+  c.numerics = w.numerics;
+  c.rows = rows;
+  c.cols = w.cols();
+  const auto n = static_cast<size_t>(rows * c.cols),
+             groups = static_cast<size_t>(rows * c.numerics.groups(c.cols));
+  if (c.numerics.is_dense()) {
+    c.values.resize(n);
+  } else {
+    c.codes.resize(n);
+    c.scales.resize(groups);
+    if (c.numerics.offset != Numerics::Offset::none) c.zeros.resize(groups);
+  }
+  return c;
+}
+
+Weight make_weight(const Numerics& numerics, const Packing& packing, const Shape& shape) {
+  if (!packing.holds(numerics)) fail("packing {} cannot hold {}", packing.name, to_string(numerics));
+  Weight w{numerics, &packing, shape, {}};
+  for (Part& part : packing.parts(numerics, shape))
+    w.parts.push_back(Tensor::zeros(part.dtype, std::move(part.shape)));
+  return w;
+}
+
+Weight dense_weight(Tensor tensor) {
+  Weight w{Numerics::dense(tensor.dtype), &packing("dense"), tensor.shape, {}};
+  w.parts.push_back(std::move(tensor));
+  return w;
+}
+
+void check_parts(const Weight& w, std::string_view where) {
+  const std::vector<Part> expected = w.packing->parts(w.numerics, w.shape);
+  if (w.parts.size() != expected.size())
+    throw input_error(where, fmt::format("{} tensors for {}", expected.size(), w.packing->name),
+                      std::to_string(w.parts.size()));
+  for (size_t i = 0; i < expected.size(); ++i) {
+    const Tensor& found = w.parts[i];
+    if (found.dtype != expected[i].dtype || found.shape != expected[i].shape)
+      throw input_error(fmt::format("{}: {}", where, expected[i].name),
+                        fmt::format("{} {}", dtype_name(expected[i].dtype), to_string(expected[i].shape)),
+                        fmt::format("{} {}", dtype_name(found.dtype), to_string(found.shape)));
+    if (found.storage.bytes < found.bytes())
+      throw input_error(fmt::format("{}: {}", where, expected[i].name),
+                        fmt::format("{} bytes", found.bytes()), fmt::format("{} bytes", found.storage.bytes));
+  }
+}
+
+void read_rows(const Weight& w, int64_t row, int64_t rows, float* out) {
+  if (row < 0 || rows < 0 || rows > w.rows() - row)
+    fail("rows {}+{} of a weight of {} rows", row, rows, w.rows());
+  if (w.parts.size() == 1 &&
+      is_float(w.parts[0].dtype)) {  // dense and expand.f32: the stored elements are the values
+    const Tensor& values = w.parts[0];
+    const int64_t cols = w.cols();
+    to_f32(values.dtype, values.storage.data + static_cast<size_t>(row * cols) * dtype_bytes(values.dtype),
+           out, rows * cols);
+    return;
+  }
+  dequantize(w.packing->unpack(w, row, rows), out);
+}
+
+std::vector<float> read_all(const Weight& w) {
+  std::vector<float> out(static_cast<size_t>(w.rows() * w.cols()));
+  const int64_t cols = w.cols();
+  for (int64_t row = 0; row < w.rows();
+       row += pack_row_multiple)  // in strips: codes are bigger than what they unpack
+    read_rows(w, row, std::min(pack_row_multiple, w.rows() - row), out.data() + row * cols);
+  return out;
+}
+
+size_t packed_bytes(const Numerics& numerics, const Packing& packing, const Shape& shape) {
+  size_t n = 0;
+  for (const Part& part : packing.parts(numerics, shape))
+    n += static_cast<size_t>(elements(part.shape)) * dtype_bytes(part.dtype);
+  return n;
+}
+
+Weight repack(const Weight& w, const Packing& target) {
+  if (!target.pack) fail("packing {} is only read", target.name);
+  Weight out = make_weight(w.numerics, target, w.shape);
+  for (int64_t row = 0; row < w.rows(); row += pack_row_multiple)
+    target.pack(w.packing->unpack(w, row, std::min(pack_row_multiple, w.rows() - row)), row, out);
+  return out;
+}
+
+}  // namespace lathe

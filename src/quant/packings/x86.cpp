@@ -1,0 +1,177 @@
+// Layouts that the x86 kernels read. Rows are grouped in panels of 32; inside a panel everything is column by
+// column, the 32 rows side by side, so that one vector load gives one column of 16 (AVX-512) or 8 (AVX2)
+// rows:
+//
+//   x86.f32, x86.bf16, x86.f16, expand.x86   elements [panels, cols, 32]
+//   x86.int4 (2 to 4 bits)                   words [panels, ceil(cols / 8), 32]: 8 columns of a row, lowest
+//   bits first x86.int8 (5 to 8 bits)                   words [panels, ceil(cols / 4), 32]: 4 columns of a
+//   row
+//     scales [panels, groups, 32]            of numerics.dtype; f32 where there is a minimum
+//     zeros  [panels, groups, 32]            i8 zero points, or f32 minima
+//
+// Codes are stored without sign: q + 2^(stored bits - 1), or q itself with a minimum. Rows and columns that
+// pad are 0. Elements are stored as integers of their size: the tensors are bits for one kernel, not a matrix
+// for anyone else.
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "core/error.h"
+#include "core/float.h"
+#include "quant/packings/families.h"
+
+namespace lathe {
+namespace {
+
+constexpr int64_t panel = 32;
+static_assert(panel == pack_row_multiple);
+
+struct Dims {
+  int64_t panels, cols;
+};
+Dims dims(const Shape& shape) {
+  if (shape.size() != 2) fail("x86 packings hold matrices, not shape {}", to_string(shape));
+  return {(shape[0] + panel - 1) / panel, shape[1]};
+}
+
+// Where element [row, column] of a [panels, columns, 32] tensor lies.
+size_t at(int64_t row, int64_t column, int64_t columns) {
+  return static_cast<size_t>((row / panel * columns + column) * panel + row % panel);
+}
+
+template <DType dtype>
+bool holds_dense(const Numerics& n) {
+  return n == Numerics::dense(dtype);
+}
+bool holds_all(const Numerics&) { return true; }
+
+template <DType dtype>
+std::vector<Part> dense_parts(const Numerics&, const Shape& shape) {
+  const auto [panels, cols] = dims(shape);
+  return {{"elements", dtype_bytes(dtype) == 4 ? DType::i32 : DType::i16, {panels, cols, panel}}};
+}
+
+template <DType dtype>
+void pack_dense(const Codes& c, int64_t row, Weight& out) {
+  std::vector<float> values(static_cast<size_t>(c.rows * c.cols));
+  dequantize(c, values.data());
+  std::byte* elements = out.parts[0].storage.data;
+  for (int64_t top = 0; top < c.rows; top += panel)
+    for (int64_t i = 0; i < c.cols; ++i) {
+      const int64_t count = std::min(panel, c.rows - top);
+      float column[panel];
+      for (int64_t r = 0; r < count; ++r) column[r] = values[static_cast<size_t>((top + r) * c.cols + i)];
+      from_f32(dtype, column, elements + at(row + top, i, c.cols) * dtype_bytes(dtype), count);
+    }
+}
+
+template <DType dtype>
+Codes unpack_dense(const Weight& w, int64_t row, int64_t rows) {
+  Codes c;
+  c.numerics = Numerics::dense(dtype);
+  c.rows = rows;
+  c.cols = w.cols();
+  c.values.resize(static_cast<size_t>(rows * c.cols));
+  const std::byte* elements = w.parts[0].storage.data;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < c.cols; ++i)
+      to_f32(dtype, elements + at(row + r, i, c.cols) * dtype_bytes(dtype),
+             &c.values[static_cast<size_t>(r * c.cols + i)], 1);
+  return c;
+}
+
+bool has_minimum(const Numerics& n) { return n.offset == Numerics::Offset::minimum; }
+DType scale_dtype(const Numerics& n) { return has_minimum(n) ? DType::f32 : n.dtype; }
+
+template <int bits>
+bool holds_integer(const Numerics& n) {
+  const bool scale = n.dtype == DType::f32 || n.dtype == DType::f16 || n.dtype == DType::bf16;
+  return !n.is_dense() && scale && (bits == 4 ? n.bits >= 2 && n.bits <= 4 : n.bits >= 5 && n.bits <= 8);
+}
+
+template <int bits>
+std::vector<Part> integer_parts(const Numerics& n, const Shape& shape) {
+  const auto [panels, cols] = dims(shape);
+  const int64_t step = 32 / bits, groups = n.groups(cols);
+  std::vector<Part> parts = {{"codes", DType::i32, {panels, (cols + step - 1) / step, panel}},
+                             {"scales", scale_dtype(n), {panels, groups, panel}}};
+  if (n.offset != Numerics::Offset::none)
+    parts.push_back({"zeros", has_minimum(n) ? DType::f32 : DType::i8, {panels, groups, panel}});
+  return parts;
+}
+
+template <int bits>
+int bias(const Numerics& n) {
+  return has_minimum(n) ? 0 : 1 << (bits - 1);
+}
+
+template <int bits>
+void pack_integer(const Codes& c, int64_t row, Weight& out) {
+  constexpr int64_t step = 32 / bits;
+  const int64_t groups = c.numerics.groups(c.cols), columns = (c.cols + step - 1) / step;
+  const auto words = out.parts[0].as_mutable<int32_t>();
+  const DType dtype = scale_dtype(c.numerics);
+  for (int64_t r = 0; r < c.rows; ++r) {
+    for (int64_t i = 0; i < columns; ++i) {
+      uint32_t word = 0;
+      for (int64_t j = 0; j < step && i * step + j < c.cols; ++j) {
+        const int code = c.codes[static_cast<size_t>(r * c.cols + i * step + j)] + bias<bits>(c.numerics);
+        word |= static_cast<uint32_t>(code) << (bits * j);
+      }
+      words[at(row + r, i, columns)] = std::bit_cast<int32_t>(word);
+    }
+    for (int64_t g = 0; g < groups; ++g) {
+      const size_t from = static_cast<size_t>(r * groups + g), to = at(row + r, g, groups);
+      from_f32(dtype, &c.scales[from], out.parts[1].storage.data + to * dtype_bytes(dtype), 1);
+      if (c.zeros.empty()) continue;
+      if (has_minimum(c.numerics))
+        out.parts[2].as_mutable<float>()[to] = c.zeros[from];
+      else
+        out.parts[2].as_mutable<int8_t>()[to] = static_cast<int8_t>(std::lround(c.zeros[from]));
+    }
+  }
+}
+
+template <int bits>
+Codes unpack_integer(const Weight& w, int64_t row, int64_t rows) {
+  constexpr int64_t step = 32 / bits;
+  Codes c = empty_codes(w, rows);
+  const int64_t groups = c.numerics.groups(c.cols), columns = (c.cols + step - 1) / step;
+  const auto words = w.parts[0].as<int32_t>();
+  const DType dtype = scale_dtype(c.numerics);
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < c.cols; ++i) {
+      const auto word = std::bit_cast<uint32_t>(words[at(row + r, i / step, columns)]);
+      const int code = static_cast<int>(word >> (bits * (i % step)) & ((1u << bits) - 1));
+      c.codes[static_cast<size_t>(r * c.cols + i)] = static_cast<int16_t>(code - bias<bits>(c.numerics));
+    }
+    for (int64_t g = 0; g < groups; ++g) {
+      const size_t to = static_cast<size_t>(r * groups + g), from = at(row + r, g, groups);
+      to_f32(dtype, w.parts[1].storage.data + from * dtype_bytes(dtype), &c.scales[to], 1);
+      if (c.zeros.empty()) continue;
+      c.zeros[to] = has_minimum(c.numerics) ? w.parts[2].as<float>()[from]
+                                            : static_cast<float>(w.parts[2].as<int8_t>()[from]);
+    }
+  }
+  return c;
+}
+
+template <DType dtype>
+constexpr Packing dense(std::string_view name, bool (*holds)(const Numerics&)) {
+  return {name, holds, dense_parts<dtype>, pack_dense<dtype>, unpack_dense<dtype>};
+}
+
+constexpr Packing rows[] = {
+    dense<DType::f32>("x86.f32", holds_dense<DType::f32>),
+    dense<DType::bf16>("x86.bf16", holds_dense<DType::bf16>),
+    dense<DType::f16>("x86.f16", holds_dense<DType::f16>),
+    {"x86.int4", holds_integer<4>, integer_parts<4>, pack_integer<4>, unpack_integer<4>},
+    {"x86.int8", holds_integer<8>, integer_parts<8>, pack_integer<8>, unpack_integer<8>},
+    dense<DType::f32>("expand.x86", holds_all),
+};
+
+}  // namespace
+
+std::span<const Packing> x86_packings() { return rows; }
+
+}  // namespace lathe

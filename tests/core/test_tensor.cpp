@@ -1,0 +1,41 @@
+#include <gmock/gmock.h>
+
+#include "core/error.h"
+#include "core/hash.h"
+#include "core/rng.h"
+#include "core/tensor.h"
+
+namespace lathe {
+namespace {
+
+TEST(Tensor, ElementsRefusesNegativeAndHugeShapes) {
+  EXPECT_EQ(elements({}), 1);
+  EXPECT_EQ(elements({3, 4}), 12);
+  EXPECT_EQ(elements({0, 5}), 0);
+  EXPECT_THROW(elements({-1}), Error);
+  EXPECT_THROW(elements({1ll << 40, 1ll << 40}), Error);
+}
+
+TEST(Tensor, ViewsShareBytesAndCheckTheElementSize) {
+  Tensor t = Tensor::of<float>(DType::f32, {2, 2}, std::array{1.f, 2.f, 3.f, 4.f});
+  Tensor view = t;
+  view.as_mutable<float>()[3] = 5;
+  EXPECT_THAT(t.as<float>(), testing::ElementsAre(1, 2, 3, 5));
+  EXPECT_THROW(t.as<uint16_t>(), Error);
+  EXPECT_EQ(reinterpret_cast<uintptr_t>(t.storage.data) % 64, 0u);
+}
+
+TEST(Hash, KnownAnswers) {  // FIPS 180-4 examples
+  EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+  EXPECT_EQ(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}
+
+TEST(Rng, StreamIsFixed) {  // SplitMix64's published first numbers for seed 1234567
+  Rng rng(1234567);
+  EXPECT_EQ(rng.next(), 6457827717110365317ull);
+  EXPECT_EQ(rng.next(), 3203168211198807973ull);
+  for (int i = 0; i < 1000; ++i) EXPECT_LT(rng.below(7), 7u);
+}
+
+}  // namespace
+}  // namespace lathe

@@ -1,0 +1,62 @@
+#include <gmock/gmock.h>
+
+#include "core/error.h"
+#include "quant/codes.h"
+#include "quant/numerics.h"
+
+namespace lathe {
+namespace {
+
+TEST(Numerics, Names) {
+  EXPECT_EQ(to_string(Numerics::dense(DType::bf16)), "bf16");
+  EXPECT_EQ(to_string(Numerics::integer(8, 0, false)), "int8");
+  EXPECT_EQ(to_string(Numerics::integer(4, 32, true)), "int4 g32 asym");
+  EXPECT_EQ(to_string(Numerics{Numerics::Kind::integer, DType::f32, 4, 32, Numerics::Offset::minimum}),
+            "int4 g32 min");
+}
+
+TEST(Numerics, CodeRanges) {
+  const Numerics s = Numerics::integer(4, 32, false);
+  EXPECT_EQ(s.code_min(), -8);
+  EXPECT_EQ(s.code_max(), 7);
+  const Numerics m{Numerics::Kind::integer, DType::f32, 4, 32, Numerics::Offset::minimum};
+  EXPECT_EQ(m.code_min(), 0);
+  EXPECT_EQ(m.code_max(), 15);
+  EXPECT_EQ(s.groups(33), 2);
+  EXPECT_EQ(Numerics::integer(8, 0, false).groups(33), 1);
+}
+
+TEST(ParseScheme, KnownNamesWithTheirDefaults) {
+  EXPECT_EQ(parse_scheme("w8a16", -1, false, DType::bf16), Numerics::integer(8, 0, false));
+  EXPECT_EQ(parse_scheme("w4a16", -1, false, DType::bf16), Numerics::integer(4, 128, false));
+  EXPECT_EQ(parse_scheme("w4a16", 0, true, DType::f16), Numerics::integer(4, 0, true, DType::f16));
+  EXPECT_EQ(parse_scheme("w8a16", 64, false, DType::f32), Numerics::integer(8, 64, false, DType::f32));
+  for (int bits = 2; bits <= 8; ++bits)
+    EXPECT_EQ(parse_scheme(fmt::format("w{}a16", bits), 32, false, DType::bf16).bits, bits);
+}
+
+TEST(ParseScheme, RefusesOthers) {
+  for (std::string_view bad : {"", "w4", "w1a16", "w9a16", "w4a8", "w16a16", "W4A16", "w4a16 ", "int4"})
+    EXPECT_THROW(parse_scheme(bad, -1, false, DType::bf16), InputError) << bad;
+  EXPECT_THROW(parse_scheme("w4a16", -2, false, DType::bf16), InputError);
+  EXPECT_THROW(parse_scheme("w4a16", 1 << 30, false, DType::bf16), InputError);
+  EXPECT_THROW(parse_scheme("w4a16", -1, false, DType::i8), InputError);
+}
+
+TEST(Dequantize, TheThreeOffsets) {
+  Codes c{Numerics::integer(4, 2, false), 1, 3, {}, {-8, 7, 3}, {0.5f, 2}, {}};  // the last group is ragged
+  std::vector<float> out(3);
+  dequantize(c, out.data());
+  EXPECT_THAT(out, testing::ElementsAre(-4, 3.5, 6));
+  c.numerics.offset = Numerics::Offset::zero_point;
+  c.zeros = {-8, 1};
+  dequantize(c, out.data());
+  EXPECT_THAT(out, testing::ElementsAre(0, 7.5, 4));
+  c.numerics.offset = Numerics::Offset::minimum;
+  c.zeros = {1, 0.25f};
+  dequantize(c, out.data());
+  EXPECT_THAT(out, testing::ElementsAre(-5, 2.5, 5.75));
+}
+
+}  // namespace
+}  // namespace lathe
