@@ -1,0 +1,18 @@
+// Any bytes as a config.json: a quantization scheme for every module name, or InputError.
+#include "core/json.h"
+#include "io/compressed_tensors.h"
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace lathe;
+  try {
+    const Json config = parse_json({reinterpret_cast<const char*>(data), size}, "fuzz");
+    config.dump();
+    if (const auto schemes = CtConfig::parse(config, "fuzz"))
+      for (const char* module :
+           {"model.layers.0.mlp.up_proj", "model.layers.11.self_attn.q_proj", "lm_head", ""})
+        for (const CtScheme* scheme : schemes->schemes_for(module))
+          if (scheme->bits < 2 || scheme->bits > 8 || scheme->group < 0 || !scheme->packing) __builtin_trap();
+  } catch (const InputError&) {
+  }
+  return 0;
+}

@@ -1,0 +1,249 @@
+#include "io/compressed_tensors.h"
+
+#define PCRE2_CODE_UNIT_WIDTH 8
+#include <pcre2.h>
+
+#include "core/error.h"
+#include "io/writer.h"
+
+namespace lathe {
+namespace {
+
+struct Format {
+  std::string_view name, packing;
+};
+constexpr Format formats[] = {{"pack-quantized", "ct.pack32"}, {"int-quantized", "ct.int8"}};
+constexpr std::string_view supported = "pack-quantized or int-quantized integer weights";
+
+const Json* find(const Json& object, const char* key) {
+  auto it = object.find(key);
+  return it == object.end() || it->is_null() ? nullptr : &*it;
+}
+
+const Packing& packing_of(const std::string& format, std::string_view where) {
+  for (const Format& f : formats)
+    if (f.name == format) return packing(f.packing);
+  throw input_error(where, fmt::format("format {}", supported), fmt::format("'{}'", printable(format)));
+}
+
+int group_size(const Json& weights, const std::string& where) {
+  const int64_t size = get_int_or(weights, "group_size", where, -1, 1 << 20, -1);
+  // Without a strategy the group size tells: none would be one scale for the tensor, -1 one for each channel.
+  const std::string inferred = find(weights, "group_size") == nullptr ? "tensor"
+                               : size > 0                             ? "group"
+                                                                      : "channel";
+  const std::string strategy = get_string_or(weights, "strategy", where, inferred);
+  if (strategy == "channel") return 0;
+  if (strategy != "group")
+    throw input_error(where, "strategy channel or group", fmt::format("'{}'", printable(strategy)));
+  if (size <= 0)
+    throw input_error(fmt::format("{}: group_size", where), "a positive number", fmt::format("{}", size));
+  return static_cast<int>(size);
+}
+
+CtScheme parse_scheme(const Json& group, const std::string& global_format, const std::string& where) {
+  CtScheme scheme;
+  const Json& weights = group.at("weights");
+  const std::string at = where + ".weights";
+  const std::string type = get_string_or(weights, "type", at, "int");
+  if (type != "int") throw input_error(at, "type int", fmt::format("'{}'", printable(type)));
+  scheme.packing = &packing_of(get_string_or(group, "format", where, global_format), where);
+  scheme.bits = static_cast<int>(get_int(weights, "num_bits", at, 2, 8));
+  scheme.symmetric = get_bool_or(weights, "symmetric", at, true);
+  scheme.group = group_size(weights, at);
+  const Json* order = find(weights, "actorder");
+  if (order && *order != "weight" && *order != "static" && *order != false)
+    throw input_error(at, "actorder null or 'weight'", printable(order->dump(), 40),
+                      "columns in activation order are not read");
+  return scheme;
+}
+
+// Keys whose presence means that the weights alone do not tell the numbers.
+void refuse_transforms(const Json& q, std::string_view where) {
+  const Json* sparsity = find(q, "sparsity_config");
+  if (sparsity && !sparsity->empty()) {
+    const std::string format = get_string_or(*sparsity, "format", where, "dense");
+    if (format != "dense")
+      throw input_error(where, "no sparsity_config", fmt::format("format '{}'", printable(format)));
+  }
+  const Json* transforms = find(q, "transform_config");
+  if (transforms && !transforms->empty())
+    throw input_error(where, "no transform_config", "one; online transforms are not supported");
+}
+
+constexpr size_t max_patterns = 64, max_pattern_length = 1000;
+constexpr uint32_t max_match_steps = 100'000;
+
+}  // namespace
+
+// Python's re.match through PCRE2: anchored at the start; steps are bounded because the pattern comes from a
+// file.
+struct CtConfig::Pattern {
+  Pattern(const std::string& text, std::string_view where) {
+    int error = 0;
+    size_t offset = 0;
+    if (text.size() <= max_pattern_length)
+      code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), PCRE2_ANCHORED, &error,
+                           &offset, nullptr);
+    if (!code)
+      throw input_error(where, "a regular expression after 're:'", fmt::format("'{}'", printable(text)));
+    context = pcre2_match_context_create(nullptr);
+    data = pcre2_match_data_create(1, nullptr);
+    pcre2_set_match_limit(context, max_match_steps);
+  }
+  ~Pattern() {
+    pcre2_match_data_free(data);
+    pcre2_match_context_free(context);
+    pcre2_code_free(code);
+  }
+  Pattern(const Pattern&) = delete;
+  Pattern& operator=(const Pattern&) = delete;
+
+  bool matches(std::string_view module) const {
+    const int rc =
+        pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(module.data()), module.size(), 0, 0, data, context);
+    if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
+      throw input_error("quantization_config: targets", "a regular expression that is quickly matched",
+                        "one that is not");
+    return rc >= 0;
+  }
+
+  pcre2_code* code = nullptr;
+  pcre2_match_context* context = nullptr;
+  pcre2_match_data* data = nullptr;
+};
+
+std::optional<CtConfig> CtConfig::parse(const Json& config, std::string_view file) {
+  const char* key = find(config, "quantization_config") ? "quantization_config" : "compression_config";
+  const Json* q = find(config, key);
+  if (!q) return std::nullopt;
+  const std::string where = fmt::format("{}: {}", file, key);
+  if (!q->is_object()) throw input_error(where, "an object", q->type_name());
+  const Json* groups = find(*q, "config_groups");
+  const std::string method = get_string_or(*q, "quant_method", where, groups ? "compressed-tensors" : "none");
+  if (method != "compressed-tensors")
+    throw input_error(where, "quant_method compressed-tensors", fmt::format("'{}'", printable(method)),
+                      fmt::format("supported are {} of compressed-tensors", supported));
+  if (!groups || !groups->is_object())
+    throw input_error(where, "config_groups, an object", groups ? groups->type_name() : "none");
+  const std::string status = get_string_or(*q, "quantization_status", where, "compressed");
+  if (status != "compressed")
+    throw input_error(where, "quantization_status compressed", fmt::format("'{}'", printable(status)));
+  refuse_transforms(*q, where);
+
+  const std::string format = get_string_or(*q, "format", where, "none");
+  CtConfig out;
+  for (const auto& [name, group] : groups->items()) {
+    const std::string at = fmt::format("{}: config_groups.{}", where, printable(name));
+    if (!group.is_object()) throw input_error(at, "an object", group.type_name());
+    if (!find(group, "weights")) continue;  // activations only
+    const size_t index = out.schemes_.size();
+    out.schemes_.push_back(parse_scheme(group, format, at));
+    out.schemes_.back().name = name;
+    const Json* targets = find(group, "targets");
+    if (!targets || !targets->is_array())
+      throw input_error(at, "targets, an array of strings", targets ? targets->type_name() : "none");
+    for (const Json& target : *targets) {
+      if (!target.is_string()) throw input_error(at + ": targets", "strings", target.type_name());
+      const std::string text = target.get<std::string>();
+      if (text.starts_with("re:")) {
+        if (out.patterns_.size() == max_patterns)
+          throw input_error(at, fmt::format("at most {} regular expressions", max_patterns), "more");
+        out.patterns_.emplace_back(std::make_shared<const Pattern>(text.substr(3), at), index);
+      } else if (text.find('.') == std::string::npos) {
+        out.classes_.push_back(index);  // "Linear"; and "lm_head", which is a module path too
+        out.exact_.emplace(text, index);
+      } else {
+        out.exact_.emplace(text, index);
+      }
+    }
+  }
+  return out;
+}
+
+std::vector<const CtScheme*> CtConfig::schemes_for(std::string_view module) const {
+  if (auto it = exact_.find(module); it != exact_.end()) return {&schemes_[it->second]};
+  for (const auto& [pattern, index] : patterns_)
+    if (pattern->matches(module)) return {&schemes_[index]};
+  std::vector<const CtScheme*> out;
+  for (size_t index : classes_) out.push_back(&schemes_[index]);
+  return out;
+}
+
+std::string module_of(std::string_view entry) {
+  constexpr std::string_view suffix = ".weight";
+  if (!entry.ends_with(suffix)) fail("'{}' is not the weight of a module: it cannot be quantized", entry);
+  return std::string(entry.substr(0, entry.size() - suffix.size()));
+}
+
+namespace {
+
+// Entries that share a config group differ in nothing that the group says.
+bool same_group(const PlannedEntry& a, const PlannedEntry& b) {
+  return a.packing == b.packing && a.numerics.bits == b.numerics.bits &&
+         a.numerics.group == b.numerics.group && a.numerics.offset == b.numerics.offset;
+}
+
+std::string_view format_of(const PlannedEntry& entry) {
+  for (const Format& f : formats)
+    if (entry.packing->name == f.packing) return f.name;
+  fail("{}: packing {} has no name in compressed-tensors", entry.name, entry.packing->name);
+}
+
+// All keys of the schema that every version since 0.9 knows: its classes forbid others.
+Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
+  const Numerics& n = first.numerics;
+  const Json size = n.group == 0 ? Json(nullptr) : Json(n.group);
+  const Json weights = {{"actorder", nullptr},
+                        {"block_structure", nullptr},
+                        {"dynamic", false},
+                        {"group_size", size},
+                        {"num_bits", n.bits},
+                        {"observer", "minmax"},
+                        {"observer_kwargs", Json::object()},
+                        {"strategy", n.group == 0 ? "channel" : "group"},
+                        {"symmetric", n.offset == Numerics::Offset::none},
+                        {"type", "int"}};
+  return {{"format", format_of(first)},
+          {"input_activations", nullptr},
+          {"output_activations", nullptr},
+          {"targets", std::move(targets)},
+          {"weights", weights}};
+}
+
+}  // namespace
+
+Json quantization_config(const std::vector<PlannedEntry>& entries) {
+  struct Group {
+    const PlannedEntry* first;
+    std::vector<std::string> targets;
+  };
+  std::vector<Group> groups;
+  for (const PlannedEntry& entry : entries) {
+    if (entry.numerics.is_dense()) continue;
+    auto it = std::find_if(groups.begin(), groups.end(),
+                           [&](const Group& g) { return same_group(*g.first, entry); });
+    if (it == groups.end()) it = groups.insert(groups.end(), {&entry, {}});
+    it->targets.push_back(module_of(entry.name));
+  }
+  if (groups.empty()) return nullptr;
+
+  Json config_groups = Json::object();
+  bool mixed = false;
+  for (size_t i = 0; i < groups.size(); ++i) {
+    mixed = mixed || format_of(*groups[i].first) != format_of(*groups[0].first);
+    config_groups[fmt::format("group_{}", i)] = group_json(*groups[i].first, std::move(groups[i].targets));
+  }
+  return {{"config_groups", std::move(config_groups)},
+          {"format", mixed ? "mixed-precision" : format_of(*groups[0].first)},
+          {"global_compression_ratio", nullptr},
+          {"ignore", Json::array()},  // every target is named, so nothing else is touched
+          {"kv_cache_scheme", nullptr},
+          {"quant_method", "compressed-tensors"},
+          {"quantization_status", "compressed"},
+          {"sparsity_config", Json::object()},
+          {"transform_config", Json::object()},
+          {"version", "0.18.0"}};
+}
+
+}  // namespace lathe

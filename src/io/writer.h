@@ -1,0 +1,46 @@
+// Writes a Hugging Face directory, one weight at a time. Atomicity is the caller's AtomicDirectory.
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "core/json.h"
+#include "io/checkpoint.h"
+
+namespace lathe {
+
+// What will be written, in order. Quantized entries use a packing that compressed-tensors names ("ct.pack32",
+// "ct.int8") and are called "<module>.weight".
+struct PlannedEntry {
+  std::string name;  // "model.layers.0.mlp.up_proj.weight"
+  Numerics numerics;
+  const Packing* packing = nullptr;
+  Shape shape;
+};
+
+// compressed-tensors' quantization_config for these entries: one config group per numerics and packing, its
+// targets the exact names of its modules (what is not named is not quantized, so nothing need be ignored).
+// Null when nothing is quantized.
+Json quantization_config(const std::vector<PlannedEntry>&);
+
+class CheckpointWriter {
+ public:
+  // Shards at 5 GB like transformers: model.safetensors, or model-00001-of-0000N.safetensors and an index.
+  // Error on packings that have no name on disk, InputError on groups that do not divide the columns: no
+  // other reader of the format takes those. quantization_config in `config` is replaced.
+  CheckpointWriter(const fs::path& directory, Json config, std::vector<PlannedEntry> entries,
+                   size_t shard_bytes = 5'000'000'000);
+  ~CheckpointWriter();
+  void write(const Weight&);  // the next entry
+  std::string
+  finish();  // config.json, index; returns the model's hash: SHA-256 over names, dtypes, shapes, bytes
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+// Tokenizer files, generation_config.json, chat templates: byte for byte.
+void copy_companions(const fs::path& from, const fs::path& to);
+
+}  // namespace lathe

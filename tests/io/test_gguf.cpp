@@ -1,0 +1,330 @@
+#include <gmock/gmock.h>
+
+#include "io/attack.h"
+#include "io/checkpoint.h"
+#include "io/gguf.h"
+
+namespace lathe {
+namespace {
+
+using testing::ElementsAre;
+
+std::string text(std::string_view s) { return le<uint64_t>(s.size()) + std::string(s); }
+std::string key(std::string_view name, uint32_t type, const std::string& value) {
+  return text(name) + le(type) + value;
+}
+std::string info(std::string_view name, const std::vector<uint64_t>& ne, uint32_t type, uint64_t offset) {
+  std::string out = text(name) + le(static_cast<uint32_t>(ne.size()));
+  for (uint64_t n : ne) out += le(n);
+  return out + le(type) + le(offset);
+}
+
+struct File {
+  std::vector<std::string> keys, tensors;
+  size_t data = 0;
+  uint32_t version = 3;
+
+  std::string bytes() const {
+    std::string out = "GGUF" + le(version) + le<uint64_t>(tensors.size()) + le<uint64_t>(keys.size());
+    for (const std::string& k : keys) out += k;
+    for (const std::string& t : tensors) out += t;
+    if (data > 0) out.resize((out.size() + 31) / 32 * 32, '\0');
+    return out + std::string(data, '\x22');
+  }
+};
+
+constexpr uint32_t u8 = 0, u32 = 4, f32 = 6, boolean = 7, str = 8, arr = 9, u64 = 10, f64 = 12;
+
+std::vector<std::string> llama_keys(const std::string& arch = "llama") {
+  auto number = [&](const std::string& name, uint32_t n) { return key(arch + "." + name, u32, le(n)); };
+  return {key("general.architecture", str, text(arch)),
+          number("embedding_length", 64),
+          number("block_count", 2),
+          number("feed_forward_length", 96),
+          number("attention.head_count", 4),
+          number("attention.head_count_kv", 2),
+          number("context_length", 512),
+          key(arch + ".attention.layer_norm_rms_epsilon", f32, le(1e-5f)),
+          key("tokenizer.ggml.bos_token_id", u32, le(1u)),
+          key("tokenizer.ggml.tokens", arr, le(str) + le<uint64_t>(2) + text("a") + text("b"))};
+}
+
+TEST(Gguf, ReadsEveryMetadataType) {
+  File f;
+  f.keys = {key("u8", 0, "\xff"),
+            key("i8", 1, "\xff"),
+            key("u16", 2, le<uint16_t>(65535)),
+            key("i16", 3, le<int16_t>(-2)),
+            key("u32", 4, le<uint32_t>(~0u)),
+            key("i32", 5, le<int32_t>(-3)),
+            key("f32", 6, le(0.5f)),
+            key("bool", 7, "\x01"),
+            key("string", 8, text("h\xc3\xa9")),
+            key("u64", 10, le<uint64_t>(1ull << 62)),
+            key("i64", 11, le<int64_t>(-4)),
+            key("f64", 12, le(0.25)),
+            key("ints", arr, le<uint32_t>(5) + le<uint64_t>(2) + le<int32_t>(-1) + le<int32_t>(7)),
+            key("bools", arr, le(boolean) + le<uint64_t>(2) + std::string("\x01\x00", 2)),
+            key("floats", arr, le(f32) + le<uint64_t>(1) + le(2.5f)),
+            key("strings", arr, le(str) + le<uint64_t>(1) + text("x")),
+            key("none", arr, le(str) + le<uint64_t>(0))};
+  const GgufFile g = GgufFile::parse(bytes_of(f.bytes()), "f.gguf");
+  EXPECT_EQ(g.integer("u8"), 255);
+  EXPECT_EQ(g.integer("i8"), -1);
+  EXPECT_EQ(g.integer("u16"), 65535);
+  EXPECT_EQ(g.integer("i16"), -2);
+  EXPECT_EQ(g.integer("u32"), 4294967295);
+  EXPECT_EQ(g.integer("i32"), -3);
+  EXPECT_EQ(g.number("f32"), 0.5);
+  EXPECT_EQ(std::get<bool>(g.metadata.at("bool").value), true);
+  EXPECT_EQ(g.text("string"), "h\xc3\xa9");
+  EXPECT_EQ(g.integer("u64"), int64_t{1} << 62);
+  EXPECT_EQ(g.integer("i64"), -4);
+  EXPECT_EQ(g.number("f64"), 0.25);
+  EXPECT_THAT(std::get<std::vector<int64_t>>(g.metadata.at("ints").value), ElementsAre(-1, 7));
+  EXPECT_THAT(std::get<std::vector<int64_t>>(g.metadata.at("bools").value), ElementsAre(1, 0));
+  EXPECT_THAT(std::get<std::vector<double>>(g.metadata.at("floats").value), ElementsAre(2.5));
+  EXPECT_THAT(std::get<std::vector<std::string>>(g.metadata.at("strings").value), ElementsAre("x"));
+  EXPECT_TRUE(std::holds_alternative<std::vector<std::string>>(g.metadata.at("none").value));
+  EXPECT_EQ(refusal([&] { g.integer("f32"); }), "f.gguf: key 'f32': expected an integer, found a float");
+  EXPECT_EQ(refusal([&] { g.text("zzz"); }), "f.gguf: expected metadata key 'zzz', found none");
+}
+
+TEST(Gguf, PlacesTensors) {
+  File f;
+  f.tensors = {info("a", {3, 2}, 0, 0), info("v", {5}, 30, 32), info("q", {32, 2}, 2, 64),
+               info("k", {256}, 12, 128)};
+  f.data = 128 + 144;
+  for (uint32_t version : {2u, 3u}) {
+    f.version = version;
+    const std::string bytes = f.bytes();
+    const GgufFile g = GgufFile::parse(bytes_of(bytes), "f");
+    ASSERT_EQ(g.tensors.size(), 4u);
+    EXPECT_THAT(g.tensors[0].shape, ElementsAre(2, 3));  // rows first
+    EXPECT_EQ(g.tensors[0].offset + 128 + 144, bytes.size());
+    EXPECT_EQ(g.tensors[1].numerics, Numerics::dense(DType::bf16));
+    EXPECT_EQ(g.tensors[2].packing->name, "gguf.q4_0");
+    EXPECT_EQ(g.tensors[2].bytes, 36u);
+    EXPECT_EQ(g.tensors[3].bytes, 144u);
+  }
+}
+
+TEST(Gguf, RefusesAttacks) {
+  struct Case {
+    const char* name;
+    std::string file;
+    std::vector<std::string> message;
+  };
+  auto keys = [](std::vector<std::string> k) { return File{std::move(k), {}, 0}.bytes(); };
+  auto tensors = [](std::vector<std::string> t, size_t data) { return File{{}, std::move(t), data}.bytes(); };
+  const std::string head = "GGUF" + le(3u);
+  const Case cases[] = {
+      {"empty", "", {"magic", "found 4"}},
+      {"another magic", std::string("GGML") + std::string(20, '\0'), {"starts with GGUF", "'GGML'"}},
+      {"version 1", "GGUF" + le(1u) + std::string(16, '\0'), {"version", "2 or 3", "found 1"}},
+      {"big-endian", "GGUF" + std::string("\0\0\0\3", 4) + std::string(16, '\0'), {"version", "2 or 3"}},
+      {"cut counts", head + "abc", {"tensor count", "truncated"}},
+      {"2^64 - 1 keys",
+       head + le<uint64_t>(0) + le<uint64_t>(~0ull),
+       {"metadata key", "at most 0 more bytes"}},
+      {"2^60 tensors",
+       head + le<uint64_t>(1ull << 60) + le<uint64_t>(0),
+       {"tensor name", "at most 0 more bytes"}},
+      {"key of 2^63 bytes",
+       head + le<uint64_t>(0) + le<uint64_t>(1) + le<uint64_t>(1ull << 63) + "k",
+       {"metadata key", "at most 1 more bytes", "9223372036854775808"}},
+      {"empty key", keys({key("", u8, "x")}), {"metadata key", "an empty one"}},
+      {"bad UTF-8 key", keys({key("\xff", u8, "x")}), {"metadata key", "UTF-8", "\\xff"}},
+      {"key twice", keys({key("a", u8, "x"), key("a", u8, "x")}), {"key 'a'", "distinct keys"}},
+      {"unknown value type",
+       keys({key("a", 13, "xxxxxxxx")}),
+       {"key 'a'", "a value type from 0 to 12", "13"}},
+      {"bool 2", keys({key("a", boolean, "\x02")}), {"key 'a'", "a bool", "2"}},
+      {"u64 above 2^63",
+       keys({key("a", u64, le<uint64_t>(~0ull))}),
+       {"key 'a'", "below 2^63", "18446744073709551615"}},
+      {"string of 2^40 bytes",
+       keys({key("a", str, le<uint64_t>(1ull << 40) + "x")}),
+       {"key 'a'", "1099511627776"}},
+      {"array of 2^60 bytes",
+       keys({key("a", arr, le(u8) + le<uint64_t>(1ull << 60))}),
+       {"key 'a'", "1152921504606846976"}},
+      {"array of 2^61 doubles",
+       keys({key("a", arr, le(f64) + le<uint64_t>(1ull << 61) + "xxxxxxxxxxxx")}),
+       {"key 'a'"}},
+      {"array of arrays",
+       keys({key("a", arr, le(arr) + le<uint64_t>(1) + le(u8) + le<uint64_t>(0))}),
+       {"key 'a'", "an array of scalars", "an array of arrays"}},
+      {"array of an unknown type",
+       keys({key("a", arr, le(77u) + le<uint64_t>(0))}),
+       {"key 'a'", "elements of type 77"}},
+      {"alignment 0",
+       keys({key("general.alignment", u32, le(0u))}),
+       {"general.alignment", "a power of two", "0"}},
+      {"alignment 48",
+       keys({key("general.alignment", u32, le(48u))}),
+       {"general.alignment", "a power of two", "48"}},
+      {"alignment 2^31",
+       keys({key("general.alignment", u32, le(1u << 31))}),
+       {"general.alignment", "65536", "2147483648"}},
+      {"alignment is a string",
+       keys({key("general.alignment", str, text("32"))}),
+       {"general.alignment", "an integer", "a string"}},
+      {"no dimensions", tensors({info("x", {}, 0, 0)}, 32), {"tensor 'x'", "1 to 4 dimensions", "0"}},
+      {"five dimensions",
+       tensors({info("x", {1, 1, 1, 1, 1}, 0, 0)}, 32),
+       {"tensor 'x'", "1 to 4 dimensions", "5"}},
+      {"2^32 - 1 dimensions", tensors({text("x") + le(~0u) + le(0u)}, 0), {"tensor 'x'", "4294967295"}},
+      {"zero dimension",
+       tensors({info("x", {0, 4}, 0, 0)}, 32),
+       {"tensor 'x'", "positive dimensions", "[4, 0]"}},
+      {"2^60 dimensions",
+       tensors({info("x", {1ull << 60, 4}, 0, 0)}, 32),
+       {"tensor 'x'", "below 2^60", "[4, 1152921504606846976]"}},
+      {"product wraps",
+       tensors({info("x", {1ull << 32, 1ull << 32}, 0, 0)}, 32),
+       {"tensor 'x'", "below 2^60"}},
+      {"dimension 2^63", tensors({info("x", {1ull << 63}, 0, 0)}, 32), {"tensor 'x'", "below 2^63"}},
+      {"a row of half a block",
+       tensors({info("x", {48, 2}, 2, 0)}, 64),
+       {"tensor 'x'", "whole blocks of 32 (Q4_0)", "[2, 48]"}},
+      {"unsupported type",
+       tensors({info("x", {256}, 10, 0)}, 256),
+       {"tensor 'x'", "Q4_K", "Q2_K", "requantize"}},
+      {"unknown type", tensors({info("x", {256}, 1000, 0)}, 256), {"tensor 'x'", "type 1000"}},
+      {"unaligned offset", tensors({info("x", {4}, 0, 4)}, 64), {"tensor 'x'", "a multiple of 32", "4"}},
+      {"outside",
+       tensors({info("x", {9}, 0, 32)}, 64),
+       {"tensor 'x'", "inside the 64 bytes", "36 bytes at offset 32", "truncated"}},
+      {"offset 2^64 - 32",
+       tensors({info("x", {8}, 0, ~0ull - 31)}, 64),
+       {"tensor 'x'", "inside the 64 bytes"}},
+      {"no data", tensors({info("x", {8}, 0, 0)}, 0), {"tensor 'x'", "inside the 0 bytes"}},
+      {"overlap",
+       tensors({info("x", {16}, 0, 0), info("y", {8}, 0, 32)}, 64),
+       {"tensor 'y'", "data after tensor 'x'", "an overlap"}},
+      {"name twice",
+       tensors({info("x", {8}, 0, 0), info("x", {8}, 0, 32)}, 64),
+       {"tensor 'x'", "distinct names"}},
+      {"bad UTF-8 name", tensors({info("\xc3(", {8}, 0, 0)}, 32), {"tensor name", "UTF-8", "\\xc3("}},
+      {"cut tensor",
+       head + le<uint64_t>(1) + le<uint64_t>(0) + text("x") + le(2u) + le<uint64_t>(1),
+       {"tensor 'x'", "truncated"}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    const std::string message = refusal([&] { GgufFile::parse(bytes_of(c.file), "m.gguf"); });
+    EXPECT_TRUE(message.starts_with("m.gguf: ")) << message;
+    expect_fragments(message, c.message);
+  }
+}
+
+TEST(Gguf, EveryPrefixIsRefused) {
+  File f{llama_keys(), {info("x", {16}, 0, 0), info("y", {32}, 2, 64)}, 64 + 18};
+  const std::string bytes = f.bytes();
+  EXPECT_NO_THROW(GgufFile::parse(bytes_of(bytes), "f"));
+  for (size_t n = 0; n < bytes.size(); ++n)
+    ASSERT_THAT(refusal([&] { GgufFile::parse(bytes_of(bytes.substr(0, n)), "f"); }),
+                testing::StartsWith("f: "))
+        << n;
+}
+
+TEST(GgufConfig, LlamaKeys) {
+  File f{llama_keys(), {info("token_embd.weight", {8, 3}, 0, 0)}, 96};
+  const Json c = config_from_gguf(GgufFile::parse(bytes_of(f.bytes()), "f"), "f");
+  EXPECT_EQ(
+      c.dump(),
+      R"({"model_type":"llama","hidden_size":64,"num_hidden_layers":2,"intermediate_size":96,)"
+      R"("num_attention_heads":4,"num_key_value_heads":2,"max_position_embeddings":512,"rms_norm_eps":)" +
+          Json(double{1e-5f}).dump() +
+          R"(,"bos_token_id":1,"head_dim":16,"rope_theta":10000.0,"hidden_act":"silu","attention_bias":false,)"
+          R"("mlp_bias":false,"vocab_size":3,"tie_word_embeddings":true})");
+}
+
+TEST(GgufConfig, OptionalKeys) {
+  File f{
+      llama_keys("qwen3"), {info("output.weight", {8, 2}, 0, 0), info("blk.0.attn_q.bias", {8}, 0, 64)}, 96};
+  f.keys.push_back(key("qwen3.attention.key_length", u32, le(32u)));
+  f.keys.push_back(key("qwen3.rope.freq_base", f32, le(1e6f)));
+  f.keys.push_back(key("qwen3.rope.dimension_count", u32, le(16u)));
+  f.keys.push_back(key("qwen3.rope.scaling.type", str, text("yarn")));
+  f.keys.push_back(key("qwen3.rope.scaling.factor", f32, le(4.0f)));
+  f.keys.push_back(key("qwen3.rope.scaling.original_context_length", u32, le(128u)));
+  const Json c = config_from_gguf(GgufFile::parse(bytes_of(f.bytes()), "f"), "f");
+  EXPECT_EQ(c["model_type"], "qwen3");
+  EXPECT_EQ(c["head_dim"], 32);
+  EXPECT_EQ(c["rope_theta"], 1e6);
+  EXPECT_EQ(c["partial_rotary_factor"], 0.5);
+  EXPECT_EQ(c["rope_scaling"].dump(),
+            R"({"rope_type":"yarn","factor":4.0,"original_max_position_embeddings":128})");
+  EXPECT_EQ(c["attention_bias"], true);
+  EXPECT_EQ(c["tie_word_embeddings"], false);
+  EXPECT_EQ(c["vocab_size"], 2);  // of the token list
+}
+
+TEST(GgufConfig, RefusesWhatMakesNoModel) {
+  auto replaced = [](size_t i, const std::string& by) {
+    File f{llama_keys(), {}, 0};
+    f.keys[i] = by;
+    return f.bytes();
+  };
+  struct Case {
+    const char* name;
+    std::string file;
+    std::vector<std::string> message;
+  };
+  const Case cases[] = {
+      {"no architecture", File{}.bytes(), {"general.architecture", "none"}},
+      {"architecture of bytes",
+       replaced(0, key("general.architecture", str, text("\xff"))),
+       {"general.architecture", "UTF-8"}},
+      {"no hidden size", replaced(1, key("other", u8, "x")), {"'llama.embedding_length'", "none"}},
+      {"zero layers",
+       replaced(2, key("llama.block_count", u32, le(0u))),
+       {"'llama.block_count'", "1 to", "found 0"}},
+      {"2^32 - 1 heads",
+       replaced(4, key("llama.attention.head_count", u32, le(~0u))),
+       {"head_count'", "4294967295"}},
+      {"heads that do not divide",
+       replaced(4, key("llama.attention.head_count", u32, le(5u))),
+       {"embedding_length", "a multiple of 5", "64"}},
+      {"epsilon NaN",
+       replaced(7, key("llama.attention.layer_norm_rms_epsilon", f32,
+                       le(std::numeric_limits<float>::quiet_NaN()))),
+       {"epsilon'", "a positive number", "nan"}},
+      {"no vocabulary", replaced(9, key("other", u8, "x")), {"token_embd.weight", "neither"}},
+      {"unknown scaling",
+       replaced(9, key("llama.rope.scaling.type", str, text("longrope"))),
+       {"rope.scaling.type", "longrope"}},
+  };
+  for (const Case& c : cases) {
+    SCOPED_TRACE(c.name);
+    const std::string message =
+        refusal([&] { config_from_gguf(GgufFile::parse(bytes_of(c.file), "m.gguf"), "m.gguf"); });
+    EXPECT_TRUE(message.starts_with("m.gguf: ")) << message;
+    expect_fragments(message, c.message);
+  }
+}
+
+TEST(GgufCheckpoint, LoadsViews) {
+  TempDir dir;
+  File f{
+      llama_keys(), {info("token_embd.weight", {32, 3}, 8, 0), info("rope_freqs.weight", {8}, 0, 128)}, 160};
+  const Checkpoint c = Checkpoint::open(dir.put("m.gguf", f.bytes()));
+  ASSERT_TRUE(c.is_gguf());
+  EXPECT_EQ(c.gguf()->integer("llama.block_count"), 2);
+  EXPECT_EQ(c.config()["vocab_size"], 3);
+  ASSERT_EQ(c.entries().size(), 2u);
+  EXPECT_EQ(c.entries()[0].name, "rope_freqs.weight");
+  EXPECT_EQ(c.find("token_embd.weight")->bytes, 3u * 34);
+  const Weight w = c.load("token_embd.weight");
+  check_parts(w, "w");
+  EXPECT_EQ(w.rows(), 3);
+  EXPECT_EQ(read_all(w).size(), 96u);
+  c.forget("token_embd.weight");
+  EXPECT_EQ(c.load("rope_freqs.weight").shape, (Shape{8}));
+  EXPECT_EQ(c.find("none"), nullptr);
+}
+
+}  // namespace
+}  // namespace lathe
