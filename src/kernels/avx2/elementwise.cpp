@@ -1,0 +1,17 @@
+// Row-wise ops: see kernels/simd/elementwise.inl.
+#include "kernels/simd/elementwise.inl"
+
+#include "kernels/avx2/avx2.h"
+#include "kernels/avx2/vec.h"
+
+namespace lathe::avx2 {
+
+void rms_norm(const RmsNormArgs& a, const Share& s) noexcept { lathe::rms_norm(a, s); }
+void add_rms_norm(const AddRmsNormArgs& a, const Share& s) noexcept { lathe::add_rms_norm(a, s); }
+void rope(const RopeArgs& a, const Share& s) noexcept { lathe::rope(a, s); }
+void add(const BinaryArgs& a, const Share& s) noexcept { add_rows(a, s); }
+void mul(const BinaryArgs& a, const Share& s) noexcept { mul_rows(a, s); }
+void silu(const BinaryArgs& a, const Share& s) noexcept { silu_rows(a, s); }
+void silu_mul(const BinaryArgs& a, const Share& s) noexcept { silu_mul_rows(a, s); }
+
+}  // namespace lathe::avx2

@@ -1,0 +1,91 @@
+// The few vector operations that the bodies in kernels/simd/ are written in, for AVX2 with FMA and F16C.
+// Everything is in an anonymous namespace: each object file keeps its own copy (see kernels/share.h).
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace lathe {
+namespace {
+
+using V = __m256;   // `lanes` floats
+using I = __m256i;  // as many 32-bit integers
+constexpr int lanes = 8;
+constexpr int tile_vectors = 2;  // a tile of the matrix product: 6 rows x 2 vectors = 12 of the 16 registers
+constexpr int most_fused = 2;    // rows of x that one pass over weights in registers serves, and
+constexpr int fused_limit = 2;   // rows up to which such passes beat unpacking weights into scratch
+
+inline V zero() { return _mm256_setzero_ps(); }
+inline V set(float f) { return _mm256_set1_ps(f); }
+inline V load(const float* p) { return _mm256_loadu_ps(p); }
+inline void store(float* p, V v) { _mm256_storeu_ps(p, v); }
+inline V add(V a, V b) { return _mm256_add_ps(a, b); }
+inline V sub(V a, V b) { return _mm256_sub_ps(a, b); }
+inline V mul(V a, V b) { return _mm256_mul_ps(a, b); }
+inline V div(V a, V b) { return _mm256_div_ps(a, b); }
+inline V max(V a, V b) { return _mm256_max_ps(a, b); }  // b where either is NaN
+inline V min(V a, V b) { return _mm256_min_ps(a, b); }
+inline V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }  // a * b + c
+inline float sum(V v) {
+  __m128 h = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  h = _mm_add_ps(h, _mm_movehl_ps(h, h));
+  return _mm_cvtss_f32(_mm_add_ss(h, _mm_movehdup_ps(h)));
+}
+inline float largest(V v) {
+  __m128 h = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+  h = _mm_max_ps(h, _mm_movehl_ps(h, h));
+  return _mm_cvtss_f32(_mm_max_ss(h, _mm_movehdup_ps(h)));
+}
+
+// The first n lanes (n may be more than there are, or none); the others are 0, or left alone, and their
+// memory is not touched.
+inline I first(int64_t n) {
+  const int count = n >= lanes ? lanes : n <= 0 ? 0 : static_cast<int>(n);
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+inline V load_n(const float* p, int64_t n) { return _mm256_maskload_ps(p, first(n)); }
+inline void store_n(float* p, V v, int64_t n) { _mm256_maskstore_ps(p, first(n), v); }
+
+struct BF16 {
+  uint16_t bits;
+};
+struct F16 {
+  uint16_t bits;
+};
+inline V load_as_f32(const float* p) { return load(p); }
+inline V load_as_f32(const BF16* p) {
+  const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+  return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16));
+}
+inline V load_as_f32(const F16* p) {
+  return _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
+inline V load_as_f32(const int8_t* p) {
+  return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+}
+
+inline I load_words(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+
+// Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
+// (negative: right).
+template <int shift, int mask>
+inline V mantissa(I words) {
+  if constexpr (shift >= 0)
+    words = _mm256_slli_epi32(words, shift);
+  else
+    words = _mm256_srli_epi32(words, -shift);
+  const I one = _mm256_set1_epi32(0x3f800000);
+  return _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(words, _mm256_set1_epi32(mask)), one));
+}
+
+inline V round_to_integer(V v) { return _mm256_round_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+inline V times_power_of_two(V v, V n) {  // in two halves, so that n may leave the range of one exponent
+  const I whole = _mm256_cvtps_epi32(n), half = _mm256_srai_epi32(whole, 1), bias = _mm256_set1_epi32(127);
+  const I rest = _mm256_sub_epi32(whole, half);
+  const V a = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(half, bias), 23));
+  const V b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
+  return mul(mul(v, a), b);
+}
+
+}  // namespace
+}  // namespace lathe

@@ -1,0 +1,79 @@
+// The few vector operations that the bodies in kernels/simd/ are written in, for AVX-512 (F, BW, DQ, VL).
+// Everything is in an anonymous namespace: each object file keeps its own copy (see kernels/share.h).
+#pragma once
+
+#include <immintrin.h>
+#include <stdint.h>
+
+namespace lathe {
+namespace {
+
+using V = __m512;   // `lanes` floats
+using I = __m512i;  // as many 32-bit integers
+constexpr int lanes = 16;
+constexpr int tile_vectors = 4;  // a tile of the matrix product: 6 rows x 4 vectors = 24 of the 32 registers
+constexpr int most_fused = 6;    // rows of x that one pass over weights in registers serves, and
+constexpr int fused_limit = 12;  // rows up to which such passes beat unpacking weights into scratch
+
+inline V zero() { return _mm512_setzero_ps(); }
+inline V set(float f) { return _mm512_set1_ps(f); }
+inline V load(const float* p) { return _mm512_loadu_ps(p); }
+inline void store(float* p, V v) { _mm512_storeu_ps(p, v); }
+inline V add(V a, V b) { return _mm512_add_ps(a, b); }
+inline V sub(V a, V b) { return _mm512_sub_ps(a, b); }
+inline V mul(V a, V b) { return _mm512_mul_ps(a, b); }
+inline V div(V a, V b) { return _mm512_div_ps(a, b); }
+inline V max(V a, V b) { return _mm512_max_ps(a, b); }  // b where either is NaN
+inline V min(V a, V b) { return _mm512_min_ps(a, b); }
+inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }  // a * b + c
+inline float sum(V v) { return _mm512_reduce_add_ps(v); }
+inline float largest(V v) { return _mm512_reduce_max_ps(v); }
+
+// The first n lanes (n may be more than there are, or none); the others are 0, or left alone, and their
+// memory is not touched.
+inline __mmask16 first(int64_t n) {
+  return static_cast<__mmask16>(n >= lanes ? 0xffff : n <= 0 ? 0 : (1u << n) - 1);
+}
+inline V load_n(const float* p, int64_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
+inline void store_n(float* p, V v, int64_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
+
+struct BF16 {
+  uint16_t bits;
+};
+struct F16 {
+  uint16_t bits;
+};
+inline V load_as_f32(const float* p) { return load(p); }
+inline V load_as_f32(const BF16* p) {
+  const __m256i h = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16));
+}
+inline V load_as_f32(const F16* p) {
+  return _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+}
+inline V load_as_f32(const int8_t* p) {
+  return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+}
+
+inline I load_words(const uint32_t* p) { return _mm512_loadu_si512(p); }
+
+// Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
+// (negative: right).
+template <int shift, int mask>
+inline V mantissa(I words) {
+  if constexpr (shift >= 0)
+    words = _mm512_slli_epi32(words, shift);
+  else
+    words = _mm512_srli_epi32(words, -shift);
+  const I one = _mm512_set1_epi32(0x3f800000);
+  return _mm512_castsi512_ps(
+      _mm512_ternarylogic_epi32(words, _mm512_set1_epi32(mask), one, 0xea));  // (w & mask) | one
+}
+
+inline V round_to_integer(V v) {
+  return _mm512_roundscale_ps(v, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
+inline V times_power_of_two(V v, V n) { return _mm512_scalef_ps(v, n); }
+
+}  // namespace
+}  // namespace lathe

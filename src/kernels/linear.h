@@ -1,0 +1,18 @@
+// y = x W^T + bias for every weight format. Rows of the table are ordered best first; the last is the reference.
+#pragma once
+
+#include "kernels/share.h"
+
+namespace lathe {
+
+struct LinearArgs {
+  const void *codes, *scales, *zeros;  // the weight's parts as its packing lays them out; null where it has none
+  const float* x;                      // [m, k], rows x_stride floats apart
+  const float* bias;                   // [n] or null
+  float* y;                            // [m, n], rows y_stride floats apart
+  int64_t m, n, k;
+  int64_t group;                       // columns per scale; k when the whole row shares one
+  int64_t x_stride, y_stride;
+};
+
+}  // namespace lathe

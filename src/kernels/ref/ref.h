@@ -1,0 +1,22 @@
+// The meaning of every kernel in plain loops. The interpreter calls these, and the tests hold the fast rows
+// to them.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+
+namespace lathe {
+
+void linear_ref(const LinearArgs&,
+                const Share&) noexcept;  // codes: row-major f32 [n, k] (packing "expand.f32")
+void attention_ref(const AttentionArgs&, const Share&) noexcept;
+void rms_norm_ref(const RmsNormArgs&, const Share&) noexcept;
+void add_rms_norm_ref(const AddRmsNormArgs&, const Share&) noexcept;
+void rope_ref(const RopeArgs&, const Share&) noexcept;
+void add_ref(const BinaryArgs&, const Share&) noexcept;
+void mul_ref(const BinaryArgs&, const Share&) noexcept;
+void silu_ref(const BinaryArgs&, const Share&) noexcept;
+void silu_mul_ref(const BinaryArgs&, const Share&) noexcept;
+
+}  // namespace lathe

@@ -1,0 +1,130 @@
+// Walks the table of attention kernels against the reference.
+#include "kernels/harness.h"
+#include "kernels/ref/ref.h"
+#include "kernels/tables.h"
+
+namespace lathe {
+namespace {
+
+struct Case {
+  int64_t rows, first, heads, kv_heads, head_dim, window;
+};
+constexpr Case cases[] = {
+    {1, 0, 1, 1, 8, 0},       // the first token
+    {1, 200, 8, 2, 64, 0},    // decode, grouped
+    {1, 700, 7, 1, 64, 100},  // decode, a window of more than one tile
+    {5, 0, 4, 4, 16, 0},      // prompt without grouping
+    {70, 0, 14, 2, 64, 0},    // prompt over more than one tile and block
+    {130, 61, 6, 2, 32, 0},   // a later chunk that starts inside a tile
+    {130, 61, 6, 2, 32, 64},  // with a window of one tile
+    {90, 10, 4, 1, 24, 3},    // a window smaller than the vectors; 24 is no multiple of 16
+    {3, 64, 2, 1, 128, 1},    // each query sees itself only
+    {9, 5, 100, 1, 40, 0},    // more heads in a group than fit a block
+    {2, 3, 2, 2, 512, 0},    {4, 2, 3, 1, 20, 0},  // only the reference takes this one
+};
+
+struct Tensors {
+  Matrix q, k, v, out;
+};
+Tensors tensors(const Case& c, Rng& rng) {
+  const int64_t keys = c.first + c.rows + 2;  // cached keys may follow that no query sees yet
+  return {random_matrix(c.rows, c.heads * c.head_dim, rng), random_matrix(keys, c.kv_heads * c.head_dim, rng),
+          random_matrix(keys, c.kv_heads * c.head_dim, rng), Matrix(c.rows, c.heads * c.head_dim)};
+}
+AttentionArgs arguments(const Case& c, Tensors& t) {
+  return {t.q.data.data(),   t.k.data.data(), t.v.data.data(),
+          t.out.data.data(), c.rows,          t.k.rows,
+          c.first,           t.q.stride,      t.k.stride,
+          t.out.stride,      c.heads,         c.kv_heads,
+          c.head_dim,        c.window,        1 / std::sqrt(static_cast<float>(c.head_dim))};
+}
+
+TEST(Attention, EveryRowAgreesWithTheReference) {
+  // A score is a sum of head_dim products, so each side has it within e = (head_dim + 2) u S, S the largest
+  // scale * sum |q| |k|; a probability then within a factor exp(2 e) and 2^-22 for exp itself; a sum of n of
+  // them adds n u, above and below the division. All of that scales outputs no larger than the largest |v|.
+  Rng rng(4);
+  for (const Case& c : cases) {
+    Tensors t = tensors(c, rng);
+    const AttentionArgs args = arguments(c, t);
+    run_as(attention_ref, args, 1);
+    const Matrix expected = t.out;
+    float score = 0, value = 0;
+    for (int64_t r = 0; r < c.rows; ++r)
+      for (int64_t h = 0; h < c.heads; ++h)
+        for (int64_t j = 0; j <= c.first + r; ++j) {
+          const int64_t kv = h / (c.heads / c.kv_heads) * c.head_dim;
+          float sum = 0;
+          for (int64_t d = 0; d < c.head_dim; ++d)
+            sum += std::fabs(t.q.at(r, h * c.head_dim + d) * t.k.at(j, kv + d));
+          score = std::max(score, sum * args.scale);
+        }
+    for (float v : t.v.data) value = std::max(value, std::isnan(v) ? 0 : std::fabs(v));
+    const float keys = static_cast<float>(c.first + c.rows), dim = static_cast<float>(c.head_dim);
+    const float u = unit_roundoff, bound = 2 * (2 * (dim + 2) * u * score + 4 * u + 2 * keys * u) * value;
+    int rows_run = 0;
+    for (const AttentionKernel& row : attention_kernels()) {
+      if (!runs_here(row.isa) || !row.accepts(c.head_dim)) continue;
+      ++rows_run;
+      for (int workers : {1, 2, 5}) {
+        SCOPED_TRACE(fmt::format("{} rows={} first={} heads={}/{} dim={} window={} workers={}", row.name,
+                                 c.rows, c.first, c.heads, c.kv_heads, c.head_dim, c.window, workers));
+        std::fill(t.out.data.begin(), t.out.data.end(), NAN);
+        run_as(row.run, args, workers);
+        ASSERT_TRUE(t.out.intact());
+        for (int64_t r = 0; r < c.rows; ++r)
+          for (int64_t i = 0; i < t.out.cols; ++i)
+            ASSERT_NEAR(t.out.at(r, i), expected.at(r, i), bound) << r << ", " << i;
+      }
+    }
+    EXPECT_GT(rows_run, 0);
+  }
+}
+
+TEST(Attention, RowsDoNotDependOnTheirBatch) {
+  Rng rng(5);
+  for (const Case& c : cases) {
+    Tensors t = tensors(c, rng);
+    const AttentionArgs args = arguments(c, t);
+    for (const AttentionKernel& row : attention_kernels()) {
+      if (!runs_here(row.isa) || !row.accepts(c.head_dim)) continue;
+      run_as(row.run, args, 2);
+      const Matrix together = t.out;
+      std::fill(t.out.data.begin(), t.out.data.end(), NAN);
+      for (int64_t r = 0; r < c.rows; ++r) {
+        AttentionArgs one = args;
+        one.q += r * args.q_stride;
+        one.out += r * args.out_stride;
+        one.rows = 1;
+        one.first += r;
+        run_as(row.run, one, 3);
+      }
+      for (int64_t r = 0; r < c.rows; ++r)
+        for (int64_t i = 0; i < t.out.cols; ++i)
+          ASSERT_EQ(t.out.at(r, i), together.at(r, i)) << row.name << " row " << r;
+    }
+  }
+}
+
+TEST(Attention, WorkersCoverTheOutputOnce) {
+  Rng rng(6);
+  for (const Case& c : cases) {
+    Tensors t = tensors(c, rng);
+    const AttentionArgs args = arguments(c, t);
+    for (const AttentionKernel& row : attention_kernels())
+      if (runs_here(row.isa) && row.accepts(c.head_dim))
+        for (int workers : {1, 2, 3, 4, 5}) expect_partition(row.run, args, t.out, workers);
+  }
+}
+
+TEST(Attention, DispatchFallsBackByHeadSize) {
+  EXPECT_EQ(choose_attention(20, cpu_features()).name, "ref");
+  EXPECT_EQ(choose_attention(64, 0).name, "ref");
+#if defined(__x86_64__)
+  EXPECT_EQ(choose_attention(64, isa_avx2 | isa_avx512).name, "avx512");
+  EXPECT_EQ(choose_attention(24, isa_avx2 | isa_avx512).name, "avx2");
+#endif
+}
+
+}  // namespace
+}  // namespace lathe

@@ -1,0 +1,190 @@
+// Walks the table of elementwise kernels against the reference.
+#include "kernels/harness.h"
+#include "kernels/ref/ref.h"
+#include "kernels/tables.h"
+
+namespace lathe {
+namespace {
+
+constexpr int64_t widths[] = {1, 7, 8, 16, 31, 64, 100, 600, 1025};
+constexpr int64_t row_counts[] = {1, 2, 5};
+
+template <class Check>
+void each_row(Check check) {
+  for (const ElementwiseKernels& row : elementwise_kernels())
+    if (runs_here(row.isa)) {
+      SCOPED_TRACE(row.name);
+      check(row);
+    }
+}
+
+void expect_close(const Matrix& got, const Matrix& expected, float relative) {
+  EXPECT_TRUE(got.intact());
+  for (int64_t r = 0; r < got.rows; ++r)
+    for (int64_t c = 0; c < got.cols; ++c)
+      ASSERT_NEAR(got.at(r, c), expected.at(r, c), relative * std::fabs(expected.at(r, c))) << r << ", " << c;
+}
+
+// A sum of n squares is within n u of the truth, its root within n u / 2; then five roundings of one u.
+float norm_bound(int64_t n) { return (static_cast<float>(n) / 2 + 5) * unit_roundoff; }
+
+TEST(Elementwise, RmsNorm) {
+  each_row([](const ElementwiseKernels& row) {
+    Rng rng(7);
+    for (int64_t width : widths)
+      for (int64_t rows : row_counts)
+        for (int64_t runs : {1, 3}) {
+          const Matrix x = random_matrix(rows, runs * width, rng, 5),
+                       weight = random_matrix(1, width, rng, 0);
+          Matrix expected(rows, runs * width), got(rows, runs * width);
+          RmsNormArgs args{x.row(0), weight.row(0), expected.row(0), rows, runs * width,
+                           width,    x.stride,      got.stride,      1e-5f};
+          run_as(rms_norm_ref, args, 1);
+          args.out = got.row(0);
+          for (int workers : {1, 2, 4}) expect_partition(row.rms_norm, args, got, workers);
+          run_as(row.rms_norm, args, 2);
+          expect_close(got, expected, norm_bound(width));
+          Matrix place = x;
+          args.x = args.out = place.row(0);
+          args.out_stride = place.stride;
+          run_as(row.rms_norm, args, 2);
+          expect_close(place, expected, norm_bound(width));
+        }
+  });
+}
+
+TEST(Elementwise, AddRmsNorm) {
+  each_row([](const ElementwiseKernels& row) {
+    Rng rng(8);
+    for (int64_t cols : widths)
+      for (int64_t rows : row_counts) {
+        const Matrix a = random_matrix(rows, cols, rng), b = random_matrix(rows, cols, rng);
+        const Matrix weight = random_matrix(1, cols, rng, 0);
+        Matrix sum(rows, cols), expected(rows, cols), got_sum(rows, cols), got(rows, cols);
+        AddRmsNormArgs args{a.row(0), b.row(0), weight.row(0), sum.row(0), expected.row(0),
+                            rows,     cols,     a.stride,      1e-6f};
+        run_as(add_rms_norm_ref, args, 1);
+        args.sum = got_sum.row(0);
+        args.out = got.row(0);
+        for (int workers : {1, 2, 4}) {
+          expect_partition(row.add_rms_norm, args, got, workers);
+          expect_partition(row.add_rms_norm, args, got_sum, workers);
+        }
+        run_as(row.add_rms_norm, args, 2);
+        expect_close(got_sum, sum, 0);
+        expect_close(got, expected, norm_bound(cols));
+        Matrix place = a;  // the residual stream: sum replaces a
+        args.a = args.sum = place.row(0);
+        run_as(row.add_rms_norm, args, 1);
+        expect_close(place, sum, 0);
+        expect_close(got, expected, norm_bound(cols));
+      }
+  });
+}
+
+TEST(Elementwise, RopeIsExact) {
+  each_row([](const ElementwiseKernels& row) {
+    Rng rng(9);
+    for (int64_t head_dim : {2, 8, 24, 64, 128})
+      for (int64_t heads : {1, 3})
+        for (int64_t rows : row_counts) {
+          const Matrix x = random_matrix(rows, heads * head_dim, rng, 9);
+          const Matrix cos = random_matrix(rows, head_dim / 2, rng, 0),
+                       sin = random_matrix(rows, head_dim / 2, rng, 0);
+          Matrix expected(rows, heads * head_dim), got(rows, heads * head_dim);
+          RopeArgs args{x.row(0),         cos.row(0), sin.row(0), expected.row(0), rows,
+                        heads * head_dim, head_dim,   x.stride,   got.stride};
+          run_as(rope_ref, args, 1);
+          args.out = got.row(0);
+          for (int workers : {1, 2, 5}) expect_partition(row.rope, args, got, workers);
+          run_as(row.rope, args, 2);
+          expect_close(got, expected, 0);
+          Matrix place = x;
+          args.x = args.out = place.row(0);
+          args.out_stride = place.stride;
+          run_as(row.rope, args, 2);
+          expect_close(place, expected, 0);
+        }
+  });
+}
+
+TEST(Elementwise, PointwiseOps) {
+  using Op = void (*)(const BinaryArgs&, const Share&) noexcept;
+  each_row([](const ElementwiseKernels& row) {
+    // silu = x / (1 + exp(-x)): exp within 1.5e-7 and three roundings on each side, one more for the product.
+    constexpr float silu_bound = 6e-7f;
+    const struct {
+      Op got, expected;
+      float relative;
+      bool unary;
+    } ops[] = {{row.add, add_ref, 0, false},
+               {row.mul, mul_ref, 0, false},
+               {row.silu, silu_ref, silu_bound, true},
+               {row.silu_mul, silu_mul_ref, silu_bound, false}};
+    Rng rng(10);
+    for (const auto& op : ops)
+      for (int64_t cols : widths)
+        for (int64_t rows : row_counts) {
+          const Matrix a = random_matrix(rows, cols, rng, 2), b = random_matrix(rows, cols, rng, 4);
+          Matrix expected(rows, cols), got(rows, cols);
+          BinaryArgs args{
+              a.row(0),  op.unary ? nullptr : b.row(0), expected.row(0), rows, cols, a.stride, b.stride,
+              got.stride};
+          run_as(op.expected, args, 1);
+          args.out = got.row(0);
+          for (int workers : {1, 2, 3, 5}) expect_partition(op.got, args, got, workers);
+          run_as(op.got, args, 2);
+          expect_close(got, expected, op.relative);
+          Matrix place = a;
+          args.a = args.out = place.row(0);
+          args.out_stride = place.stride;
+          run_as(op.got, args, 2);
+          expect_close(place, expected, op.relative);
+        }
+  });
+}
+
+// For x < -17, 1 + exp(-x) is exp(-x) within half a unit, so x / silu(x) shows the kernel's own exp, for
+// every mantissa of the reduced argument and exponents up to the largest.
+TEST(Elementwise, ExpIsAccurateEverywhere) {
+  each_row([](const ElementwiseKernels& row) {
+    std::vector<float> x;
+    for (float f = -88.0f; f < -17.5f; f += 3.1e-5f) x.push_back(f);
+    std::vector<float> y(x.size());
+    const auto n = static_cast<int64_t>(x.size());
+    run_as(row.silu, BinaryArgs{x.data(), nullptr, y.data(), 1, n, n, n, n}, 1);
+    double worst = 0;
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double expected = x[i] / (1 + std::exp(-static_cast<double>(x[i])));
+      worst = std::max(worst, std::fabs(static_cast<double>(y[i]) / expected - 1));
+    }
+    EXPECT_LT(worst, 1.5e-7);  // with the sum and the quotient, which round once each
+  });
+}
+
+TEST(Elementwise, SiluAtTheEdges) {
+  each_row([](const ElementwiseKernels& row) {
+    const float x[] = {0, -0.0f, 1e-30f, 200, INFINITY, -200, -1e30f, NAN};
+    float y[8];
+    run_as(row.silu, BinaryArgs{x, nullptr, y, 1, 8, 8, 8, 8}, 1);
+    EXPECT_EQ(y[0], 0);
+    EXPECT_EQ(y[1], 0);
+    EXPECT_EQ(y[2], 0.5e-30f);
+    EXPECT_EQ(y[3], 200);
+    EXPECT_EQ(y[4], INFINITY);
+    EXPECT_NEAR(y[5], 0, 1e-36);
+    EXPECT_NEAR(y[6], 0, 1e-7);
+    EXPECT_TRUE(std::isnan(y[7]));
+  });
+}
+
+TEST(Elementwise, DispatchByFeatures) {
+  EXPECT_EQ(choose_elementwise(0).name, "ref");
+#if defined(__x86_64__)
+  EXPECT_EQ(choose_elementwise(isa_avx2).name, "avx2");
+  EXPECT_EQ(choose_elementwise(isa_avx2 | isa_avx512).name, "avx512");
+#endif
+}
+
+}  // namespace
+}  // namespace lathe
