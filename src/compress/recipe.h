@@ -1,0 +1,29 @@
+// A recipe is a list of steps with arguments and seeds: `lathe run recipe.yaml` reproduces the model's bytes.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "compress/quantize.h"
+#include "core/json.h"
+
+namespace lathe {
+
+struct Recipe {
+  std::string model;         // as given on the command line: "builtin" or a path
+  std::string source_hash;   // of the input's weights; empty: not checked
+  std::string result_hash;   // of the output's; `lathe run` fails when it differs. Empty: not checked
+  uint64_t seed = 0;
+  std::vector<std::pair<std::string, Json>> steps;   // {"quantize", {...}}
+};
+
+std::string to_yaml(const Recipe&);
+Recipe parse_recipe(std::string_view yaml, std::string_view where);   // InputError with the line
+
+// The quantize step: a default format, and per-module exceptions.
+Json quantize_step(const Model&, const Assignment&, ScaleSearch);
+std::pair<Assignment, ScaleSearch> parse_quantize_step(const Json&, const Model&, std::string_view where);
+
+}  // namespace lathe

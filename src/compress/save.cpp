@@ -1,0 +1,74 @@
+#include "compress/quantize.h"
+#include "core/hash.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "io/writer.h"
+
+namespace lathe {
+namespace {
+
+// The numbers that a weight is written in: as assigned, else its own where compressed-tensors can hold them.
+Numerics written_as(const std::string& name, const Weight& weight, const Assignment& assignment, DType dense) {
+  if (const auto it = assignment.find(name); it != assignment.end()) return it->second;
+  const Numerics& own = weight.numerics;
+  const bool whole_groups = own.is_dense() || own.group == 0 || weight.cols() % own.group == 0;
+  if (storage_packing(own).holds(own) && whole_groups) return own;
+  warn("{}: {} has no form in compressed-tensors; written as {}", name, to_string(own), dtype_name(dense));
+  return Numerics::dense(dense);
+}
+
+Weight to_dense(const Weight& from, DType dtype) {
+  Weight to = make_weight(Numerics::dense(dtype), packing("dense"), from.shape);
+  const int64_t rows = from.rows();
+  for (int64_t row = 0; row < rows; row += pack_row_multiple) {
+    Codes strip{to.numerics, std::min(pack_row_multiple, rows - row), from.cols(), {}, {}, {}, {}};
+    strip.values.resize(static_cast<size_t>(strip.rows * strip.cols));
+    read_rows(from, row, strip.rows, strip.values.data());
+    to.packing->pack(strip, row, to);
+  }
+  return to;
+}
+
+Weight as_planned(const Weight& from, const PlannedEntry& to, bool assigned, ScaleSearch search, int threads) {
+  if (assigned) return quantize_weight(from, to.numerics, search, threads);
+  if (from.numerics != to.numerics) return to_dense(from, to.numerics.dtype);
+  return from.packing == to.packing ? from : repack(from, *to.packing);
+}
+
+}  // namespace
+
+// The same text and bytes, in the same order, that CheckpointWriter hashes while it writes.
+std::string hash_of(const Model& model) {
+  Sha256 hash;
+  auto add = [&](const std::string& name, const Tensor& tensor) {
+    hash.add(fmt::format("{} {} {}\n", name, dtype_name(tensor.dtype), to_string(tensor.shape)));
+    hash.add(tensor.storage.data, tensor.bytes());
+  };
+  for (const auto& [name, weight] : model.weights) {
+    const std::vector<Part> parts = weight.packing->parts(weight.numerics, weight.shape);
+    for (size_t i = 0; i < parts.size(); ++i)
+      add(weight.numerics.is_dense() ? name : fmt::format("{}.{}", module_path(name), parts[i].name), weight.parts[i]);
+    if (weight.packing->name == "ct.pack32") add(module_path(name) + ".weight_shape", Tensor::of<int64_t>(DType::i64, {2}, weight.shape));
+  }
+  return hash.hex();
+}
+
+std::string save(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleSearch search, const fs::path& directory, int threads) {
+  std::vector<PlannedEntry> entries;
+  for (const auto& [name, weight] : model.weights) {
+    const Numerics numerics = written_as(name, weight, assignment, scale_dtype(model.config));
+    entries.push_back({name, numerics, &storage_packing(numerics), weight.shape});
+  }
+  CheckpointWriter writer(directory, model.config, entries);
+  Progress progress("writing", static_cast<int64_t>(model.bytes()));
+  for (const PlannedEntry& entry : entries) {
+    const Weight written = as_planned(model.weights.at(entry.name), entry, assignment.contains(entry.name), search, threads);
+    writer.write(written);
+    if (from.find(entry.name)) from.forget(entry.name);
+    progress.advance(static_cast<int64_t>(model.weights.at(entry.name).bytes()), entry.name);
+  }
+  if (!from.is_gguf()) copy_companions(from.path(), directory);
+  return writer.finish();
+}
+
+}  // namespace lathe

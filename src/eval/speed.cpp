@@ -1,0 +1,199 @@
+#include "eval/speed.h"
+
+#include <algorithm>
+#include <chrono>
+#include <fstream>
+#include <numeric>
+#include <vector>
+
+#include "core/error.h"
+#include "core/hash.h"
+#include "core/rng.h"
+#include "graph/cost.h"
+
+namespace lathe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+double median(std::vector<double> x) {
+  std::sort(x.begin(), x.end());
+  return x.size() % 2 ? x[x.size() / 2] : (x[x.size() / 2 - 1] + x[x.size() / 2]) / 2;
+}
+
+std::span<const float> row_of(const Tensor& logits, int64_t row) {
+  return logits.as<float>().subspan(static_cast<size_t>(row * logits.cols()), static_cast<size_t>(logits.cols()));
+}
+
+int32_t most_likely(std::span<const float> row) {
+  return static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
+}
+
+void add(Sha256& hash, std::span<const float> row) { hash.add(row.data(), row.size_bytes()); }
+
+struct Times {
+  double first_token = 0, prefill = 0, decode = 0;  // seconds; prefill is of all sequences
+};
+
+// One prompt of random tokens per sequence, then greedy decoding of all of them together.
+class Session {
+ public:
+  Session(Plan& plan, const SpeedOptions& options, int64_t chunk) : plan_(plan), options_(options), chunk_(chunk) {
+    const auto vocab = static_cast<uint64_t>(plan.graph().value(plan.graph().output()).cols);
+    Rng rng(0);
+    prompts_.resize(static_cast<size_t>(options.batch));
+    for (auto& prompt : prompts_) {
+      prompt.resize(static_cast<size_t>(options.prompt_tokens));
+      for (int32_t& token : prompt) token = static_cast<int32_t>(rng.below(vocab));
+    }
+  }
+
+  // `hash` takes the last prompt row and each decode step of sequence 0; the clock stands still meanwhile.
+  Times run(Sha256* hash) {
+    Times times;
+    std::vector<int32_t> last(prompts_.size());
+    for (size_t s = 0; s < prompts_.size(); ++s) {
+      const auto start = Clock::now();
+      const auto row = row_of(prefill(static_cast<int32_t>(s)), 0);
+      last[s] = most_likely(row);
+      times.prefill += seconds_since(start);
+      if (s > 0) continue;
+      times.first_token = times.prefill;
+      if (hash) add(*hash, row);
+    }
+    for (int64_t step = 0; step < options_.gen_tokens; ++step) {
+      const auto start = Clock::now();
+      const Tensor& logits = decode(last, options_.prompt_tokens + step);
+      for (size_t s = 0; s < last.size(); ++s) last[s] = most_likely(row_of(logits, static_cast<int64_t>(s)));
+      times.decode += seconds_since(start);
+      if (hash) add(*hash, row_of(logits, 0));
+    }
+    return times;
+  }
+
+ private:
+  const Tensor& prefill(int32_t slot) {
+    const std::vector<int32_t>& prompt = prompts_[static_cast<size_t>(slot)];
+    const auto total = static_cast<int64_t>(prompt.size());
+    std::vector<int32_t> positions(prompt.size());
+    std::iota(positions.begin(), positions.end(), 0);
+    const Tensor* logits = nullptr;
+    for (int64_t begin = 0; begin < total; begin += chunk_) {
+      const int64_t n = std::min(chunk_, total - begin);
+      const int32_t starts[] = {0, static_cast<int32_t>(n)}, slots[] = {slot}, outputs[] = {static_cast<int32_t>(n - 1)};
+      const bool wanted = begin + n == total;
+      logits = &plan_.run({.tokens = std::span(prompt).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
+                           .positions = std::span(positions).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
+                           .starts = starts,
+                           .slots = slots,
+                           .outputs = std::span(outputs).first(wanted ? 1 : 0)});
+    }
+    return *logits;
+  }
+
+  const Tensor& decode(std::span<const int32_t> tokens, int64_t position) {
+    const size_t n = tokens.size();
+    std::vector<int32_t> positions(n, static_cast<int32_t>(position)), rows(n + 1);
+    std::iota(rows.begin(), rows.end(), 0);
+    const auto sequences = std::span<const int32_t>(rows).first(n);
+    return plan_.run({.tokens = tokens, .positions = positions, .starts = rows, .slots = sequences, .outputs = sequences});
+  }
+
+  Plan& plan_;
+  const SpeedOptions& options_;
+  int64_t chunk_;
+  std::vector<std::vector<int32_t>> prompts_;
+};
+
+// Bytes of each parameter as the plan packed it.
+std::map<std::string, double, std::less<>> packed_sizes(const Model& model, const Plan& plan) {
+  std::map<std::string, double, std::less<>> bytes;
+  for (const auto& [name, weight] : model.weights) bytes[name] = static_cast<double>(weight.bytes());
+  for (const Plan::Choice& choice : plan.choices()) {
+    const NodeId id = plan.graph().find(choice.node);
+    if (id < 0 || choice.packing.empty() || !std::holds_alternative<op::Linear>(plan.graph().node(id).op)) continue;
+    const std::string& param = plan.graph().node(id).params[0];
+    const auto weight = model.weights.find(param);
+    if (weight == model.weights.end()) continue;
+    bytes[param] = static_cast<double>(packed_bytes(weight->second.numerics, packing(choice.packing), weight->second.shape));
+  }
+  return bytes;
+}
+
+void check(const Model& model, const SpeedOptions& o) {
+  if (o.prompt_tokens < 1 || o.gen_tokens < 1 || o.batch < 1 || o.repeats < 1)
+    throw input_error("bench", "at least 1 prompt token, generated token, sequence and repeat",
+                      fmt::format("{}, {}, {} and {}", o.prompt_tokens, o.gen_tokens, o.batch, o.repeats));
+  if (o.prompt_tokens + o.gen_tokens > model.max_context())
+    throw input_error("--prompt-tokens plus --gen-tokens", fmt::format("at most the model's context of {}", model.max_context()),
+                      std::to_string(o.prompt_tokens + o.gen_tokens));
+}
+
+}  // namespace
+
+size_t peak_memory_bytes() {
+  std::ifstream status("/proc/self/status");
+  for (std::string word; status >> word;) {
+    if (word != "VmHWM:") continue;
+    size_t kilobytes = 0;
+    status >> kilobytes;
+    return kilobytes * 1024;
+  }
+  return 0;
+}
+
+Speed measure_speed(const Model& model, const SpeedOptions& options) {
+  check(model, options);
+  Target target = options.target;
+  target.max_tokens = std::max(std::min<int64_t>(options.prompt_tokens, target.max_tokens), options.batch);
+  target.max_outputs = options.batch;
+  target.slots = options.batch;
+  target.context = options.prompt_tokens + options.gen_tokens;
+  Plan plan = Plan::compile(model, target);
+
+  // The first pass touches every page, fills the caches and is hashed; it is not timed.
+  Session session(plan, options, target.max_tokens);
+  Sha256 hash;
+  session.run(&hash);
+  std::vector<double> first_token, prefill, decode;
+  for (int i = 0; i < options.repeats; ++i) {
+    const Times times = session.run(nullptr);
+    first_token.push_back(times.first_token);
+    prefill.push_back(times.prefill);
+    decode.push_back(times.decode);
+  }
+
+  Speed speed;
+  speed.threads = plan.threads();
+  speed.batch = options.batch;
+  speed.prompt_tokens = options.prompt_tokens;
+  speed.gen_tokens = options.gen_tokens;
+  speed.logits_hash = hash.hex();
+  speed.ttft_ms = 1000 * median(first_token);
+  speed.prefill_tokens_per_s = static_cast<double>(options.batch * options.prompt_tokens) / median(prefill);
+  speed.decode_tokens_per_s = static_cast<double>(options.batch * options.gen_tokens) / median(decode);
+  speed.model_memory_bytes = plan.weight_bytes() + plan.kv_bytes() + plan.arena_bytes();
+  speed.peak_memory_bytes = peak_memory_bytes();  // before the roof's buffer exists
+  speed.roof = options.roof ? *options.roof : measure_roof(plan.threads(), target.isa);
+  speed.fits_cache = plan.weight_bytes() <= last_level_cache_bytes();
+
+  const auto sizes = packed_sizes(model, plan);
+  auto bytes_of = [&](const std::string& param) {
+    const auto found = sizes.find(param);
+    return found == sizes.end() ? 0.0 : found->second;
+  };
+  const auto batch = static_cast<double>(options.batch);
+  const Cost prompt = total_cost(model.graph, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, bytes_of);
+  // Weights are read once per step whatever the batch, keys and values once per sequence.
+  double decode_bytes = 0;
+  for (int64_t step = 0; step < options.gen_tokens; ++step) {
+    const Cost one = total_cost(model.graph, {.tokens = 1, .context = options.prompt_tokens + step, .outputs = 1}, bytes_of);
+    decode_bytes += one.weight_bytes + batch * one.kv_bytes;
+  }
+  speed.prefill_percent_of_roof = 100 * batch * prompt.flops / median(prefill) / speed.roof.f32_flops_per_s;
+  speed.decode_percent_of_roof = 100 * decode_bytes / median(decode) / speed.roof.read_bytes_per_s;
+  return speed;
+}
+
+}  // namespace lathe

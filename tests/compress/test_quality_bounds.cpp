@@ -1,0 +1,49 @@
+// What compressing the built-in model may cost: the promise that formats, rounding and kernels keep together.
+#include <gtest/gtest.h>
+
+#include "compress/quantize.h"
+#include "eval/dataset.h"
+#include "eval/quality.h"
+#include "support.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+
+// Relative rise of the perplexity over part of the held-out text.
+struct Cost {
+  double rise, kl;
+};
+
+Cost cost_of(const Numerics& numerics, bool head) {
+  const fs::path source = source_dir() / "models/builtin";
+  const Checkpoint checkpoint = Checkpoint::open(source);
+  const Model base = load(checkpoint);
+  const Text text = read_text(source / "heldout.txt", load_tokenizer(checkpoint), 8192);
+  Model model = base;
+  quantize(model, assign_all(model, numerics, {.head = head, .embeddings = false, .keep = {}}), ScaleSearch::mse);
+  const Target target{.max_tokens = 256, .max_outputs = 256};
+  Plan base_plan = Plan::compile(base, target), plan = Plan::compile(model, target);
+  const double before = evaluate(base_plan, text.tokens, {}).perplexity;
+  const Quality after = evaluate(plan, text.tokens, {}, &base_plan);
+  return {after.perplexity / before - 1, after.kl_mean};
+}
+
+TEST(QualityBounds, Int8PerChannelIsAllButFree) {
+  for (const bool head : {false, true}) {
+    const Cost cost = cost_of(Numerics::integer(8, 0, false), head);
+    EXPECT_LE(cost.rise, 0.001) << head;
+    EXPECT_LE(cost.kl, 0.001) << head;
+  }
+}
+
+TEST(QualityBounds, Int4InGroupsOf32CostsLittle) {
+  const Cost cost = cost_of(Numerics::integer(4, 32, true), false);
+  EXPECT_LE(cost.rise, 0.015);
+  EXPECT_LE(cost.kl, 0.01);
+  EXPECT_GT(cost.kl, 1e-4);  // something did change
+}
+
+}  // namespace
+}  // namespace lathe

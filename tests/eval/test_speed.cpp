@@ -1,0 +1,80 @@
+#include "eval/speed.h"
+
+#include <gtest/gtest.h>
+
+#include "core/error.h"
+#include "support.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+
+const Roof some_roof{.read_bytes_per_s = 1e10, .f32_flops_per_s = 1e11};
+
+Model builtin() { return load(Checkpoint::open(source_dir() / "models/builtin")); }
+SpeedOptions small() { return {.prompt_tokens = 40, .gen_tokens = 5, .batch = 1, .repeats = 1, .target = {.threads = 1}, .roof = &some_roof}; }
+
+TEST(Speed, MeasuresAndCounts) {
+  const Model model = builtin();
+  const Speed s = measure_speed(model, small());
+  EXPECT_GT(s.prefill_tokens_per_s, 0);
+  EXPECT_GT(s.decode_tokens_per_s, 0);
+  EXPECT_GT(s.ttft_ms, 0);
+  EXPECT_EQ(s.threads, 1);
+  EXPECT_EQ(s.prompt_tokens, 40);
+  EXPECT_GT(s.model_memory_bytes, model.bytes() / 2);
+  EXPECT_GT(s.peak_memory_bytes, model.bytes());
+
+  // Per cents follow from the rates: about 2 operations per weight and prompt token; every matrix once per token.
+  const double matrices = 5.7e6;
+  const double flops = s.prefill_tokens_per_s * 2 * matrices * (1 - 4096.0 * 256 / matrices * 39 / 40);  // the head runs once
+  EXPECT_NEAR(s.prefill_percent_of_roof / (100 * flops / some_roof.f32_flops_per_s), 1, 0.1);
+  const double bytes = s.decode_percent_of_roof / 100 * some_roof.read_bytes_per_s / s.decode_tokens_per_s;
+  EXPECT_GT(bytes, 5e6);
+  EXPECT_LT(bytes, 25e6);
+}
+
+TEST(Speed, TheLogitsHashNamesTheModelAndTheWorkload) {
+  const Model model = builtin();
+  const std::string hash = measure_speed(model, small()).logits_hash;
+  EXPECT_EQ(hash.size(), 64u);
+  EXPECT_EQ(measure_speed(model, small()).logits_hash, hash);
+  auto longer = small();
+  longer.gen_tokens = 6;
+  EXPECT_NE(measure_speed(model, longer).logits_hash, hash);
+  Model other = model;
+  auto& norm = other.weights.at("model.norm.weight");
+  std::vector<float> values = read_all(norm);
+  values[0] *= 1.5f;
+  norm = dense_weight(Tensor::of<float>(DType::f32, norm.shape, values));
+  EXPECT_NE(measure_speed(other, small()).logits_hash, hash);
+}
+
+TEST(Speed, RunsBatchesAndPromptsLongerThanAChunk) {
+  const Model model = builtin();
+  auto o = small();
+  o.batch = 3;
+  o.target.max_tokens = 16;
+  const Speed s = measure_speed(model, o);
+  EXPECT_EQ(s.batch, 3);
+  EXPECT_GT(s.decode_tokens_per_s, 0);
+}
+
+TEST(Speed, RefusesWhatTheContextCannotHold) {
+  auto o = small();
+  o.prompt_tokens = 1020;
+  EXPECT_THROW(measure_speed(builtin(), o), InputError);
+  o.prompt_tokens = 0;
+  EXPECT_THROW(measure_speed(builtin(), o), InputError);
+}
+
+TEST(Roof, IsPositiveAndWiderVectorsAreNotSlower) {
+  const Roof roof = measure_roof(1, allowed_features());
+  EXPECT_GT(roof.read_bytes_per_s, 1e8);
+  EXPECT_GT(roof.f32_flops_per_s, 1e8);
+  EXPECT_GT(roof.f32_flops_per_s, 0.7 * measure_roof(1, 0).f32_flops_per_s);
+}
+
+}  // namespace
+}  // namespace lathe
