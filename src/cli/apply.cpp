@@ -1,0 +1,134 @@
+#include "cli/apply.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+
+#include "cli/interrupt.h"
+#include "core/log.h"
+
+namespace lathe {
+namespace {
+
+// Signal and error energy of some strips of rows, spread over the matrix.
+struct Energy {
+  double signal = 0, error = 0;
+};
+
+Energy compare(const Weight& before, const Weight& after) {
+  constexpr int64_t strips = 8;
+  Energy sum;
+  std::vector<float> a, b;
+  const int64_t step = std::max(pack_row_multiple, before.rows() / strips / pack_row_multiple * pack_row_multiple);
+  for (int64_t row = 0; row < before.rows(); row += step) {
+    const int64_t rows = std::min(pack_row_multiple, before.rows() - row);
+    a.resize(static_cast<size_t>(rows * before.cols()));
+    b.resize(a.size());
+    read_rows(before, row, rows, a.data());
+    read_rows(after, row, rows, b.data());
+    for (size_t i = 0; i < a.size(); ++i) {
+      const double x = static_cast<double>(a[i]), e = x - static_cast<double>(b[i]);
+      sum.signal += x * x;
+      sum.error += e * e;
+    }
+  }
+  return sum;
+}
+
+std::vector<FormatRow> compare_formats(const Model& before, const Model& after) {
+  std::map<std::pair<std::string, std::string>, std::pair<FormatRow, Energy>> rows;
+  for (const auto& [name, old] : before.weights) {
+    const Weight& now = after.weights.at(name);
+    auto& [row, energy] = rows[{to_string(old.numerics), to_string(now.numerics)}];
+    ++row.matrices;
+    row.parameters += elements(old.shape);
+    row.bytes_before += old.bytes();
+    row.bytes_after += now.bytes();
+    if (old.numerics == now.numerics) continue;
+    const Energy e = compare(old, now);
+    energy.signal += e.signal;
+    energy.error += e.error;
+  }
+  std::vector<FormatRow> table;
+  for (auto& [formats, entry] : rows) {
+    FormatRow& row = entry.first;
+    row.before = formats.first;
+    row.after = formats.second;
+    if (entry.second.error > 0) row.snr_db = 10 * std::log10(entry.second.signal / entry.second.error);
+    table.push_back(row);
+  }
+  return table;
+}
+
+double bits(size_t bytes, int64_t parameters) { return 8 * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(parameters, 1)); }
+
+}  // namespace
+
+Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int threads) {
+  const auto start = std::chrono::steady_clock::now();
+  const std::string source_hash = hash_of(from.model);
+  if (!recipe.source_hash.empty() && recipe.source_hash != source_hash)
+    throw input_error(recipe.model, fmt::format("weights with hash {}", recipe.source_hash), source_hash, "the recipe was made for another model");
+  if (recipe.steps.size() != 1) throw input_error("recipe", "one step, quantize", std::to_string(recipe.steps.size()));
+  const auto [assignment, search] = parse_quantize_step(recipe.steps[0].second, from.model, "recipe: quantize");
+
+  AtomicDirectory directory(output);
+  const RemoveOnInterrupt guard(directory.path());
+  const std::string result_hash = save(from.model, from.checkpoint, assignment, search, directory.path(), threads);
+  if (!recipe.result_hash.empty() && recipe.result_hash != result_hash)
+    fail("{}: expected weights with hash {}, made {}; nothing was written", output.string(), recipe.result_hash, result_hash);
+  recipe.source_hash = source_hash;
+  recipe.result_hash = result_hash;
+  fs::create_directories(directory.path() / "lathe");
+  write_file_atomically(directory.path() / "lathe" / "recipe.yaml", to_yaml(recipe));
+
+  // What was written must open again as exactly what was meant.
+  Applied applied;
+  {
+    const Model written = load(Checkpoint::open(directory.path()));
+    if (const std::string found = hash_of(written); found != result_hash)
+      fail("{}: self-check: wrote weights with hash {}, read {}; nothing was kept", output.string(), result_hash, found);
+    applied.formats = compare_formats(from.model, written);
+    applied.parameters = parameter_count(written);
+    applied.bytes_after = written.bytes();
+  }
+  directory.commit();
+  applied.bytes_before = from.model.bytes();
+  applied.recipe = std::move(recipe);
+  applied.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  return applied;
+}
+
+void print(const Applied& a, const fs::path& output) {
+  fmt::print("{:<18} {:<18} {:>8} {:>10} {:>11} {:>11} {:>10}\n", "before", "after", "tensors", "parameters", "bytes", "bytes", "SNR dB");
+  for (const FormatRow& row : a.formats)
+    fmt::print("{:<18} {:<18} {:>8} {:>10} {:>11} {:>11} {:>10}\n", row.before, row.after, row.matrices, human_count(static_cast<double>(row.parameters)),
+               human_bytes(static_cast<double>(row.bytes_before)), human_bytes(static_cast<double>(row.bytes_after)),
+               row.snr_db == 0 ? "same" : fmt::format("{:.1f}", row.snr_db));
+  fmt::print("{:<37} {:>8} {:>10} {:>11} {:>11}\n", "total", "", human_count(static_cast<double>(a.parameters)), human_bytes(static_cast<double>(a.bytes_before)),
+             human_bytes(static_cast<double>(a.bytes_after)));
+  fmt::print("bits per weight: {:.3f} -> {:.3f}\n", bits(a.bytes_before, a.parameters), bits(a.bytes_after, a.parameters));
+  fmt::print("wrote {} in {:.1f} s; hash {}\n", output.string(), a.seconds, a.recipe.result_hash);
+}
+
+Json to_json(const Applied& a, const fs::path& output) {
+  Json formats = Json::array();
+  for (const FormatRow& row : a.formats) {
+    Json item = {{"before", row.before}, {"after", row.after}, {"tensors", row.matrices}, {"parameters", row.parameters},
+                 {"bytes_before", row.bytes_before}, {"bytes_after", row.bytes_after}};
+    if (row.snr_db != 0) item["weight_snr_db"] = row.snr_db;
+    formats.push_back(std::move(item));
+  }
+  return {{"output", output.string()},
+          {"parameters", a.parameters},
+          {"bytes_before", a.bytes_before},
+          {"bytes_after", a.bytes_after},
+          {"bits_per_weight_before", bits(a.bytes_before, a.parameters)},
+          {"bits_per_weight_after", bits(a.bytes_after, a.parameters)},
+          {"formats", std::move(formats)},
+          {"source_hash", a.recipe.source_hash},
+          {"result_hash", a.recipe.result_hash},
+          {"seconds", a.seconds}};
+}
+
+}  // namespace lathe

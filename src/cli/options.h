@@ -1,0 +1,34 @@
+// What verbs share: options that mean the same everywhere, opening models, printing.
+#pragma once
+
+#include <CLI/App.hpp>
+#include <string>
+
+#include "core/json.h"
+#include "models/model.h"
+
+namespace lathe {
+
+// A subcommand whose --help ends with an example.
+CLI::App& add_verb(CLI::App& app, const std::string& name, const std::string& description, const std::string& example);
+
+void add_model(CLI::App& verb, std::string& model);
+void add_output(CLI::App& verb, std::string& output);
+void add_json(CLI::App& verb, bool& json);
+void add_threads(CLI::App& verb, int& threads);
+void add_seed(CLI::App& verb, uint64_t& seed);
+void add_max_tokens(CLI::App& verb, int64_t& max_tokens, const std::string& what);
+
+struct OpenModel {
+  Checkpoint checkpoint;
+  Model model;
+};
+OpenModel open_model(const std::string& name);
+
+void print_json(const Json&);                // the one object on stdout
+std::string human_bytes(double bytes);       // "2.31 GB"
+std::string human_count(double n);           // "1.24 B", "5.77 M"
+double bits_per_weight(const Model&);        // stored bits of all parameters, scales included, per parameter
+int64_t parameter_count(const Model&);
+
+}  // namespace lathe

@@ -1,0 +1,16 @@
+// The report as one self-contained HTML page: no script, style or font comes from the network.
+#pragma once
+
+#include <string>
+#include <string_view>
+
+#include "core/json.h"
+
+namespace lathe {
+
+// `report` is make_report()'s. Every text in it is escaped: names of modules and files come from outside.
+std::string report_page(const Json& report);
+
+std::string escape_html(std::string_view);
+
+}  // namespace lathe

@@ -1,0 +1,184 @@
+// Each verb does its work, and its JSON has the names that scripts rely on.
+#include <gmock/gmock.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <thread>
+
+#include "command.h"
+#include "core/file.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+using testing::HasSubstr;
+
+void expect_keys(const Json& json, const std::vector<std::string>& keys) {
+  for (const std::string& key : keys) EXPECT_TRUE(json.contains(key)) << key;
+}
+
+std::string in(const TemporaryDirectory& dir, const char* name) { return quoted((dir.path() / name).string()); }
+
+// ---- inspect -----------------------------------------------------------------------------------------------------
+
+TEST(Inspect, DescribesTheBuiltInModel) {
+  const Outcome o = lathe("inspect builtin --json");
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const Json j = o.json();
+  expect_keys(j, {"architecture", "parameters", "bytes", "formats", "context", "tokenizer", "loads", "modules"});
+  EXPECT_EQ(j["architecture"], "LlamaForCausalLM");
+  EXPECT_EQ(j["context"], 1024);
+  EXPECT_EQ(j["parameters"], 5770496);
+  EXPECT_EQ(j["bytes"], 2 * 5770496);
+  EXPECT_EQ(j["formats"], Json::array({"bf16"}));
+  EXPECT_EQ(j["loads"], true);
+  EXPECT_THAT(lathe("inspect builtin").out, HasSubstr("up_proj"));
+}
+
+TEST(Inspect, PrintsTheGraphAndTheKernels) {
+  EXPECT_THAT(lathe("inspect builtin --graph").out, HasSubstr("model.layers.5.mlp.down_proj"));
+  const Json j = lathe("inspect builtin --plan --json").json();
+  ASSERT_GT(j["kernels"].size(), 6u * 4);
+  expect_keys(j["kernels"][0], {"node", "kernel", "packing", "emulated"});
+}
+
+TEST(Inspect, TakesABareConfig) {
+  const Outcome o = lathe("inspect " + quoted((golden("qwen3") / "config.json").string()) + " --graph --json");
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_EQ(o.json()["parameters"], lathe("inspect " + quoted(golden("qwen3").string()) + " --json").json()["parameters"]);
+  EXPECT_THAT(o.json()["graph"].get<std::string>(), HasSubstr("q_norm"));
+}
+
+// ---- quantize and run --------------------------------------------------------------------------------------------
+
+TEST(Quantize, WritesAModelThatOpensAndARecipeThatReproducesIt) {
+  const TemporaryDirectory dir;
+  const Outcome o = lathe("quantize builtin --scheme w4a16 --group-size 32 --asymmetric --keep '*.layers.0.*' --json -o " + in(dir, "q"));
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const Json j = o.json();
+  expect_keys(j, {"bytes_before", "bytes_after", "bits_per_weight_before", "bits_per_weight_after", "source_hash", "result_hash", "formats"});
+  EXPECT_LT(j["bytes_after"], j["bytes_before"]);
+
+  const Json inspected = lathe("inspect --json " + in(dir, "q")).json();
+  EXPECT_EQ(inspected["loads"], true);
+  EXPECT_EQ(inspected["bytes"], j["bytes_after"]);
+  EXPECT_EQ(inspected["formats"], Json::array({"bf16", "int4 g32 asym"}));
+
+  const Outcome again = lathe("run --threads 1 --json " + in(dir, "q/lathe/recipe.yaml") + " -o " + in(dir, "again"));
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(again.json()["result_hash"], j["result_hash"]);
+  for (const char* file : {"model.safetensors", "config.json", "tokenizer.json", "lathe/recipe.yaml"})
+    EXPECT_EQ(read_text_file(dir.path() / "q" / file), read_text_file(dir.path() / "again" / file)) << file;
+}
+
+TEST(Quantize, PrintsATable) {
+  const TemporaryDirectory dir;
+  const Outcome o = lathe("quantize builtin --head -o " + in(dir, "q"));
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_THAT(o.out, HasSubstr("bits per weight: 16.000 -> 8.0"));
+}
+
+TEST(Run, RefusesAnotherSourceAndOtherResults) {
+  const TemporaryDirectory dir;
+  ASSERT_EQ(lathe("quantize builtin -o " + in(dir, "q")).exit_code, 0);
+  std::string recipe = read_text_file(dir.path() / "q/lathe/recipe.yaml");
+  auto with_hash = [&](const std::string& key) {
+    std::string text = recipe;
+    const size_t at = text.find(key) + key.size() + 3;  // key: "
+    text[at] = text[at] == '0' ? '1' : '0';
+    std::ofstream(dir.path() / "changed.yaml") << text;
+    return lathe("run " + in(dir, "changed.yaml") + " -o " + in(dir, "r"));
+  };
+  EXPECT_EQ(with_hash("source_hash").exit_code, 2);
+  EXPECT_EQ(with_hash("result_hash").exit_code, 1);
+  EXPECT_FALSE(fs::exists(dir.path() / "r"));
+}
+
+TEST(Quantize, AnInterruptLeavesNothingBehind) {
+  const TemporaryDirectory dir;
+  const std::string config = (dir.path() / "config.json").string(), output = (dir.path() / "out").string();
+  Json json = read_json(source_dir() / "models/builtin/config.json");
+  json["vocab_size"] = 400000;  // large enough to be caught at work
+  json["num_hidden_layers"] = 64;
+  std::ofstream(config) << json.dump();
+  const pid_t child = ::fork();
+  if (child == 0) {
+    ::execl(LATHE_BINARY, "lathe", "synth", "--config", config.c_str(), "-o", output.c_str(), nullptr);
+    ::_exit(127);
+  }
+  auto temporaries = [&] {
+    return std::count_if(fs::directory_iterator(dir.path()), fs::directory_iterator(), [](const auto& e) { return e.path().filename().string().starts_with("out"); });
+  };
+  for (int i = 0; i < 1000 && temporaries() == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  ASSERT_EQ(temporaries(), 1);
+  ASSERT_FALSE(fs::exists(output));
+  ::kill(child, SIGINT);
+  int status = 0;
+  ::waitpid(child, &status, 0);
+  EXPECT_EQ(WEXITSTATUS(status), 128 + SIGINT);
+  EXPECT_EQ(temporaries(), 0);
+}
+
+// ---- eval and bench ----------------------------------------------------------------------------------------------
+
+TEST(Eval, MeasuresAgainstABase) {
+  const Outcome o = lathe("eval builtin --against builtin --max-tokens 600 --json --text " + heldout());
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const Json j = o.json();
+  expect_keys(j, {"perplexity", "perplexity_stderr", "tokens", "kl_mean", "kl_p99", "top1_agreement"});
+  EXPECT_EQ(j["tokens"], 600 - 3);
+  EXPECT_EQ(j["kl_mean"], 0);
+  EXPECT_EQ(j["top1_agreement"], 1);
+  EXPECT_FALSE(lathe("eval builtin --max-tokens 300 --json --text " + heldout()).json().contains("kl_mean"));
+}
+
+TEST(Bench, ReportsTheNamesThatScriptsRelyOn) {
+  const Outcome o = lathe("bench builtin --prompt-tokens 20 --gen-tokens 4 --repeats 1 --threads 1 --batch 2 --json");
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  const Json j = o.json();
+  expect_keys(j, {"prefill_tokens_per_s", "decode_tokens_per_s", "prefill_percent_of_roof", "decode_percent_of_roof", "ttft_ms", "threads", "batch", "prompt_tokens", "gen_tokens",
+                  "logits_hash", "peak_memory_bytes"});
+  EXPECT_EQ(j["batch"], 2);
+  EXPECT_EQ(j["threads"], 1);
+}
+
+// ---- generate ----------------------------------------------------------------------------------------------------
+
+TEST(Generate, StreamsTheSameTextThatJsonHolds) {
+  const std::string arguments = "generate builtin --prompt 'It was a' --max-tokens 12 --seed 3";
+  const Outcome text = lathe(arguments), json = lathe(arguments + " --json");
+  ASSERT_EQ(text.exit_code, 0) << text.err;
+  ASSERT_EQ(json.exit_code, 0) << json.err;
+  EXPECT_EQ(text.out, json.json()["text"].get<std::string>() + "\n");
+  EXPECT_LE(json.json()["tokens"].size(), 12u);
+  EXPECT_THAT(text.err, HasSubstr("tokens/s"));
+}
+
+TEST(Generate, GreedyIsRepeatableAndSeedsDiffer) {
+  auto text = [](const std::string& more) { return lathe("generate builtin --prompt 'She looked' --ignore-eos -n 20 " + more).out; };
+  EXPECT_EQ(text("--greedy"), text("--greedy --threads 1"));
+  EXPECT_EQ(text("--seed 1"), text("--seed 1"));
+  EXPECT_NE(text("--seed 1 --temperature 1"), text("--seed 2 --temperature 1"));
+}
+
+// ---- synth -------------------------------------------------------------------------------------------------------
+
+TEST(Synth, HasTheShapeOfTheConfigAndFollowsTheSeed) {
+  const TemporaryDirectory dir;
+  const std::string config = quoted((golden("qwen2.5") / "config.json").string());
+  auto synth = [&](const char* name, const std::string& more) { return lathe("synth --config " + config + " -o " + in(dir, name) + " --json " + more); };
+  const Outcome a = synth("a", "--seed 1"), b = synth("b", "--seed 1 --threads 1"), c = synth("c", "--seed 2 --tokenizer " + builtin());
+  ASSERT_EQ(a.exit_code, 0) << a.err;
+  EXPECT_EQ(a.json()["hash"], b.json()["hash"]);
+  EXPECT_NE(a.json()["hash"], c.json()["hash"]);
+  EXPECT_FALSE(fs::exists(dir.path() / "a/tokenizer.json"));
+  EXPECT_TRUE(fs::exists(dir.path() / "c/tokenizer.json"));
+  const Outcome inspected = lathe("inspect --json " + in(dir, "a"));
+  EXPECT_EQ(inspected.exit_code, 0) << inspected.err;
+  EXPECT_EQ(inspected.json()["parameters"], lathe("inspect --json " + config).json()["parameters"]);
+}
+
+}  // namespace
+}  // namespace lathe
