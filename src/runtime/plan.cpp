@@ -115,7 +115,7 @@ void Plan::Impl::pack_weights(const Model& model) {
         if (!fresh) continue;
         it->second.kernel = &choose_linear(weight.numerics, weight.rows(), weight.cols(), target.isa);
         it->second.emulated =
-            it->second.kernel->packing == "expand.f32" && weight.numerics != Numerics::dense(DType::f32);
+            it->second.kernel->packing.starts_with("expand.") && weight.numerics != Numerics::dense(DType::f32);
         jobs.push_back({&weight, &it->second});
       } else {
         vectors.try_emplace(name, read_all(weight));
