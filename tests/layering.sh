@@ -11,7 +11,7 @@ fail() { echo "layering: $*" >&2; failed=1; }
 uses() { tr '\n' ' ' < "$1/CMakeLists.txt" | grep -oP 'lathe_library\([^)]*' | grep -oP 'USES\s+\K[a-z ]+' || true; }
 closure() {
   local todo="$1" seen=""
-  while [ -n "$todo" ]; do
+  while [ -n "${todo// /}" ]; do
     set -- $todo; local head=$1; shift; todo="$*"
     case " $seen " in *" $head "*) continue ;; esac
     seen="$seen $head"; todo="$todo $(uses "$head")"
@@ -33,9 +33,9 @@ for folder in */; do
   done < <(grep -rnE '^#include "[a-z0-9_]+/' "$folder" --include='*.h' --include='*.cpp' --include='*.inl' || true)
 done
 
-# Definitions record a graph and know nothing else (model.cpp, names.cpp are the loader, not definitions).
+# Definitions record a graph and know nothing else. These three are the loader:
 for file in models/*.cpp; do
-  case "$file" in models/model.cpp | models/names.cpp | 'models/*.cpp') continue ;; esac
+  case "$file" in models/model.cpp | models/names.cpp | models/load_tokenizer.cpp) continue ;; esac
   if grep -nE '^#include "(io|quant|kernels|runtime|text)/' "$file"; then fail "src/$file is a definition: it may include core/, graph/ and models/ only"; fi
 done
 [ "$failed" = 0 ] && echo "layering: ok"

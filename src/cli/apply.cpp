@@ -19,7 +19,8 @@ Energy compare(const Weight& before, const Weight& after) {
   constexpr int64_t strips = 8;
   Energy sum;
   std::vector<float> a, b;
-  const int64_t step = std::max(pack_row_multiple, before.rows() / strips / pack_row_multiple * pack_row_multiple);
+  const int64_t step =
+      std::max(pack_row_multiple, before.rows() / strips / pack_row_multiple * pack_row_multiple);
   for (int64_t row = 0; row < before.rows(); row += step) {
     const int64_t rows = std::min(pack_row_multiple, before.rows() - row);
     a.resize(static_cast<size_t>(rows * before.cols()));
@@ -60,7 +61,9 @@ std::vector<FormatRow> compare_formats(const Model& before, const Model& after) 
   return table;
 }
 
-double bits(size_t bytes, int64_t parameters) { return 8 * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(parameters, 1)); }
+double bits(size_t bytes, int64_t parameters) {
+  return 8 * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(parameters, 1));
+}
 
 }  // namespace
 
@@ -68,15 +71,24 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
   const auto start = std::chrono::steady_clock::now();
   const std::string source_hash = hash_of(from.model);
   if (!recipe.source_hash.empty() && recipe.source_hash != source_hash)
-    throw input_error(recipe.model, fmt::format("weights with hash {}", recipe.source_hash), source_hash, "the recipe was made for another model");
-  if (recipe.steps.size() != 1) throw input_error("recipe", "one step, quantize", std::to_string(recipe.steps.size()));
-  const auto [assignment, search] = parse_quantize_step(recipe.steps[0].second, from.model, "recipe: quantize");
+    throw input_error(recipe.model, fmt::format("weights with hash {}", recipe.source_hash), source_hash,
+                      "the recipe was made for another model");
+  if (recipe.steps.size() != 1)
+    throw input_error("recipe", "one step, quantize", std::to_string(recipe.steps.size()));
+  const auto [assignment, search] =
+      parse_quantize_step(recipe.steps[0].second, from.model, "recipe: quantize");
 
+  std::error_code ignored;  // an output that does not exist yet is not the source
+  if (fs::equivalent(output, from.checkpoint.path(), ignored))
+    throw input_error(output.string(), "an output other than the model itself", "the same directory",
+                      "rounding cannot be undone: choose another -o");
   AtomicDirectory directory(output);
   const RemoveOnInterrupt guard(directory.path());
-  const std::string result_hash = save(from.model, from.checkpoint, assignment, search, directory.path(), threads);
+  const std::string result_hash =
+      save(from.model, from.checkpoint, assignment, search, directory.path(), threads);
   if (!recipe.result_hash.empty() && recipe.result_hash != result_hash)
-    fail("{}: expected weights with hash {}, made {}; nothing was written", output.string(), recipe.result_hash, result_hash);
+    fail("{}: expected weights with hash {}, made {}; nothing was written", output.string(),
+         recipe.result_hash, result_hash);
   recipe.source_hash = source_hash;
   recipe.result_hash = result_hash;
   fs::create_directories(directory.path() / "lathe");
@@ -87,7 +99,8 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
   {
     const Model written = load(Checkpoint::open(directory.path()));
     if (const std::string found = hash_of(written); found != result_hash)
-      fail("{}: self-check: wrote weights with hash {}, read {}; nothing was kept", output.string(), result_hash, found);
+      fail("{}: self-check: wrote weights with hash {}, read {}; nothing was kept", output.string(),
+           result_hash, found);
     applied.formats = compare_formats(from.model, written);
     applied.parameters = parameter_count(written);
     applied.bytes_after = written.bytes();
@@ -100,22 +113,31 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
 }
 
 void print(const Applied& a, const fs::path& output) {
-  fmt::print("{:<18} {:<18} {:>8} {:>10} {:>11} {:>11} {:>10}\n", "before", "after", "tensors", "parameters", "bytes", "bytes", "SNR dB");
+  fmt::print("{:<18} {:<18} {:>8} {:>10} {:>11} {:>11} {:>10}\n", "before", "after", "tensors", "parameters",
+             "bytes", "bytes", "SNR dB");
   for (const FormatRow& row : a.formats)
-    fmt::print("{:<18} {:<18} {:>8} {:>10} {:>11} {:>11} {:>10}\n", row.before, row.after, row.matrices, human_count(static_cast<double>(row.parameters)),
-               human_bytes(static_cast<double>(row.bytes_before)), human_bytes(static_cast<double>(row.bytes_after)),
+    fmt::print("{:<18} {:<18} {:>8} {:>10} {:>11} {:>11} {:>10}\n", row.before, row.after, row.matrices,
+               human_count(static_cast<double>(row.parameters)),
+               human_bytes(static_cast<double>(row.bytes_before)),
+               human_bytes(static_cast<double>(row.bytes_after)),
                row.snr_db == 0 ? "same" : fmt::format("{:.1f}", row.snr_db));
-  fmt::print("{:<37} {:>8} {:>10} {:>11} {:>11}\n", "total", "", human_count(static_cast<double>(a.parameters)), human_bytes(static_cast<double>(a.bytes_before)),
+  fmt::print("{:<37} {:>8} {:>10} {:>11} {:>11}\n", "total", "",
+             human_count(static_cast<double>(a.parameters)), human_bytes(static_cast<double>(a.bytes_before)),
              human_bytes(static_cast<double>(a.bytes_after)));
-  fmt::print("bits per weight: {:.3f} -> {:.3f}\n", bits(a.bytes_before, a.parameters), bits(a.bytes_after, a.parameters));
+  fmt::print("bits per weight: {:.3f} -> {:.3f}\n", bits(a.bytes_before, a.parameters),
+             bits(a.bytes_after, a.parameters));
   fmt::print("wrote {} in {:.1f} s; hash {}\n", output.string(), a.seconds, a.recipe.result_hash);
 }
 
 Json to_json(const Applied& a, const fs::path& output) {
   Json formats = Json::array();
   for (const FormatRow& row : a.formats) {
-    Json item = {{"before", row.before}, {"after", row.after}, {"tensors", row.matrices}, {"parameters", row.parameters},
-                 {"bytes_before", row.bytes_before}, {"bytes_after", row.bytes_after}};
+    Json item = {{"before", row.before},
+                 {"after", row.after},
+                 {"tensors", row.matrices},
+                 {"parameters", row.parameters},
+                 {"bytes_before", row.bytes_before},
+                 {"bytes_after", row.bytes_after}};
     if (row.snr_db != 0) item["weight_snr_db"] = row.snr_db;
     formats.push_back(std::move(item));
   }

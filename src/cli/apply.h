@@ -11,19 +11,20 @@ struct FormatRow {
   std::string before, after;
   int64_t matrices = 0, parameters = 0;
   size_t bytes_before = 0, bytes_after = 0;
-  double snr_db = 0;      // of the weights, over a sample of rows; 0 when they did not change
+  double snr_db = 0;  // of the weights, over a sample of rows; 0 when they did not change
 };
 
 struct Applied {
-  Recipe recipe;          // with the hashes filled in
+  Recipe recipe;  // with the hashes filled in
   std::vector<FormatRow> formats;
   int64_t parameters = 0;
   size_t bytes_before = 0, bytes_after = 0;
   double seconds = 0;
 };
 
-// Runs the recipe's steps on `from`, writes `output` with lathe/recipe.yaml, opens what was written again and compares
-// its hash. Error when a hash in the recipe differs from what was found: InputError for the source's.
+// Runs the recipe's steps on `from`, writes `output` with lathe/recipe.yaml, opens what was written again and
+// compares its hash. Error when a hash in the recipe differs from what was found: InputError for the
+// source's.
 Applied apply(Recipe, const OpenModel& from, const fs::path& output, int threads);
 
 void print(const Applied&, const fs::path& output);

@@ -16,17 +16,21 @@ struct Options {
 };
 
 void print(const Speed& s) {
-  fmt::print("prefill  {:>9.1f} tokens/s  {:>5.1f} % of {:.1f} GFLOP/s (f32 multiply-adds, measured now)\n", s.prefill_tokens_per_s, s.prefill_percent_of_roof,
-             s.roof.f32_flops_per_s * 1e-9);
-  fmt::print("decode   {:>9.1f} tokens/s  {:>5.1f} % of {:.1f} GB/s (reads, measured now)\n", s.decode_tokens_per_s, s.decode_percent_of_roof,
-             s.roof.read_bytes_per_s * 1e-9);
-  fmt::print("first token after {:.1f} ms; {} prompt tokens, {} generated, batch {}, {} threads\n", s.ttft_ms, s.prompt_tokens, s.gen_tokens, s.batch, s.threads);
-  fmt::print("memory: {} for the model (weights, KV, arena), {} for the process at its peak\n", human_bytes(static_cast<double>(s.model_memory_bytes)),
+  fmt::print("prefill  {:>9.1f} tokens/s  {:>5.1f} % of {:.1f} GFLOP/s (f32 multiply-adds, measured now)\n",
+             s.prefill_tokens_per_s, s.prefill_percent_of_roof, s.roof.f32_flops_per_s * 1e-9);
+  fmt::print("decode   {:>9.1f} tokens/s  {:>5.1f} % of {:.1f} GB/s (reads, measured now)\n",
+             s.decode_tokens_per_s, s.decode_percent_of_roof, s.roof.read_bytes_per_s * 1e-9);
+  fmt::print("first token after {:.1f} ms; {} prompt tokens, {} generated, batch {}, {} threads\n", s.ttft_ms,
+             s.prompt_tokens, s.gen_tokens, s.batch, s.threads);
+  fmt::print("memory: {} for the model (weights, KV, arena), {} for the process at its peak\n",
+             human_bytes(static_cast<double>(s.model_memory_bytes)),
              human_bytes(static_cast<double>(s.peak_memory_bytes)));
   fmt::print("logits {}\n", s.logits_hash);
   if (s.fits_cache)
-    fmt::print("note: the weights fit the last-level cache ({}), which is faster than memory: decoding may exceed 100 %\n",
-               human_bytes(static_cast<double>(last_level_cache_bytes())));
+    fmt::print(
+        "note: the weights fit the last-level cache ({}), which is faster than memory: decoding may exceed "
+        "100 %\n",
+        human_bytes(static_cast<double>(last_level_cache_bytes())));
 }
 
 void bench_verb(const Options& o) {
@@ -43,13 +47,22 @@ void bench_verb(const Options& o) {
 
 void add_bench(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App& verb = add_verb(app, "bench", "Measure prefill and decode speed, and their share of this machine's roof",
-                            "builtin --prompt-tokens 512 --gen-tokens 64 --json");
+  CLI::App& verb =
+      add_verb(app, "bench", "Measure prefill and decode speed, and their share of this machine's roof",
+               "builtin --prompt-tokens 512 --gen-tokens 64 --json");
   add_model(verb, o->model);
-  verb.add_option("--prompt-tokens", o->speed.prompt_tokens, "Tokens of the prompt")->check(CLI::PositiveNumber)->capture_default_str();
-  verb.add_option("--gen-tokens", o->speed.gen_tokens, "Tokens generated after it")->check(CLI::PositiveNumber)->capture_default_str();
-  verb.add_option("--batch", o->speed.batch, "Sequences decoded together")->check(CLI::Range(1, 4096))->capture_default_str();
-  verb.add_option("--repeats", o->speed.repeats, "Timed passes, after one that warms up; the median counts")->check(CLI::Range(1, 1000))->capture_default_str();
+  verb.add_option("--prompt-tokens", o->speed.prompt_tokens, "Tokens of the prompt")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--gen-tokens", o->speed.gen_tokens, "Tokens generated after it")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--batch", o->speed.batch, "Sequences decoded together")
+      ->check(CLI::Range(1, 4096))
+      ->capture_default_str();
+  verb.add_option("--repeats", o->speed.repeats, "Timed passes, after one that warms up; the median counts")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
   add_threads(verb, o->speed.target.threads);
   add_json(verb, o->json);
   verb.callback([o] { bench_verb(*o); });

@@ -28,13 +28,16 @@ int64_t vocabulary(const Model& model) { return model.graph.value(model.graph.ou
 
 void require_context(const Model& model, const std::string& name, int64_t context) {
   if (context > model.max_context())
-    throw input_error("--context", fmt::format("at most {}, the context of {}", model.max_context(), name), std::to_string(context));
+    throw input_error("--context", fmt::format("at most {}, the context of {}", model.max_context(), name),
+                      std::to_string(context));
 }
 
 void print(const Quality& q) {
-  fmt::print("perplexity      {:.4f} +- {:.4f} over {} tokens\n", q.perplexity, q.perplexity_stderr, q.tokens);
+  fmt::print("perplexity      {:.4f} +- {:.4f} over {} tokens\n", q.perplexity, q.perplexity_stderr,
+             q.tokens);
   if (q.tokens_compared == 0) return;
-  fmt::print("KL(base||model) {:.6f} +- {:.6f} nats per token; 99 % of tokens are below {:.6f}\n", q.kl_mean, q.kl_stderr, q.kl_p99);
+  fmt::print("KL(base||model) {:.6f} +- {:.6f} nats per token; 99 % of tokens are below {:.6f}\n", q.kl_mean,
+             q.kl_stderr, q.kl_p99);
   fmt::print("KL(model||base) {:.6f}\n", q.kl_reverse_mean);
   fmt::print("top-1 agreement {:.2f} %\n", 100 * q.top1_agreement);
 }
@@ -51,12 +54,14 @@ void eval_verb(const Options& o) {
     base = open_model(o.base);
     require_context(base->model, o.base, o.context);
     if (vocabulary(base->model) != vocabulary(opened.model))
-      throw input_error(o.base, fmt::format("the vocabulary of {}: {} tokens", o.model, vocabulary(opened.model)), std::to_string(vocabulary(base->model)),
-                        "compare models with one tokenizer");
+      throw input_error(o.base,
+                        fmt::format("the vocabulary of {}: {} tokens", o.model, vocabulary(opened.model)),
+                        std::to_string(vocabulary(base->model)), "compare models with one tokenizer");
     base_plan = compile(base->model, o);
   }
   Plan plan = compile(opened.model, o);
-  const Quality quality = evaluate(plan, text.tokens, {.context = o.context, .progress = "evaluating"}, base_plan ? &*base_plan : nullptr);
+  const Quality quality = evaluate(plan, text.tokens, {.context = o.context, .progress = "evaluating"},
+                                   base_plan ? &*base_plan : nullptr);
   if (!o.json) return print(quality);
 
   Json json = to_json(quality);
@@ -73,12 +78,15 @@ void eval_verb(const Options& o) {
 
 void add_eval(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App& verb = add_verb(app, "eval", "Measure perplexity on a text and, with --against, the distance from a base model",
-                            "/tmp/builtin-w4 --against builtin --text book.txt --json");
+  CLI::App& verb = add_verb(
+      app, "eval", "Measure perplexity on a text and, with --against, the distance from a base model",
+      "/tmp/builtin-w4 --against builtin --text book.txt --json");
   add_model(verb, o->model);
   verb.add_option("--against", o->base, "The base model to compare with");
   verb.add_option("--text", o->text, "UTF-8 text that neither training nor calibration has seen")->required();
-  verb.add_option("--context", o->context, "Tokens of a window; its first token is not scored")->check(CLI::Range(2, 1 << 20))->capture_default_str();
+  verb.add_option("--context", o->context, "Tokens of a window; its first token is not scored")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
   add_max_tokens(verb, o->max_tokens, "Read at most so many tokens of the text; 0: all");
   add_threads(verb, o->threads);
   add_json(verb, o->json);

@@ -15,7 +15,9 @@ namespace lathe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 struct Options {
   std::string model, prompt;
@@ -48,7 +50,8 @@ std::span<const float> decode(Plan& plan, int32_t token, int32_t position) {
   return plan.run(SingleSequence({&token, 1}, position, 1, true)).as<float>();
 }
 
-Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32_t> prompt, std::span<const int32_t> stops, int64_t max_tokens, const Options& o) {
+Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32_t> prompt,
+                   std::span<const int32_t> stops, int64_t max_tokens, const Options& o) {
   Generated g;
   Sampler sampler(o.sampling);
   StreamDecoder stream(tokenizer, true);
@@ -70,7 +73,8 @@ Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32
       break;
     }
     g.tokens.push_back(token);
-    emit(stream.push(token));
+    if (token < tokenizer.vocab_size())
+      emit(stream.push(token));  // heads are often padded beyond the vocabulary
     if (static_cast<int64_t>(g.tokens.size()) == max_tokens) break;
     logits = decode(plan, token, static_cast<int32_t>(prompt.size() + g.tokens.size() - 1));
   }
@@ -84,18 +88,28 @@ void generate_verb(const Options& o) {
   const OpenModel opened = open_model(o.model);
   const Tokenizer tokenizer = load_tokenizer(opened.checkpoint);
   const std::vector<int32_t> prompt = tokenizer.encode(o.prompt);
-  if (prompt.empty()) throw input_error("--prompt", "at least one token", "none", "give some text to continue");
+  if (prompt.empty())
+    throw input_error("--prompt", "at least one token", "none", "give some text to continue");
   const auto length = static_cast<int64_t>(prompt.size()), room = opened.model.max_context() - length;
-  if (room < 1) throw input_error("--prompt", fmt::format("fewer tokens than the model's context of {}", opened.model.max_context()), std::to_string(length));
+  if (room < 1)
+    throw input_error("--prompt",
+                      fmt::format("fewer tokens than the model's context of {}", opened.model.max_context()),
+                      std::to_string(length));
   const int64_t max_tokens = std::min(o.max_tokens, room);
-  if (max_tokens < o.max_tokens) warn("the model's context of {} leaves room for {} tokens", opened.model.max_context(), max_tokens);
+  if (max_tokens < o.max_tokens)
+    warn("the model's context of {} leaves room for {} tokens", opened.model.max_context(), max_tokens);
 
-  Plan plan = Plan::compile(opened.model, {.threads = o.threads, .max_tokens = std::min(length, chunk), .max_outputs = 1, .slots = 1, .context = length + max_tokens});
+  Plan plan = Plan::compile(opened.model, {.threads = o.threads,
+                                           .max_tokens = std::min(length, chunk),
+                                           .max_outputs = 1,
+                                           .slots = 1,
+                                           .context = length + max_tokens});
   const double load_seconds = seconds_since(start);
   const Generated g = generate(plan, tokenizer, prompt, stop_tokens(opened.checkpoint), max_tokens, o);
 
   const double prefill_rate = static_cast<double>(length) / g.prefill_seconds;
-  const double decode_rate = g.decode_seconds > 0 ? static_cast<double>(g.tokens.size()) / g.decode_seconds : 0;
+  const double decode_rate =
+      g.decode_seconds > 0 ? static_cast<double>(g.tokens.size()) / g.decode_seconds : 0;
   if (o.json) {
     print_json({{"text", g.text},
                 {"tokens", g.tokens},
@@ -110,20 +124,28 @@ void generate_verb(const Options& o) {
     fmt::print("\n");
     std::fflush(stdout);
   }
-  info("load {:.2f} s; prefill {} tokens, {:.1f} tokens/s; decode {} tokens, {:.1f} tokens/s", load_seconds, length, prefill_rate, g.tokens.size(), decode_rate);
+  info("load {:.2f} s; prefill {} tokens, {:.1f} tokens/s; decode {} tokens, {:.1f} tokens/s", load_seconds,
+       length, prefill_rate, g.tokens.size(), decode_rate);
 }
 
 }  // namespace
 
 void add_generate(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App& verb = add_verb(app, "generate", "Continue a prompt", "builtin --prompt \"It was a truth\" --max-tokens 60 --seed 1");
+  CLI::App& verb = add_verb(app, "generate", "Continue a prompt",
+                            "builtin --prompt \"It was a truth\" --max-tokens 60 --seed 1");
   add_model(verb, o->model);
   verb.add_option("--prompt", o->prompt, "The text to continue")->required();
   add_max_tokens(verb, o->max_tokens, "Generate at most so many tokens");
-  verb.add_option("--temperature", o->sampling.temperature, "Spread of the choice; 0 is --greedy")->check(CLI::Range(0.0, 100.0))->capture_default_str();
-  verb.add_option("--top-k", o->sampling.top_k, "Choose among the k most likely; 0: all")->check(CLI::NonNegativeNumber)->capture_default_str();
-  verb.add_option("--top-p", o->sampling.top_p, "Choose among the most likely that reach this probability")->check(CLI::Range(0.0, 1.0))->capture_default_str();
+  verb.add_option("--temperature", o->sampling.temperature, "Spread of the choice; 0 is --greedy")
+      ->check(CLI::Range(0.0, 100.0))
+      ->capture_default_str();
+  verb.add_option("--top-k", o->sampling.top_k, "Choose among the k most likely; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--top-p", o->sampling.top_p, "Choose among the most likely that reach this probability")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
   verb.add_flag("--greedy", o->greedy, "Always the most likely token");
   verb.add_flag("--ignore-eos", o->ignore_eos, "Go on after a token that ends the text");
   add_seed(verb, o->sampling.seed);

@@ -41,7 +41,8 @@ class Table {
  public:
   void add(const std::string& param, const std::string& format, const Shape& shape, size_t bytes) {
     const std::string kind = kind_of(param);
-    auto row = std::find_if(rows.begin(), rows.end(), [&](const Row& r) { return r.kind == kind && r.format == format; });
+    auto row = std::find_if(rows.begin(), rows.end(),
+                            [&](const Row& r) { return r.kind == kind && r.format == format; });
     if (row == rows.end()) row = rows.insert(rows.end(), {kind, format, 0, 0, 0, shape});
     ++row->tensors;
     row->parameters += elements(shape);
@@ -109,33 +110,41 @@ Findings inspect_checkpoint(const fs::path& path, const Options& o) {
 
 std::string architecture(const Json& config) {
   const auto it = config.find("architectures");
-  if (it != config.end() && it->is_array() && !it->empty() && it->front().is_string()) return it->front().get<std::string>();
+  if (it != config.end() && it->is_array() && !it->empty() && it->front().is_string())
+    return it->front().get<std::string>();
   return get_string_or(config, "model_type", "config.json", "unknown");
 }
 
-double bits(const Row& r) { return 8 * static_cast<double>(r.bytes) / static_cast<double>(std::max<int64_t>(r.parameters, 1)); }
+double bits(const Row& r) {
+  return 8 * static_cast<double>(r.bytes) / static_cast<double>(std::max<int64_t>(r.parameters, 1));
+}
 
 void print(const Row& r) {
-  fmt::print("{:<26} {:<14} {:>7} {:>18} {:>10} {:>11} {:>7.3f}\n", r.kind, r.format, r.tensors, r.shape.empty() ? "" : to_string(r.shape),
-             human_count(static_cast<double>(r.parameters)), human_bytes(static_cast<double>(r.bytes)), bits(r));
+  fmt::print("{:<26} {:<14} {:>7} {:>18} {:>10} {:>11} {:>7.3f}\n", r.kind, r.format, r.tensors,
+             r.shape.empty() ? "" : to_string(r.shape), human_count(static_cast<double>(r.parameters)),
+             human_bytes(static_cast<double>(r.bytes)), bits(r));
 }
 
 void print(const Findings& f, const Options& o) {
   fmt::print("{}  {}\n", printable(o.model), printable(architecture(f.config)));
-  fmt::print("context   {} tokens\n", get_int_or(f.config, "max_position_embeddings", "config.json", 0, INT64_MAX, 0));
+  fmt::print("context   {} tokens\n",
+             get_int_or(f.config, "max_position_embeddings", "config.json", 0, INT64_MAX, 0));
   fmt::print("tokenizer {}\n\n", f.tokenizer);
-  fmt::print("{:<26} {:<14} {:>7} {:>18} {:>10} {:>11} {:>7}\n", "module", "format", "tensors", "shape", "parameters", "bytes", "bits/w");
+  fmt::print("{:<26} {:<14} {:>7} {:>18} {:>10} {:>11} {:>7}\n", "module", "format", "tensors", "shape",
+             "parameters", "bytes", "bits/w");
   for (const Row& r : f.table.rows) print(r);
   print(f.table.total());
   if (o.graph && f.graph) fmt::print("\n{}", to_string(*f.graph));
   if (!f.choices.empty()) {
     fmt::print("\nkernels\n");
-    for (const Plan::Choice& c : f.choices) fmt::print("{:<48} {:<24} {}{}\n", c.node, c.kernel, c.packing, c.emulated ? " (emulated)" : "");
+    for (const Plan::Choice& c : f.choices)
+      fmt::print("{:<48} {:<24} {}{}\n", c.node, c.kernel, c.packing, c.emulated ? " (emulated)" : "");
   }
 }
 
 Json to_json(const Row& r) {
-  Json json = {{"module", r.kind}, {"format", r.format}, {"tensors", r.tensors}, {"parameters", r.parameters}, {"bytes", r.bytes}, {"bits_per_weight", bits(r)}};
+  Json json = {{"module", r.kind},           {"format", r.format}, {"tensors", r.tensors},
+               {"parameters", r.parameters}, {"bytes", r.bytes},   {"bits_per_weight", bits(r)}};
   if (!r.shape.empty()) json["shape"] = r.shape;
   return json;
 }
@@ -163,7 +172,9 @@ Json to_json(const Findings& f, const Options& o) {
   if (o.graph && f.graph) json["graph"] = to_string(*f.graph);
   if (o.plan) {
     Json kernels = Json::array();
-    for (const Plan::Choice& c : f.choices) kernels.push_back({{"node", c.node}, {"kernel", c.kernel}, {"packing", c.packing}, {"emulated", c.emulated}});
+    for (const Plan::Choice& c : f.choices)
+      kernels.push_back(
+          {{"node", c.node}, {"kernel", c.kernel}, {"packing", c.packing}, {"emulated", c.emulated}});
     json["kernels"] = std::move(kernels);
   }
   return json;
@@ -182,8 +193,12 @@ void inspect_verb(const Options& o) {
 
 void add_inspect(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App& verb = add_verb(app, "inspect", "Show a model's architecture, parameters and formats, and what would not load", "builtin --graph");
-  verb.add_option("MODEL", o->model, "A Hugging Face directory, a .gguf file, a bare config.json, or `builtin`")->required();
+  CLI::App& verb =
+      add_verb(app, "inspect", "Show a model's architecture, parameters and formats, and what would not load",
+               "builtin --graph");
+  verb.add_option("MODEL", o->model,
+                  "A Hugging Face directory, a .gguf file, a bare config.json, or `builtin`")
+      ->required();
   verb.add_flag("--graph", o->graph, "Also print the graph");
   verb.add_flag("--plan", o->plan, "Also list the kernels chosen on this machine");
   add_threads(verb, o->threads);

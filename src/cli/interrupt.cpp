@@ -1,12 +1,11 @@
 #include "cli/interrupt.h"
 
-#include <pthread.h>
-#include <signal.h>
-#include <unistd.h>
-
 #include <mutex>
+#include <pthread.h>
 #include <set>
+#include <signal.h>
 #include <thread>
+#include <unistd.h>
 
 namespace lathe {
 namespace {

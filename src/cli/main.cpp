@@ -12,11 +12,8 @@
 namespace {
 
 constexpr void (*verbs[])(CLI::App&) = {
-    lathe::add_inspect, lathe::add_quantize,
-#ifdef LATHE_WITH_OPTIMIZE
-    lathe::add_optimize,
-#endif
-    lathe::add_eval,    lathe::add_bench,    lathe::add_generate, lathe::add_run, lathe::add_synth,
+    lathe::add_inspect, lathe::add_quantize, lathe::add_optimize, lathe::add_eval,
+    lathe::add_bench,   lathe::add_generate, lathe::add_run,      lathe::add_synth,
 };
 
 // What CLI11 says may span lines; ours is one.
@@ -32,8 +29,10 @@ int main(int argc, char** argv) {
   CLI::App app("Lathe compresses language models, measures what that did to them, and runs them.", "lathe");
   app.set_version_flag("--version", "lathe " + std::string(lathe::version()));
   app.require_subcommand(1);
-  app.footer("`lathe VERB --help` shows a verb's options and an example. MODEL is a Hugging Face directory, a .gguf file, or\n"
-             "`builtin`, the small trained model that comes with Lathe.");
+  app.footer(
+      "`lathe VERB --help` shows a verb's options and an example. MODEL is a Hugging Face directory, a .gguf "
+      "file, or\n"
+      "`builtin`, the small trained model that comes with Lathe.");
   for (auto* add : verbs) add(app);
   try {
     app.parse(argc, argv);

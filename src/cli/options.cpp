@@ -5,7 +5,8 @@
 
 namespace lathe {
 
-CLI::App& add_verb(CLI::App& app, const std::string& name, const std::string& description, const std::string& example) {
+CLI::App& add_verb(CLI::App& app, const std::string& name, const std::string& description,
+                   const std::string& example) {
   CLI::App* verb = app.add_subcommand(name, description);
   verb->footer("Example:\n  lathe " + name + " " + example);
   return *verb;
@@ -16,16 +17,22 @@ void add_model(CLI::App& verb, std::string& model) {
 }
 
 void add_output(CLI::App& verb, std::string& output) {
-  verb.add_option("-o,--output", output, "The directory to write; it appears complete or not at all")->required();
+  verb.add_option("-o,--output", output, "The directory to write; it appears complete or not at all")
+      ->required();
 }
 
-void add_json(CLI::App& verb, bool& json) { verb.add_flag("--json", json, "Print one JSON object on stdout"); }
+void add_json(CLI::App& verb, bool& json) {
+  verb.add_flag("--json", json, "Print one JSON object on stdout");
+}
 
 void add_threads(CLI::App& verb, int& threads) {
-  verb.add_option("--threads", threads, "Threads to use; 0 takes the physical cores")->check(CLI::Range(0, 1024));
+  verb.add_option("--threads", threads, "Threads to use; 0 takes the physical cores")
+      ->check(CLI::Range(0, 1024));
 }
 
-void add_seed(CLI::App& verb, uint64_t& seed) { verb.add_option("--seed", seed, "Seed of everything random"); }
+void add_seed(CLI::App& verb, uint64_t& seed) {
+  verb.add_option("--seed", seed, "Seed of everything random");
+}
 
 void add_max_tokens(CLI::App& verb, int64_t& max_tokens, const std::string& what) {
   verb.add_option("-n,--max-tokens", max_tokens, what)->check(CLI::NonNegativeNumber);
@@ -66,7 +73,8 @@ int64_t parameter_count(const Model& model) {
 }
 
 double bits_per_weight(const Model& model) {
-  return 8 * static_cast<double>(model.bytes()) / static_cast<double>(std::max<int64_t>(parameter_count(model), 1));
+  return 8 * static_cast<double>(model.bytes()) /
+         static_cast<double>(std::max<int64_t>(parameter_count(model), 1));
 }
 
 }  // namespace lathe

@@ -10,7 +10,8 @@
 namespace lathe {
 
 // A subcommand whose --help ends with an example.
-CLI::App& add_verb(CLI::App& app, const std::string& name, const std::string& description, const std::string& example);
+CLI::App& add_verb(CLI::App& app, const std::string& name, const std::string& description,
+                   const std::string& example);
 
 void add_model(CLI::App& verb, std::string& model);
 void add_output(CLI::App& verb, std::string& output);
@@ -25,10 +26,10 @@ struct OpenModel {
 };
 OpenModel open_model(const std::string& name);
 
-void print_json(const Json&);                // the one object on stdout
-std::string human_bytes(double bytes);       // "2.31 GB"
-std::string human_count(double n);           // "1.24 B", "5.77 M"
-double bits_per_weight(const Model&);        // stored bits of all parameters, scales included, per parameter
+void print_json(const Json&);           // the one object on stdout
+std::string human_bytes(double bytes);  // "2.31 GB"
+std::string human_count(double n);      // "1.24 B", "5.77 M"
+double bits_per_weight(const Model&);   // stored bits of all parameters, scales included, per parameter
 int64_t parameter_count(const Model&);
 
 }  // namespace lathe

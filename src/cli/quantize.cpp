@@ -20,7 +20,8 @@ struct Options {
 void warn_about(const Model& model, const Assignment& assignment, const Options& o) {
   size_t again = 0;
   for (const auto& [param, numerics] : assignment) again += !model.weights.at(param).numerics.is_dense();
-  if (again > 0) warn("{} of {} weights are quantized already; rounding them again adds error", again, assignment.size());
+  if (again > 0)
+    warn("{} of {} weights are quantized already; rounding them again adds error", again, assignment.size());
   const bool tied = get_bool_or(model.config, "tie_word_embeddings", "config.json", false);
   if (o.selection.embeddings && tied && !o.selection.head)
     warn("the embedding is tied to the head and stays as it is; --head quantizes both");
@@ -29,11 +30,15 @@ void warn_about(const Model& model, const Assignment& assignment, const Options&
 
 void quantize_verb(const Options& o) {
   const OpenModel from = open_model(o.model);
-  const Numerics numerics = parse_scheme(o.scheme, o.group_size, o.asymmetric, scale_dtype(from.model.config));
+  const Numerics numerics =
+      parse_scheme(o.scheme, o.group_size, o.asymmetric, scale_dtype(from.model.config));
   const Assignment assignment = assign_all(from.model, numerics, o.selection);
   warn_about(from.model, assignment, o);
   const ScaleSearch search = o.scale_search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax;
-  const Recipe recipe{.model = o.model, .source_hash = {}, .result_hash = {}, .seed = o.seed,
+  const Recipe recipe{.model = o.model,
+                      .source_hash = {},
+                      .result_hash = {},
+                      .seed = o.seed,
                       .steps = {{"quantize", quantize_step(from.model, assignment, search)}}};
   const Applied applied = apply(recipe, from, o.output, o.threads);
   o.json ? print_json(to_json(applied, o.output)) : print(applied, o.output);
@@ -48,15 +53,22 @@ void add_quantize(CLI::App& app) {
   add_model(verb, o->model);
   add_output(verb, o->output);
   verb.add_option("--scheme", o->scheme, "Bits of a weight: w2a16 ... w8a16")->capture_default_str();
-  verb.add_option("--group-size", o->group_size, "Weights of a row that share a scale; 0: the whole row; -1: 0 for w8a16, else 128")->capture_default_str();
+  verb.add_option("--group-size", o->group_size,
+                  "Weights of a row that share a scale; 0: the whole row; -1: 0 for w8a16, else 128")
+      ->capture_default_str();
   verb.add_flag("--asymmetric,!--symmetric", o->asymmetric, "A zero point per group, or (default) none");
-  verb.add_option("--method", o->method, "rtn: round to nearest")->check(CLI::IsMember({"rtn"}))->capture_default_str();
-  verb.add_option("--scale-search", o->scale_search, "mse: the scale of least squared error; absmax: the largest magnitude")
+  verb.add_option("--method", o->method, "rtn: round to nearest")
+      ->check(CLI::IsMember({"rtn"}))
+      ->capture_default_str();
+  verb.add_option("--scale-search", o->scale_search,
+                  "mse: the scale of least squared error; absmax: the largest magnitude")
       ->check(CLI::IsMember({"mse", "absmax"}))
       ->capture_default_str();
-  verb.add_flag("--head", o->selection.head, "Also the output head (and the embedding, where they are one table)");
+  verb.add_flag("--head", o->selection.head,
+                "Also the output head (and the embedding, where they are one table)");
   verb.add_flag("--embeddings", o->selection.embeddings, "Also the embedding");
-  verb.add_option("--keep", o->selection.keep, "Leave modules that match this glob as they are; may be repeated");
+  verb.add_option("--keep", o->selection.keep,
+                  "Leave modules that match this glob as they are; may be repeated");
   add_threads(verb, o->threads);
   add_seed(verb, o->seed);
   add_json(verb, o->json);

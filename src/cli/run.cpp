@@ -26,8 +26,10 @@ void run_verb(const Options& o) {
 
 void add_run(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App& verb = add_verb(app, "run", "Run a recipe and check that it gives the bytes it promises", "/tmp/builtin-w4/lathe/recipe.yaml -o /tmp/again");
-  verb.add_option("RECIPE", o->recipe, "A recipe.yaml; its model's path is relative to the current directory")->required();
+  CLI::App& verb = add_verb(app, "run", "Run a recipe and check that it gives the bytes it promises",
+                            "/tmp/builtin-w4/lathe/recipe.yaml -o /tmp/again");
+  verb.add_option("RECIPE", o->recipe, "A recipe.yaml; its model's path is relative to the current directory")
+      ->required();
   add_output(verb, o->output);
   add_threads(verb, o->threads);
   add_json(verb, o->json);

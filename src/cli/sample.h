@@ -29,7 +29,8 @@ class Sampler {
 
     weights_.resize(logits.size());
     for (size_t i = 0; i < logits.size(); ++i)
-      weights_[i] = std::exp((static_cast<double>(logits[i]) - static_cast<double>(*best)) / sampling_.temperature);
+      weights_[i] =
+          std::exp((static_cast<double>(logits[i]) - static_cast<double>(*best)) / sampling_.temperature);
     order_.resize(logits.size());
     std::iota(order_.begin(), order_.end(), 0);
     // Likeliest first, equals by number: the same order on every machine.
@@ -43,7 +44,8 @@ class Sampler {
     for (int32_t i : order_) total += weights_[static_cast<size_t>(i)];
     double kept = 0;
     size_t n = 0;
-    while (n < order_.size() && (n == 0 || kept < sampling_.top_p * total)) kept += weights_[static_cast<size_t>(order_[n++])];
+    while (n < order_.size() && (n == 0 || kept < sampling_.top_p * total))
+      kept += weights_[static_cast<size_t>(order_[n++])];
     double target = rng_.uniform() * kept;
     for (size_t i = 0; i + 1 < n; ++i) {
       target -= weights_[static_cast<size_t>(order_[i])];

@@ -1,4 +1,5 @@
-// lathe synth: a checkpoint of random weights in exactly the shape of a config, for measuring speed and memory.
+// lathe synth: a checkpoint of random weights in exactly the shape of a config, for measuring speed and
+// memory.
 #include <CLI/CLI.hpp>
 #include <array>
 #include <atomic>
@@ -59,7 +60,9 @@ Tensor make_tensor(ThreadPool& pool, const Shape& shape, uint64_t stream, const 
   return tensor;
 }
 
-bool is_norm(std::string_view param, const Shape& shape) { return shape.size() == 1 && param.ends_with(".weight"); }
+bool is_norm(std::string_view param, const Shape& shape) {
+  return shape.size() == 1 && param.ends_with(".weight");
+}
 
 void synth_verb(const Options& o) {
   Json config = read_json(o.config);
@@ -90,17 +93,23 @@ void synth_verb(const Options& o) {
 
   const auto bytes = static_cast<double>(parameters) * 2;
   if (o.json)
-    print_json({{"output", o.output}, {"parameters", parameters}, {"bytes", 2 * parameters}, {"seed", o.seed}, {"hash", hash}});
+    print_json({{"output", o.output},
+                {"parameters", parameters},
+                {"bytes", 2 * parameters},
+                {"seed", o.seed},
+                {"hash", hash}});
   else
-    fmt::print("wrote {}: {} random parameters, {}; hash {}\n", o.output, human_count(static_cast<double>(parameters)), human_bytes(bytes), hash);
+    fmt::print("wrote {}: {} random parameters, {}; hash {}\n", o.output,
+               human_count(static_cast<double>(parameters)), human_bytes(bytes), hash);
 }
 
 }  // namespace
 
 void add_synth(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App& verb = add_verb(app, "synth", "Write random bf16 weights in the shape of a config, to measure speed and memory with",
-                            "--config Llama-3.2-1B/config.json -o /tmp/llama-1b --seed 1");
+  CLI::App& verb = add_verb(
+      app, "synth", "Write random bf16 weights in the shape of a config, to measure speed and memory with",
+      "--config Llama-3.2-1B/config.json -o /tmp/llama-1b --seed 1");
   verb.add_option("--config", o->config, "A Hugging Face config.json")->required();
   add_output(verb, o->output);
   verb.add_option("--tokenizer", o->tokenizer, "A model directory whose tokenizer files are copied");

@@ -1,7 +1,6 @@
 // Which parameters become which numbers.
-#include <fnmatch.h>
-
 #include <algorithm>
+#include <fnmatch.h>
 #include <set>
 
 #include "compress/quantize.h"
@@ -51,7 +50,8 @@ std::string module_path(std::string_view param) {
 
 DType scale_dtype(const Json& config) {
   // Newer transformers call it "dtype".
-  const std::string name = get_string_or(config, config.contains("torch_dtype") ? "torch_dtype" : "dtype", "config.json", "bfloat16");
+  const std::string name = get_string_or(config, config.contains("torch_dtype") ? "torch_dtype" : "dtype",
+                                         "config.json", "bfloat16");
   if (name == "float32") return DType::f32;
   if (name == "float16") return DType::f16;
   return DType::bf16;
@@ -61,8 +61,9 @@ void require_whole_groups(const std::string& param, const Weight& w, const Numer
   if (n.group == 0 || w.cols() % n.group == 0) return;
   int largest = 1;
   while (largest * 2 < n.group && w.cols() % (largest * 2) == 0) largest *= 2;
-  throw input_error(param, fmt::format("columns in whole groups of {}", n.group), fmt::format("{} columns", w.cols()),
-                    fmt::format("use --group-size {} or 0 (per channel), or --keep '{}'", largest, module_path(param)));
+  throw input_error(
+      param, fmt::format("columns in whole groups of {}", n.group), fmt::format("{} columns", w.cols()),
+      fmt::format("use --group-size {} or 0 (per channel), or --keep '{}'", largest, module_path(param)));
 }
 
 Assignment assign_all(const Model& model, const Numerics& numerics, const Selection& selection) {
@@ -81,7 +82,8 @@ Assignment assign_all(const Model& model, const Numerics& numerics, const Select
   }
   for (const std::string& glob : selection.keep)
     if (!used.contains(glob))
-      throw input_error("--keep", "a glob over module paths such as 'model.layers.0.*'", fmt::format("'{}', which matches none", printable(glob)),
+      throw input_error("--keep", "a glob over module paths such as 'model.layers.0.*'",
+                        fmt::format("'{}', which matches none", printable(glob)),
                         "`lathe inspect --graph MODEL` lists them");
   return assignment;
 }
@@ -90,7 +92,8 @@ size_t assigned_bytes(const Model& model, const Assignment& assignment) {
   size_t bytes = 0;
   for (const auto& [name, weight] : model.weights) {
     const auto it = assignment.find(name);
-    bytes += it == assignment.end() ? weight.bytes() : packed_bytes(it->second, storage_packing(it->second), weight.shape);
+    bytes += it == assignment.end() ? weight.bytes()
+                                    : packed_bytes(it->second, storage_packing(it->second), weight.shape);
   }
   return bytes;
 }

@@ -19,13 +19,15 @@ constexpr int64_t strip_bytes = int64_t{32} << 20;
 
 // The rows of a strip: a multiple of pack_row_multiple, small enough that every worker has several.
 int64_t strip_rows(const Weight& w, int workers) {
-  const int64_t fitting = strip_bytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(w.cols(), 1) / workers;
+  const int64_t fitting =
+      strip_bytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(w.cols(), 1) / workers;
   const int64_t shared = (w.rows() + 4 * workers - 1) / (4 * workers);
   const int64_t rows = std::min(fitting, shared) / pack_row_multiple * pack_row_multiple;
   return std::max(rows, pack_row_multiple);
 }
 
-void quantize_strip(const Weight& from, int64_t row, int64_t rows, ScaleSearch search, std::vector<float>& values, Weight& to) {
+void quantize_strip(const Weight& from, int64_t row, int64_t rows, ScaleSearch search,
+                    std::vector<float>& values, Weight& to) {
   values.resize(static_cast<size_t>(rows * from.cols()));
   read_rows(from, row, rows, values.data());
   to.packing->pack(round_to_nearest(values.data(), rows, from.cols(), to.numerics, search), row, to);
@@ -40,7 +42,8 @@ Weight quantize_on(ThreadPool& pool, const Weight& from, const Numerics& numeric
   pool.run([&](int, int) {
     std::vector<float> values;
     try {
-      for (int64_t row; (row = next.fetch_add(step)) < rows;) quantize_strip(from, row, std::min(step, rows - row), search, values, to);
+      for (int64_t row; (row = next.fetch_add(step)) < rows;)
+        quantize_strip(from, row, std::min(step, rows - row), search, values, to);
     } catch (...) {
       const std::lock_guard lock(failing);
       failure = std::current_exception();
@@ -55,7 +58,9 @@ int threads_or_all(int threads) { return threads > 0 ? threads : physical_cores(
 
 }  // namespace
 
-const Packing& storage_packing(const Numerics& numerics) { return packing(numerics.is_dense() ? "dense" : "ct.pack32"); }
+const Packing& storage_packing(const Numerics& numerics) {
+  return packing(numerics.is_dense() ? "dense" : "ct.pack32");
+}
 
 Weight quantize_weight(const Weight& weight, const Numerics& numerics, ScaleSearch search, int threads) {
   ThreadPool pool(threads_or_all(threads));

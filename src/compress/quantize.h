@@ -12,11 +12,12 @@
 
 namespace lathe {
 
-// Which parameters become which numbers; the others stay as they are. By parameter name ("....up_proj.weight").
+// Which parameters become which numbers; the others stay as they are. By parameter name
+// ("....up_proj.weight").
 using Assignment = std::map<std::string, Numerics, std::less<>>;
 
-// Every matrix of a linear layer, and with `embeddings` / `head` those too (a tied table is one parameter: it counts as
-// the head). `keep` are globs over module paths that stay as they are.
+// Every matrix of a linear layer, and with `embeddings` / `head` those too (a tied table is one parameter: it
+// counts as the head). `keep` are globs over module paths that stay as they are.
 struct Selection {
   bool head = false, embeddings = false;
   std::vector<std::string> keep;
@@ -26,14 +27,17 @@ Assignment assign_all(const Model&, const Numerics&, const Selection&);
 // InputError when the columns are not whole groups: compressed-tensors has no ragged groups.
 void require_whole_groups(const std::string& param, const Weight&, const Numerics&);
 
-// "model.layers.0.mlp.up_proj" of "model.layers.0.mlp.up_proj.weight": what people and recipes call a parameter.
+// "model.layers.0.mlp.up_proj" of "model.layers.0.mlp.up_proj.weight": what people and recipes call a
+// parameter.
 std::string module_path(std::string_view param);
-// The type that scales are stored in: the checkpoint's own torch_dtype. Loaders of compressed-tensors make scales in the
-// model's dtype, so any other would be rounded a second time when somebody else opens the model.
+// The type that scales are stored in: the checkpoint's own torch_dtype. Loaders of compressed-tensors make
+// scales in the model's dtype, so any other would be rounded a second time when somebody else opens the
+// model.
 DType scale_dtype(const Json& config);
 
-// A uniform change of one weight, in strips: memory beside the result stays small. The result's packing is the one that
-// compressed-tensors uses for weights alone ("ct.pack32"). Threads (0: physical cores) never change the result.
+// A uniform change of one weight, in strips: memory beside the result stays small. The result's packing is
+// the one that compressed-tensors uses for weights alone ("ct.pack32"). Threads (0: physical cores) never
+// change the result.
 Weight quantize_weight(const Weight&, const Numerics&, ScaleSearch, int threads = 0);
 const Packing& storage_packing(const Numerics&);
 
@@ -42,11 +46,12 @@ void quantize(Model&, const Assignment&, ScaleSearch, int threads = 0);
 // Bytes of all weights under an assignment, without quantizing anything.
 size_t assigned_bytes(const Model&, const Assignment&);
 
-// Streams a model to a Hugging Face directory, one weight at a time: mapped, quantized, written, forgotten. Returns the
-// model's hash. Companion files are copied. `directory` is an AtomicDirectory's path(). A weight whose numbers
-// compressed-tensors cannot hold (GGUF's k-quants) is written dense in the model's dtype, with a warning.
-std::string save(const Model&, const Checkpoint& from, const Assignment&, ScaleSearch, const fs::path& directory,
-                 int threads = 0);
+// Streams a model to a Hugging Face directory, one weight at a time: mapped, quantized, written, forgotten.
+// Returns the model's hash. Companion files are copied. `directory` is an AtomicDirectory's path(). A weight
+// whose numbers compressed-tensors cannot hold (GGUF's k-quants) is written dense in the model's dtype, with
+// a warning.
+std::string save(const Model&, const Checkpoint& from, const Assignment&, ScaleSearch,
+                 const fs::path& directory, int threads = 0);
 // The hash that save() would return for these weights as they are.
 std::string hash_of(const Model&);
 

@@ -1,10 +1,9 @@
 #include "compress/recipe.h"
 
-#include <yaml-cpp/yaml.h>
-
 #include <algorithm>
 #include <optional>
 #include <set>
+#include <yaml-cpp/yaml.h>
 
 #include "core/error.h"
 
@@ -13,9 +12,12 @@ namespace {
 
 constexpr int64_t format_version = 1;
 
-// ---- YAML <-> JSON -----------------------------------------------------------------------------------------------
+// ---- YAML <-> JSON
+// -----------------------------------------------------------------------------------------------
 
-std::string at_line(std::string_view where, const YAML::Mark& mark) { return fmt::format("{}: line {}", where, mark.line + 1); }
+std::string at_line(std::string_view where, const YAML::Mark& mark) {
+  return fmt::format("{}: line {}", where, mark.line + 1);
+}
 
 // Plain scalars are numbers and booleans where they look like one; quoted ones stay text.
 Json scalar(const YAML::Node& node) {
@@ -31,7 +33,8 @@ Json scalar(const YAML::Node& node) {
 
 Json to_json(const YAML::Node& node, std::string_view where) {
   switch (node.Type()) {
-    case YAML::NodeType::Scalar: return scalar(node);
+    case YAML::NodeType::Scalar:
+      return scalar(node);
     case YAML::NodeType::Sequence: {
       Json list = Json::array();
       for (const YAML::Node& item : node) list.push_back(to_json(item, where));
@@ -41,12 +44,15 @@ Json to_json(const YAML::Node& node, std::string_view where) {
       Json object = Json::object();
       for (const auto& item : node) {
         const std::string key = item.first.Scalar();
-        if (object.contains(key)) throw input_error(at_line(where, item.first.Mark()), "distinct keys", fmt::format("'{}' twice", printable(key)));
+        if (object.contains(key))
+          throw input_error(at_line(where, item.first.Mark()), "distinct keys",
+                            fmt::format("'{}' twice", printable(key)));
         object[key] = to_json(item.second, where);
       }
       return object;
     }
-    default: return nullptr;
+    default:
+      return nullptr;
   }
 }
 
@@ -69,7 +75,8 @@ void emit(YAML::Emitter& out, const Json& json) {
   }
 }
 
-// ---- the recipe --------------------------------------------------------------------------------------------------
+// ---- the recipe
+// --------------------------------------------------------------------------------------------------
 
 void check_keys(const YAML::Node& map, const std::set<std::string>& known, std::string_view where) {
   for (const auto& item : map)
@@ -81,7 +88,8 @@ void check_keys(const YAML::Node& map, const std::set<std::string>& known, std::
 std::string text_of(const YAML::Node& root, const char* key, std::string_view where) {
   const YAML::Node node = root[key];
   if (!node) return {};
-  if (!node.IsScalar()) throw input_error(at_line(where, node.Mark()), fmt::format("text as '{}'", key), "something else");
+  if (!node.IsScalar())
+    throw input_error(at_line(where, node.Mark()), fmt::format("text as '{}'", key), "something else");
   return node.Scalar();
 }
 
@@ -94,18 +102,24 @@ Integer integer_of(const YAML::Node& root, const char* key, std::string_view whe
   return value;
 }
 
-// ---- the quantize step -------------------------------------------------------------------------------------------
+// ---- the quantize step
+// -------------------------------------------------------------------------------------------
 
 constexpr std::string_view keep = "keep";
 
 Json to_json(const Numerics& n) {
-  return {{"bits", n.bits}, {"group", n.group}, {"asymmetric", n.offset == Numerics::Offset::zero_point}, {"scale", dtype_name(n.dtype)}};
+  return {{"bits", n.bits},
+          {"group", n.group},
+          {"asymmetric", n.offset == Numerics::Offset::zero_point},
+          {"scale", dtype_name(n.dtype)}};
 }
 
 void check_keys(const Json& object, const std::set<std::string>& known, std::string_view where) {
   if (!object.is_object()) throw input_error(where, "a mapping", printable(object.dump(), 60));
   for (const auto& [key, value] : object.items())
-    if (!known.contains(key)) throw input_error(where, fmt::format("one of {}", fmt::join(known, ", ")), fmt::format("key '{}'", printable(key)));
+    if (!known.contains(key))
+      throw input_error(where, fmt::format("one of {}", fmt::join(known, ", ")),
+                        fmt::format("key '{}'", printable(key)));
 }
 
 DType parse_scale(const std::string& name, std::string_view where) {
@@ -118,14 +132,17 @@ DType parse_scale(const std::string& name, std::string_view where) {
 std::optional<Numerics> parse_format(const Json& json, std::string_view where) {
   if (json.is_string() && json.get<std::string>() == keep) return std::nullopt;
   check_keys(json, {"bits", "group", "asymmetric", "scale"}, where);
-  return Numerics::integer(static_cast<int>(get_int(json, "bits", where, 2, 8)), static_cast<int>(get_int_or(json, "group", where, 0, 1 << 20, 0)),
-                           get_bool_or(json, "asymmetric", where, false), parse_scale(get_string_or(json, "scale", where, "bf16"), where));
+  return Numerics::integer(static_cast<int>(get_int(json, "bits", where, 2, 8)),
+                           static_cast<int>(get_int_or(json, "group", where, 0, 1 << 20, 0)),
+                           get_bool_or(json, "asymmetric", where, false),
+                           parse_scale(get_string_or(json, "scale", where, "bf16"), where));
 }
 
 // What `default` speaks for: the linear layers other than the head.
 std::set<std::string> default_params(const Model& model) {
   std::set<std::string> params;
-  for (const auto& [name, numerics] : assign_all(model, Numerics::integer(8, 0, false), {})) params.insert(name);
+  for (const auto& [name, numerics] : assign_all(model, Numerics::integer(8, 0, false), {}))
+    params.insert(name);
   return params;
 }
 
@@ -154,7 +171,8 @@ Recipe parse_recipe(std::string_view yaml, std::string_view where) {
   if (!root.IsMap()) throw input_error(where, "a mapping with model and steps", "something else");
   check_keys(root, {"lathe", "model", "source_hash", "result_hash", "seed", "steps"}, where);
   if (const auto version = integer_of<int64_t>(root, "lathe", where); version != format_version)
-    throw input_error(where, fmt::format("lathe: {}", format_version), fmt::format("lathe: {}", version), "another version of Lathe wrote this recipe");
+    throw input_error(where, fmt::format("lathe: {}", format_version), fmt::format("lathe: {}", version),
+                      "another version of Lathe wrote this recipe");
 
   Recipe recipe;
   recipe.model = text_of(root, "model", where);
@@ -162,9 +180,11 @@ Recipe parse_recipe(std::string_view yaml, std::string_view where) {
   recipe.result_hash = text_of(root, "result_hash", where);
   recipe.seed = integer_of<uint64_t>(root, "seed", where);
   const YAML::Node steps = root["steps"];
-  if (recipe.model.empty() || !steps || !steps.IsSequence()) throw input_error(where, "a model and a list of steps", "none");
+  if (recipe.model.empty() || !steps || !steps.IsSequence())
+    throw input_error(where, "a model and a list of steps", "none");
   for (const YAML::Node& step : steps) {
-    if (!step.IsMap() || step.size() != 1) throw input_error(at_line(where, step.Mark()), "a step such as 'quantize: {...}'", "something else");
+    if (!step.IsMap() || step.size() != 1)
+      throw input_error(at_line(where, step.Mark()), "a step such as 'quantize: {...}'", "something else");
     check_keys(step, {"quantize"}, where);
     recipe.steps.emplace_back(step.begin()->first.Scalar(), to_json(step.begin()->second, where));
   }
@@ -179,7 +199,8 @@ Json quantize_step(const Model& model, const Assignment& assignment, ScaleSearch
   };
   std::map<std::string, int> votes;
   for (const std::string& param : base) ++votes[format_of(param).dump()];
-  const auto most = std::max_element(votes.begin(), votes.end(), [](const auto& a, const auto& b) { return a.second < b.second; });
+  const auto most = std::max_element(votes.begin(), votes.end(),
+                                     [](const auto& a, const auto& b) { return a.second < b.second; });
   const Json common = most == votes.end() ? Json(keep) : Json::parse(most->first);
 
   Json modules = Json::object();
@@ -187,31 +208,40 @@ Json quantize_step(const Model& model, const Assignment& assignment, ScaleSearch
     const Json format = format_of(param);
     if (format != (base.contains(param) ? common : Json(keep))) modules[module_path(param)] = format;
   }
-  Json step = {{"method", "rtn"}, {"scale_search", search == ScaleSearch::mse ? "mse" : "absmax"}, {"default", common}};
+  Json step = {{"method", "rtn"},
+               {"scale_search", search == ScaleSearch::mse ? "mse" : "absmax"},
+               {"default", common}};
   if (!modules.empty()) step["modules"] = std::move(modules);
   return step;
 }
 
-std::pair<Assignment, ScaleSearch> parse_quantize_step(const Json& step, const Model& model, std::string_view where) {
+std::pair<Assignment, ScaleSearch> parse_quantize_step(const Json& step, const Model& model,
+                                                       std::string_view where) {
   check_keys(step, {"method", "scale_search", "default", "modules"}, where);
-  if (const std::string method = get_string(step, "method", where); method != "rtn") throw input_error(where, "method rtn", fmt::format("'{}'", printable(method)));
+  if (const std::string method = get_string(step, "method", where); method != "rtn")
+    throw input_error(where, "method rtn", fmt::format("'{}'", printable(method)));
   const std::string search = get_string_or(step, "scale_search", where, "mse");
-  if (search != "mse" && search != "absmax") throw input_error(where, "scale_search mse or absmax", fmt::format("'{}'", printable(search)));
+  if (search != "mse" && search != "absmax")
+    throw input_error(where, "scale_search mse or absmax", fmt::format("'{}'", printable(search)));
   if (!step.contains("default")) throw input_error(where, "key 'default'", "none");
 
   Assignment assignment;
   if (const auto common = parse_format(step["default"], fmt::format("{}: default", where)))
     for (const std::string& param : default_params(model)) assignment[param] = *common;
   const Json modules = step.value("modules", Json::object());
-  if (!modules.is_object()) throw input_error(fmt::format("{}: modules", where), "a mapping", printable(modules.dump(), 60));
+  if (!modules.is_object())
+    throw input_error(fmt::format("{}: modules", where), "a mapping", printable(modules.dump(), 60));
   for (const auto& [module, format] : modules.items()) {
-    const std::string param = module + ".weight", here = fmt::format("{}: modules: {}", where, printable(module));
+    const std::string param = module + ".weight",
+                      here = fmt::format("{}: modules: {}", where, printable(module));
     const auto weight = model.weights.find(param);
-    if (weight == model.weights.end() || weight->second.shape.size() != 2) throw input_error(here, "a module of the model with a weight matrix", "none of that name");
+    if (weight == model.weights.end() || weight->second.shape.size() != 2)
+      throw input_error(here, "a module of the model with a weight matrix", "none of that name");
     assignment.erase(param);
     if (const auto numerics = parse_format(format, here)) assignment[param] = *numerics;
   }
-  for (const auto& [param, numerics] : assignment) require_whole_groups(param, model.weights.at(param), numerics);
+  for (const auto& [param, numerics] : assignment)
+    require_whole_groups(param, model.weights.at(param), numerics);
   return {std::move(assignment), search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax};
 }
 

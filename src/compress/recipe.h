@@ -12,15 +12,15 @@
 namespace lathe {
 
 struct Recipe {
-  std::string model;         // as given on the command line: "builtin" or a path
-  std::string source_hash;   // of the input's weights; empty: not checked
-  std::string result_hash;   // of the output's; `lathe run` fails when it differs. Empty: not checked
+  std::string model;        // as given on the command line: "builtin" or a path
+  std::string source_hash;  // of the input's weights; empty: not checked
+  std::string result_hash;  // of the output's; `lathe run` fails when it differs. Empty: not checked
   uint64_t seed = 0;
-  std::vector<std::pair<std::string, Json>> steps;   // {"quantize", {...}}
+  std::vector<std::pair<std::string, Json>> steps;  // {"quantize", {...}}
 };
 
 std::string to_yaml(const Recipe&);
-Recipe parse_recipe(std::string_view yaml, std::string_view where);   // InputError with the line
+Recipe parse_recipe(std::string_view yaml, std::string_view where);  // InputError with the line
 
 // The quantize step: a default format, and per-module exceptions.
 Json quantize_step(const Model&, const Assignment&, ScaleSearch);

@@ -8,7 +8,8 @@ namespace lathe {
 namespace {
 
 // The numbers that a weight is written in: as assigned, else its own where compressed-tensors can hold them.
-Numerics written_as(const std::string& name, const Weight& weight, const Assignment& assignment, DType dense) {
+Numerics written_as(const std::string& name, const Weight& weight, const Assignment& assignment,
+                    DType dense) {
   if (const auto it = assignment.find(name); it != assignment.end()) return it->second;
   const Numerics& own = weight.numerics;
   const bool whole_groups = own.is_dense() || own.group == 0 || weight.cols() % own.group == 0;
@@ -29,7 +30,8 @@ Weight to_dense(const Weight& from, DType dtype) {
   return to;
 }
 
-Weight as_planned(const Weight& from, const PlannedEntry& to, bool assigned, ScaleSearch search, int threads) {
+Weight as_planned(const Weight& from, const PlannedEntry& to, bool assigned, ScaleSearch search,
+                  int threads) {
   if (assigned) return quantize_weight(from, to.numerics, search, threads);
   if (from.numerics != to.numerics) return to_dense(from, to.numerics.dtype);
   return from.packing == to.packing ? from : repack(from, *to.packing);
@@ -47,13 +49,16 @@ std::string hash_of(const Model& model) {
   for (const auto& [name, weight] : model.weights) {
     const std::vector<Part> parts = weight.packing->parts(weight.numerics, weight.shape);
     for (size_t i = 0; i < parts.size(); ++i)
-      add(weight.numerics.is_dense() ? name : fmt::format("{}.{}", module_path(name), parts[i].name), weight.parts[i]);
-    if (weight.packing->name == "ct.pack32") add(module_path(name) + ".weight_shape", Tensor::of<int64_t>(DType::i64, {2}, weight.shape));
+      add(weight.numerics.is_dense() ? name : fmt::format("{}.{}", module_path(name), parts[i].name),
+          weight.parts[i]);
+    if (weight.packing->name == "ct.pack32")
+      add(module_path(name) + ".weight_shape", Tensor::of<int64_t>(DType::i64, {2}, weight.shape));
   }
   return hash.hex();
 }
 
-std::string save(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleSearch search, const fs::path& directory, int threads) {
+std::string save(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleSearch search,
+                 const fs::path& directory, int threads) {
   std::vector<PlannedEntry> entries;
   for (const auto& [name, weight] : model.weights) {
     const Numerics numerics = written_as(name, weight, assignment, scale_dtype(model.config));
@@ -62,7 +67,8 @@ std::string save(const Model& model, const Checkpoint& from, const Assignment& a
   CheckpointWriter writer(directory, model.config, entries);
   Progress progress("writing", static_cast<int64_t>(model.bytes()));
   for (const PlannedEntry& entry : entries) {
-    const Weight written = as_planned(model.weights.at(entry.name), entry, assignment.contains(entry.name), search, threads);
+    const Weight written =
+        as_planned(model.weights.at(entry.name), entry, assignment.contains(entry.name), search, threads);
     writer.write(written);
     if (from.find(entry.name)) from.forget(entry.name);
     progress.advance(static_cast<int64_t>(model.weights.at(entry.name).bytes()), entry.name);

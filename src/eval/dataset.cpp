@@ -28,7 +28,8 @@ void require_length(const Text& text) {
                       "nothing can be scored");
 }
 
-// A text cut out of another may tokenize differently where it was cut, so a few tokens at either end do not count.
+// A text cut out of another may tokenize differently where it was cut, so a few tokens at either end do not
+// count.
 bool lies_inside(std::span<const int32_t> part, std::span<const int32_t> whole) {
   constexpr size_t edge = 4;
   if (part.size() > 4 * edge) part = part.subspan(edge, part.size() - 2 * edge);
@@ -54,12 +55,15 @@ Text read_text(const std::filesystem::path& path, const Tokenizer& tokenizer, in
   return text;
 }
 
-std::pair<Text, Text> split_text(const std::filesystem::path& path, const Tokenizer& tokenizer, double fraction) {
-  if (!(fraction > 0 && fraction < 1)) fail("cannot split a text at {}: expected a fraction between 0 and 1", fraction);
+std::pair<Text, Text> split_text(const std::filesystem::path& path, const Tokenizer& tokenizer,
+                                 double fraction) {
+  if (!(fraction > 0 && fraction < 1))
+    fail("cannot split a text at {}: expected a fraction between 0 and 1", fraction);
   const Mapping file(path);
   const std::string_view all = file.text();
   const size_t cut = next_line(all, static_cast<size_t>(static_cast<double>(all.size()) * fraction));
-  std::pair<Text, Text> parts{tokenize(path, all, 0, cut, tokenizer), tokenize(path, all, cut, all.size(), tokenizer)};
+  std::pair<Text, Text> parts{tokenize(path, all, 0, cut, tokenizer),
+                              tokenize(path, all, cut, all.size(), tokenizer)};
   if (parts.first.tokens.size() < 2 || parts.second.tokens.size() < 2)
     throw input_error(path.string(), "a text long enough to split into two parts",
                       fmt::format("{} bytes with a line end at {}", all.size(), cut), "give a longer text");
@@ -72,10 +76,11 @@ void require_held_out(const Text& calibration, const Text& evaluation) {
   const bool overlap = calibration.begin < evaluation.end && evaluation.begin < calibration.end;
   if (same_file && overlap)
     throw input_error(evaluation.path, "a text held out from calibration",
-                      fmt::format("bytes {} to {} of the calibration file, which used {} to {}", evaluation.begin,
-                                  evaluation.end, calibration.begin, calibration.end),
+                      fmt::format("bytes {} to {} of the calibration file, which used {} to {}",
+                                  evaluation.begin, evaluation.end, calibration.begin, calibration.end),
                       "evaluate on another text");
-  if (lies_inside(calibration.tokens, evaluation.tokens) || lies_inside(evaluation.tokens, calibration.tokens))
+  if (lies_inside(calibration.tokens, evaluation.tokens) ||
+      lies_inside(evaluation.tokens, calibration.tokens))
     throw input_error(evaluation.path, "a text held out from calibration",
                       fmt::format("the contents of {}", calibration.path), "evaluate on another text");
 }

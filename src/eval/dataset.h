@@ -12,17 +12,18 @@
 namespace lathe {
 
 struct Text {
-  std::string path;               // where it came from
-  std::string sha256;             // of the bytes used
-  size_t begin = 0, end = 0;      // the byte range of the file that was used
+  std::string path;           // where it came from
+  std::string sha256;         // of the bytes used
+  size_t begin = 0, end = 0;  // the byte range of the file that was used
   std::vector<int32_t> tokens;
 };
 
-// Reads UTF-8 text; `max_tokens` 0 means all of it. InputError when the file is unreadable or too short to score.
+// Reads UTF-8 text; `max_tokens` 0 means all of it. InputError when the file is unreadable or too short to
+// score.
 Text read_text(const std::filesystem::path&, const Tokenizer&, int64_t max_tokens = 0);
 
-// The first part to calibrate and search on, the rest held out. Cut at a line end near `fraction` of the bytes, and
-// tokenized separately, so not a byte is shared.
+// The first part to calibrate and search on, the rest held out. Cut at a line end near `fraction` of the
+// bytes, and tokenized separately, so not a byte is shared.
 std::pair<Text, Text> split_text(const std::filesystem::path&, const Tokenizer&, double fraction);
 
 // InputError when the two share bytes: the same file with overlapping ranges, or equal contents.

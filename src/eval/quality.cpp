@@ -13,16 +13,19 @@
 namespace lathe {
 namespace {
 
-// Sums run in this many independent chains, always combined in the same order: compilers may not reorder a floating
-// sum, but they do turn separate chains into vectors.
+// Sums run in this many independent chains, always combined in the same order: compilers may not reorder a
+// floating sum, but they do turn separate chains into vectors.
 constexpr size_t lanes = 16;
 
-// exp(x) for x <= 0 within 2e-7, without a call or a branch, so that loops over it vectorize. The exponential over
-// vocabulary x positions is what evaluation costs beside the model itself. Cephes' range reduction and polynomial.
+// exp(x) for x <= 0 within 2e-7, without a call or a branch, so that loops over it vectorize. The exponential
+// over vocabulary x positions is what evaluation costs beside the model itself. Cephes' range reduction and
+// polynomial.
 inline float exp_of_negative(float x) {
-  x = x < -87.0f ? -87.0f : x;  // exp(-87) is the smallest normal float, give or take: nothing in a sum that has a 1
-  const float n = (x * 1.44269504088896341f + 12582912.0f) - 12582912.0f;  // nearest integer: 1.5 * 2^23 leaves no fraction bits
-  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;             // ln 2 in two parts
+  x = x < -87.0f ? -87.0f
+                 : x;  // exp(-87) is the smallest normal float, give or take: nothing in a sum that has a 1
+  const float n = (x * 1.44269504088896341f + 12582912.0f) -
+                  12582912.0f;  // nearest integer: 1.5 * 2^23 leaves no fraction bits
+  const float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;  // ln 2 in two parts
   float p = 1.9875691500e-4f;
   p = p * r + 1.3981999507e-3f;
   p = p * r + 8.3334519073e-3f;
@@ -69,11 +72,12 @@ Softmax softmax_of(std::span<const float> x) {
   return {top, sum_of(x.size(), [&](size_t i) { return static_cast<double>(exp_of_negative(x[i] - top)); })};
 }
 
-// KL(p || q) = E_p[p_logit - q_logit] - (log_sum(p) - log_sum(q)). Differences of logits are small where the models
-// agree, so nothing cancels that matters. Rounding may leave a tiny negative where the truth is zero.
+// KL(p || q) = E_p[p_logit - q_logit] - (log_sum(p) - log_sum(q)). Differences of logits are small where the
+// models agree, so nothing cancels that matters. Rounding may leave a tiny negative where the truth is zero.
 double divergence(std::span<const float> p, const Softmax& sp, std::span<const float> q, const Softmax& sq) {
   const double mean = sum_of(p.size(), [&](size_t i) {
-    return static_cast<double>(exp_of_negative(p[i] - sp.top)) * (static_cast<double>(p[i]) - static_cast<double>(q[i]));
+    return static_cast<double>(exp_of_negative(p[i] - sp.top)) *
+           (static_cast<double>(p[i]) - static_cast<double>(q[i]));
   });
   return std::max(0.0, mean / sp.sum - (sp.log_sum() - sq.log_sum()));
 }
@@ -85,7 +89,8 @@ Mean mean_of(std::span<const double> x) {
   if (x.empty()) return {};
   const auto n = static_cast<double>(x.size());
   const double mean = std::accumulate(x.begin(), x.end(), 0.0) / n;
-  const double squares = std::accumulate(x.begin(), x.end(), 0.0, [&](double s, double v) { return s + (v - mean) * (v - mean); });
+  const double squares = std::accumulate(x.begin(), x.end(), 0.0,
+                                         [&](double s, double v) { return s + (v - mean) * (v - mean); });
   return {mean, x.size() < 2 ? 0 : std::sqrt(squares / (n - 1) / n)};
 }
 
@@ -116,7 +121,8 @@ double kl_divergence(std::span<const float> p_logits, std::span<const float> q_l
 }
 
 Quality evaluate(Plan& model, std::span<const int32_t> tokens, const QualityOptions& options, Plan* base) {
-  if (options.context < 2) fail("evaluation windows of {} tokens: at least 2 are needed to score one", options.context);
+  if (options.context < 2)
+    fail("evaluation windows of {} tokens: at least 2 are needed to score one", options.context);
   const auto context = static_cast<size_t>(options.context);
   std::optional<Progress> progress;
   if (!options.progress.empty()) progress.emplace(options.progress, static_cast<int64_t>(tokens.size()));
@@ -131,7 +137,8 @@ Quality evaluate(Plan& model, std::span<const int32_t> tokens, const QualityOpti
       const auto row = row_of(logits, i);
       const Softmax softmax = softmax_of(row);
       const double loss = softmax.log_sum() - static_cast<double>(row[static_cast<size_t>(window[i + 1])]);
-      if (!std::isfinite(loss)) fail("logits at token {} are not finite: the model cannot be scored", begin + i);
+      if (!std::isfinite(loss))
+        fail("logits at token {} are not finite: the model cannot be scored", begin + i);
       nll.push_back(loss);
       if (!base) continue;
       const auto base_row = row_of(*base_logits, i);

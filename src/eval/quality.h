@@ -10,13 +10,14 @@
 namespace lathe {
 
 struct QualityOptions {
-  int64_t context = 256;       // windows of this many tokens, not overlapping; a window's first token is not scored
-  std::string progress;        // shown while it runs; empty: silent
+  int64_t context =
+      256;               // windows of this many tokens, not overlapping; a window's first token is not scored
+  std::string progress;  // shown while it runs; empty: silent
 };
 
 struct Quality {
-  int64_t tokens = 0;          // scored
-  double nll = 0, nll_stderr = 0;             // nats per token
+  int64_t tokens = 0;              // scored
+  double nll = 0, nll_stderr = 0;  // nats per token
   double perplexity = 0, perplexity_stderr = 0;
   // Against a base model; tokens_compared is 0 without one.
   int64_t tokens_compared = 0;
@@ -25,7 +26,8 @@ struct Quality {
   double top1_agreement = 0;                      // share of positions with the same most likely token
 };
 
-// Streams: memory is one window of logits per model. The plans need max_tokens and max_outputs >= context, and no KV cache.
+// Streams: memory is one window of logits per model. The plans need max_tokens and max_outputs >= context,
+// and no KV cache.
 Quality evaluate(Plan& model, std::span<const int32_t> tokens, const QualityOptions&, Plan* base = nullptr);
 
 // KL(p || q) of two rows of logits, accumulated in double.

@@ -23,7 +23,8 @@ Json to_json(const std::vector<Metric>& metrics) {
 
 Json to_json(const Report& report) {
   Json nodes = Json::array();
-  for (const Report::Row& row : report.nodes) nodes.push_back({{"node", row.node}, {"metrics", to_json(row.metrics)}});
+  for (const Report::Row& row : report.nodes)
+    nodes.push_back({{"node", row.node}, {"metrics", to_json(row.metrics)}});
   return {{"subject", report.subject},
           {"provenance", report.provenance},
           {"totals", to_json(report.totals)},

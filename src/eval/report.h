@@ -15,7 +15,7 @@ struct Metric {
   std::string name;
   double value = 0;
   std::string unit;
-  double error = 0;   // one standard error; 0: none known
+  double error = 0;  // one standard error; 0: none known
 };
 
 struct Report {
@@ -23,10 +23,10 @@ struct Report {
     std::string node;
     std::vector<Metric> metrics;
   };
-  std::string subject;            // model and recipe, by hash
-  Json provenance;                // version, machine, ISA, threads, kernels chosen, datasets by hash, seed
-  std::vector<Metric> totals;     // perplexity, KL, bytes, tokens/s, per cent of roof
-  std::vector<Row> nodes;         // per layer: format, bytes, sensitivity
+  std::string subject;         // model and recipe, by hash
+  Json provenance;             // version, machine, ISA, threads, kernels chosen, datasets by hash, seed
+  std::vector<Metric> totals;  // perplexity, KL, bytes, tokens/s, per cent of roof
+  std::vector<Row> nodes;      // per layer: format, bytes, sensitivity
 };
 
 Json to_json(const Report&);

@@ -1,12 +1,11 @@
 // What this machine can do at most: bytes read per second and f32 multiply-adds per second.
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
 #include <fstream>
 #include <numeric>
+#include <unistd.h>
 #include <vector>
 
 #include "core/cpu.h"
@@ -25,8 +24,8 @@ using Clock = std::chrono::steady_clock;
 constexpr double trial_seconds = 0.05;
 constexpr int trials = 5;
 
-// Multiply-adds in registers: sixteen accumulators keep two FMA ports of latency four busy. They start from different
-// numbers and their sum is returned, so that no compiler may merge or drop the work.
+// Multiply-adds in registers: sixteen accumulators keep two FMA ports of latency four busy. They start from
+// different numbers and their sum is returned, so that no compiler may merge or drop the work.
 constexpr int accumulators = 16;
 
 #if defined(__x86_64__)
@@ -106,7 +105,8 @@ double best_rate(ThreadPool& pool, Work work) {
         runs.fetch_add(1, std::memory_order_relaxed);
       }
     });
-    best = std::max(best, static_cast<double>(runs.load()) / std::chrono::duration<double>(Clock::now() - start).count());
+    best = std::max(
+        best, static_cast<double>(runs.load()) / std::chrono::duration<double>(Clock::now() - start).count());
   }
   return best;
 }
@@ -116,14 +116,17 @@ std::atomic<uint64_t> kept{0};  // results go here, so that the loops are not op
 double measure_flops(ThreadPool& pool, uint32_t isa) {
   constexpr int64_t rounds = 100'000;
   const MultiplyAdd loop = choose_multiply_add(isa);
-  const double rate = best_rate(pool, [&](int, int) { kept.fetch_add(static_cast<uint64_t>(loop.run(rounds)), std::memory_order_relaxed); });
+  const double rate = best_rate(pool, [&](int, int) {
+    kept.fetch_add(static_cast<uint64_t>(loop.run(rounds)), std::memory_order_relaxed);
+  });
   return rate * static_cast<double>(rounds) * loop.flops_per_round;
 }
 
 // Twice the last-level cache and at least 512 MB, unless memory is short.
 size_t stream_bytes() {
   const size_t wanted = std::max<size_t>(size_t{512} << 20, 2 * last_level_cache_bytes());
-  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE)), free_pages = static_cast<size_t>(std::max(0L, ::sysconf(_SC_AVPHYS_PAGES)));
+  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE)),
+             free_pages = static_cast<size_t>(std::max(0L, ::sysconf(_SC_AVPHYS_PAGES)));
   return std::max<size_t>(std::min(wanted, free_pages * page / 4), size_t{16} << 20);
 }
 
@@ -140,7 +143,8 @@ double measure_reads(ThreadPool& pool) {
 
   std::atomic<size_t> next{0};
   const double rate = best_rate(pool, [&](int, int) {
-    const auto* words = reinterpret_cast<const uint64_t*>(buffer.data + next.fetch_add(1, std::memory_order_relaxed) % chunks * chunk);
+    const auto* words = reinterpret_cast<const uint64_t*>(
+        buffer.data + next.fetch_add(1, std::memory_order_relaxed) % chunks * chunk);
     uint64_t sums[8] = {};
     for (size_t i = 0; i < chunk / 8; i += 8)
       for (size_t j = 0; j < 8; ++j) sums[j] += words[i + j];

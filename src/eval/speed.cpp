@@ -15,7 +15,9 @@ namespace lathe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
 
 double median(std::vector<double> x) {
   std::sort(x.begin(), x.end());
@@ -23,7 +25,8 @@ double median(std::vector<double> x) {
 }
 
 std::span<const float> row_of(const Tensor& logits, int64_t row) {
-  return logits.as<float>().subspan(static_cast<size_t>(row * logits.cols()), static_cast<size_t>(logits.cols()));
+  return logits.as<float>().subspan(static_cast<size_t>(row * logits.cols()),
+                                    static_cast<size_t>(logits.cols()));
 }
 
 int32_t most_likely(std::span<const float> row) {
@@ -39,7 +42,8 @@ struct Times {
 // One prompt of random tokens per sequence, then greedy decoding of all of them together.
 class Session {
  public:
-  Session(Plan& plan, const SpeedOptions& options, int64_t chunk) : plan_(plan), options_(options), chunk_(chunk) {
+  Session(Plan& plan, const SpeedOptions& options, int64_t chunk)
+      : plan_(plan), options_(options), chunk_(chunk) {
     const auto vocab = static_cast<uint64_t>(plan.graph().value(plan.graph().output()).cols);
     Rng rng(0);
     prompts_.resize(static_cast<size_t>(options.batch));
@@ -81,13 +85,15 @@ class Session {
     const Tensor* logits = nullptr;
     for (int64_t begin = 0; begin < total; begin += chunk_) {
       const int64_t n = std::min(chunk_, total - begin);
-      const int32_t starts[] = {0, static_cast<int32_t>(n)}, slots[] = {slot}, outputs[] = {static_cast<int32_t>(n - 1)};
+      const int32_t starts[] = {0, static_cast<int32_t>(n)}, slots[] = {slot},
+                    outputs[] = {static_cast<int32_t>(n - 1)};
       const bool wanted = begin + n == total;
-      logits = &plan_.run({.tokens = std::span(prompt).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
-                           .positions = std::span(positions).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
-                           .starts = starts,
-                           .slots = slots,
-                           .outputs = std::span(outputs).first(wanted ? 1 : 0)});
+      logits = &plan_.run(
+          {.tokens = std::span(prompt).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
+           .positions = std::span(positions).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
+           .starts = starts,
+           .slots = slots,
+           .outputs = std::span(outputs).first(wanted ? 1 : 0)});
     }
     return *logits;
   }
@@ -97,7 +103,8 @@ class Session {
     std::vector<int32_t> positions(n, static_cast<int32_t>(position)), rows(n + 1);
     std::iota(rows.begin(), rows.end(), 0);
     const auto sequences = std::span<const int32_t>(rows).first(n);
-    return plan_.run({.tokens = tokens, .positions = positions, .starts = rows, .slots = sequences, .outputs = sequences});
+    return plan_.run(
+        {.tokens = tokens, .positions = positions, .starts = rows, .slots = sequences, .outputs = sequences});
   }
 
   Plan& plan_;
@@ -112,11 +119,13 @@ std::map<std::string, double, std::less<>> packed_sizes(const Model& model, cons
   for (const auto& [name, weight] : model.weights) bytes[name] = static_cast<double>(weight.bytes());
   for (const Plan::Choice& choice : plan.choices()) {
     const NodeId id = plan.graph().find(choice.node);
-    if (id < 0 || choice.packing.empty() || !std::holds_alternative<op::Linear>(plan.graph().node(id).op)) continue;
+    if (id < 0 || choice.packing.empty() || !std::holds_alternative<op::Linear>(plan.graph().node(id).op))
+      continue;
     const std::string& param = plan.graph().node(id).params[0];
     const auto weight = model.weights.find(param);
     if (weight == model.weights.end()) continue;
-    bytes[param] = static_cast<double>(packed_bytes(weight->second.numerics, packing(choice.packing), weight->second.shape));
+    bytes[param] = static_cast<double>(
+        packed_bytes(weight->second.numerics, packing(choice.packing), weight->second.shape));
   }
   return bytes;
 }
@@ -126,7 +135,8 @@ void check(const Model& model, const SpeedOptions& o) {
     throw input_error("bench", "at least 1 prompt token, generated token, sequence and repeat",
                       fmt::format("{}, {}, {} and {}", o.prompt_tokens, o.gen_tokens, o.batch, o.repeats));
   if (o.prompt_tokens + o.gen_tokens > model.max_context())
-    throw input_error("--prompt-tokens plus --gen-tokens", fmt::format("at most the model's context of {}", model.max_context()),
+    throw input_error("--prompt-tokens plus --gen-tokens",
+                      fmt::format("at most the model's context of {}", model.max_context()),
                       std::to_string(o.prompt_tokens + o.gen_tokens));
 }
 
@@ -184,11 +194,13 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
     return found == sizes.end() ? 0.0 : found->second;
   };
   const auto batch = static_cast<double>(options.batch);
-  const Cost prompt = total_cost(model.graph, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, bytes_of);
+  const Cost prompt =
+      total_cost(model.graph, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, bytes_of);
   // Weights are read once per step whatever the batch, keys and values once per sequence.
   double decode_bytes = 0;
   for (int64_t step = 0; step < options.gen_tokens; ++step) {
-    const Cost one = total_cost(model.graph, {.tokens = 1, .context = options.prompt_tokens + step, .outputs = 1}, bytes_of);
+    const Cost one = total_cost(
+        model.graph, {.tokens = 1, .context = options.prompt_tokens + step, .outputs = 1}, bytes_of);
     decode_bytes += one.weight_bytes + batch * one.kv_bytes;
   }
   speed.prefill_percent_of_roof = 100 * batch * prompt.flops / median(prefill) / speed.roof.f32_flops_per_s;

@@ -13,8 +13,8 @@ Allocation::Allocation(const std::vector<std::vector<Item>>& units, size_t resol
     sums.reserve(before.size() * items.size());
     for (size_t s = 0; s < before.size(); ++s)
       for (size_t i = 0; i < items.size(); ++i)
-        sums.push_back({before[s].bytes + items[i].bytes, before[s].cost + items[i].cost, static_cast<int32_t>(s),
-                        static_cast<int32_t>(i)});
+        sums.push_back({before[s].bytes + items[i].bytes, before[s].cost + items[i].cost,
+                        static_cast<int32_t>(s), static_cast<int32_t>(i)});
     std::ranges::sort(sums, [](const State& a, const State& b) {
       return std::tie(a.bytes, a.cost, a.parent, a.item) < std::tie(b.bytes, b.cost, b.parent, b.item);
     });
@@ -25,9 +25,11 @@ Allocation::Allocation(const std::vector<std::vector<Item>>& units, size_t resol
     if (front.size() > resolution) {
       const size_t lowest = front.front().bytes, range = front.back().bytes - lowest;
       const auto step = [&](const State& s) {
-        return static_cast<size_t>(static_cast<double>(s.bytes - lowest) / static_cast<double>(range) * static_cast<double>(resolution - 1));
+        return static_cast<size_t>(static_cast<double>(s.bytes - lowest) / static_cast<double>(range) *
+                                   static_cast<double>(resolution - 1));
       };
-      std::vector<State> thin = {front.front()};   // the smallest stays: the tightest budget must not become infeasible
+      std::vector<State> thin = {
+          front.front()};  // the smallest stays: the tightest budget must not become infeasible
       for (size_t i = 1; i < front.size(); ++i)
         if (i + 1 == front.size() || step(front[i]) != step(front[i + 1])) thin.push_back(front[i]);
       front = std::move(thin);

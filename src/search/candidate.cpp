@@ -17,17 +17,22 @@ std::string unit_name(const std::vector<std::string>& params) {
   const std::string& first = modules[0];
   const auto shared = [&](auto same) {
     size_t n = 0;
-    while (std::ranges::all_of(modules, [&](const std::string& m) { return n < m.size() && same(m, n); })) ++n;
+    while (std::ranges::all_of(modules, [&](const std::string& m) { return n < m.size() && same(m, n); }))
+      ++n;
     return n;
   };
   const size_t head = shared([&](const std::string& m, size_t i) { return m[i] == first[i]; });
-  const size_t tail = shared([&](const std::string& m, size_t i) { return i + head < m.size() && m[m.size() - 1 - i] == first[first.size() - 1 - i]; });
+  const size_t tail = shared([&](const std::string& m, size_t i) {
+    return i + head < m.size() && m[m.size() - 1 - i] == first[first.size() - 1 - i];
+  });
   std::vector<std::string> middles;
   for (const std::string& m : modules) middles.push_back(m.substr(head, m.size() - head - tail));
-  return fmt::format("{}{{{}}}{}", first.substr(0, head), fmt::join(middles, ","), first.substr(first.size() - tail));
+  return fmt::format("{}{{{}}}{}", first.substr(0, head), fmt::join(middles, ","),
+                     first.substr(first.size() - tail));
 }
 
-// Matrices by the activation they multiply, in the order of the graph. A table that is read twice appears once.
+// Matrices by the activation they multiply, in the order of the graph. A table that is read twice appears
+// once.
 std::vector<Unit> group_params(const Graph& graph) {
   std::vector<Unit> units;
   std::map<std::string, size_t> unit_of_param;
@@ -56,10 +61,10 @@ std::vector<Unit> group_params(const Graph& graph) {
 
 std::vector<Format> format_menu(DType scale) {
   std::vector<Format> menu = {{"as is", {}}};
-  const Numerics offers[] = {
-      Numerics::integer(8, 0, false, scale),  Numerics::integer(4, 32, true, scale),  Numerics::integer(4, 32, false, scale),
-      Numerics::integer(4, 64, true, scale),  Numerics::integer(4, 64, false, scale), Numerics::integer(4, 128, true, scale),
-      Numerics::integer(4, 128, false, scale)};
+  const Numerics offers[] = {Numerics::integer(8, 0, false, scale),  Numerics::integer(4, 32, true, scale),
+                             Numerics::integer(4, 32, false, scale), Numerics::integer(4, 64, true, scale),
+                             Numerics::integer(4, 64, false, scale), Numerics::integer(4, 128, true, scale),
+                             Numerics::integer(4, 128, false, scale)};
   for (const Numerics& n : offers) menu.push_back({to_string(n), n});
   return menu;
 }

@@ -1,4 +1,5 @@
-// What the search chooses between: the formats on offer, the groups of parameters that share one, and a choice.
+// What the search chooses between: the formats on offer, the groups of parameters that share one, and a
+// choice.
 #pragma once
 
 #include <string>
@@ -9,27 +10,27 @@
 
 namespace lathe {
 
-// Parameters that must share a format, because the runtime fuses them and other servers expect it: the linears that
-// read the same activation (q/k/v; gate/up), a tied table, or one matrix alone.
+// Parameters that must share a format, because the runtime fuses them and other servers expect it: the
+// linears that read the same activation (q/k/v; gate/up), a tied table, or one matrix alone.
 struct Unit {
-  std::string name;                  // "model.layers.3.self_attn.{q,k,v}_proj"
+  std::string name;  // "model.layers.3.self_attn.{q,k,v}_proj"
   std::vector<std::string> params;
-  bool table = false;                // an embedding table or the head
-  int64_t weights = 0;               // how many
-  std::vector<int> formats;          // ascending indices into the menu; 0 is always there
-  std::vector<size_t> bytes;         // of the unit, in each of `formats`
+  bool table = false;         // an embedding table or the head
+  int64_t weights = 0;        // how many
+  std::vector<int> formats;   // ascending indices into the menu; 0 is always there
+  std::vector<size_t> bytes;  // of the unit, in each of `formats`
 };
 
-// The formats on offer, all of them ones that other servers run. Entry 0 stands for "as it is" and its numerics are not
-// used.
+// The formats on offer, all of them ones that other servers run. Entry 0 stands for "as it is" and its
+// numerics are not used.
 struct Format {
-  std::string name;                  // "as is", "int8", "int4 g64 asym"
+  std::string name;  // "as is", "int8", "int4 g64 asym"
   Numerics numerics;
 };
 std::vector<Format> format_menu(DType scale);
 
-// Units in the order of the graph. A format is on offer to a unit when its groups divide the rows of every parameter
-// (other servers require it) and it takes fewer bytes than the unit does now.
+// Units in the order of the graph. A format is on offer to a unit when its groups divide the rows of every
+// parameter (other servers require it) and it takes fewer bytes than the unit does now.
 std::vector<Unit> find_units(const Model&, const std::vector<Format>& menu);
 
 // For each unit an index into its `formats`.
@@ -39,7 +40,8 @@ Assignment assignment(const std::vector<Unit>&, const std::vector<Format>& menu,
 // Bytes of the whole model as stored.
 size_t stored_bytes(const Model&, const std::vector<Unit>&, const Choice&);
 
-// Every unit in one format; with `tables` also the embedding and the head. Empty when some unit cannot take it.
+// Every unit in one format; with `tables` also the embedding and the head. Empty when some unit cannot take
+// it.
 Choice uniform(const std::vector<Unit>&, int format, bool tables);
 
 }  // namespace lathe

@@ -13,7 +13,7 @@ CREATE TABLE IF NOT EXISTS study (id TEXT PRIMARY KEY, created TEXT NOT NULL DEF
 CREATE TABLE IF NOT EXISTS measurement (study TEXT NOT NULL REFERENCES study, kind TEXT NOT NULL, subject TEXT NOT NULL,
   created TEXT NOT NULL DEFAULT CURRENT_TIMESTAMP, result TEXT NOT NULL, PRIMARY KEY (study, kind, subject));
 )sql";
-constexpr int application_id = 0x4c615468;   // marks the file as a journal; 0: a new file
+constexpr int application_id = 0x4c615468;  // marks the file as a journal; 0: a new file
 
 }  // namespace
 
@@ -26,20 +26,26 @@ struct Journal::Impl {
 
   [[noreturn]] void fail_with(int code) const {
     if (code == SQLITE_NOTADB || code == SQLITE_CORRUPT)
-      throw input_error(path.string(), "a journal of `lathe optimize`", "a damaged file", "delete it to start afresh");
+      throw input_error(path.string(), "a journal of `lathe optimize`", "a damaged file",
+                        "delete it to start afresh");
     if (code == SQLITE_BUSY || code == SQLITE_LOCKED)
       throw Error(fmt::format("{}: another search is using this journal", path.string()));
     throw Error(fmt::format("{}: {}", path.string(), sqlite3_errmsg(db)));
   }
 
   void execute(std::string_view sql) const {
-    if (const int code = sqlite3_exec(db, std::string(sql).c_str(), nullptr, nullptr, nullptr); code != SQLITE_OK) fail_with(code);
+    if (const int code = sqlite3_exec(db, std::string(sql).c_str(), nullptr, nullptr, nullptr);
+        code != SQLITE_OK)
+      fail_with(code);
   }
 
   // Runs one statement; the first column of its first row, nothing without rows.
-  std::optional<std::string> query(std::string_view sql, std::initializer_list<std::string_view> values = {}) const {
+  std::optional<std::string> query(std::string_view sql,
+                                   std::initializer_list<std::string_view> values = {}) const {
     sqlite3_stmt* raw = nullptr;
-    if (const int code = sqlite3_prepare_v2(db, sql.data(), static_cast<int>(sql.size()), &raw, nullptr); code != SQLITE_OK) fail_with(code);
+    if (const int code = sqlite3_prepare_v2(db, sql.data(), static_cast<int>(sql.size()), &raw, nullptr);
+        code != SQLITE_OK)
+      fail_with(code);
     const std::unique_ptr<sqlite3_stmt, int (*)(sqlite3_stmt*)> statement(raw, sqlite3_finalize);
     int column = 0;
     for (const std::string_view v : values)
@@ -56,7 +62,8 @@ Journal::Journal(const std::filesystem::path& path, const Json& study) : impl_(s
   impl_->path = path;
   impl_->study = sha256(study.dump());
   if (path.has_parent_path()) std::filesystem::create_directories(path.parent_path());
-  if (sqlite3_open_v2(path.c_str(), &impl_->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, nullptr) != SQLITE_OK)
+  if (sqlite3_open_v2(path.c_str(), &impl_->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE, nullptr) !=
+      SQLITE_OK)
     throw InputError(fmt::format("{}: cannot open: {}", path.string(), sqlite3_errmsg(impl_->db)));
   sqlite3_busy_timeout(impl_->db, 2000);
   impl_->query("PRAGMA journal_mode = WAL");
@@ -74,8 +81,9 @@ Journal::Journal(const std::filesystem::path& path, const Json& study) : impl_(s
 Journal::~Journal() = default;
 
 std::optional<Json> Journal::find(std::string_view kind, std::string_view subject) const {
-  const auto text = impl_->query("SELECT result FROM measurement WHERE study = ? AND kind = ? AND subject = ?",
-                                 {impl_->study, kind, subject});
+  const auto text =
+      impl_->query("SELECT result FROM measurement WHERE study = ? AND kind = ? AND subject = ?",
+                   {impl_->study, kind, subject});
   if (!text) return std::nullopt;
   return parse_json(*text, impl_->path.string());
 }
@@ -87,7 +95,8 @@ void Journal::record(std::string_view kind, std::string_view subject, const Json
 
 int64_t Journal::count(std::string_view kind) const {
   return std::stoll(
-      impl_->query("SELECT count(*) FROM measurement WHERE study = ? AND kind = ?", {impl_->study, kind}).value_or("0"));
+      impl_->query("SELECT count(*) FROM measurement WHERE study = ? AND kind = ?", {impl_->study, kind})
+          .value_or("0"));
 }
 
 }  // namespace lathe

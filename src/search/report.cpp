@@ -11,16 +11,20 @@ namespace {
 
 std::string_view kind_name(Trial::Kind kind) {
   switch (kind) {
-    case Trial::Kind::base: return "base";
-    case Trial::Kind::uniform: return "uniform";
-    case Trial::Kind::mixed: return "mixed";
+    case Trial::Kind::base:
+      return "base";
+    case Trial::Kind::uniform:
+      return "uniform";
+    case Trial::Kind::mixed:
+      return "mixed";
   }
   return "";
 }
 
 // Of the held-out text where both were scored on it.
 double increase_percent(const Trial& t, const Trial& base) {
-  return 100 * (t.held_out && base.held_out ? ppl_increase(*t.held_out, *base.held_out) : ppl_increase(t.search, base.search));
+  return 100 * (t.held_out && base.held_out ? ppl_increase(*t.held_out, *base.held_out)
+                                            : ppl_increase(t.search, base.search));
 }
 
 Json to_json(const SearchResult& r, size_t i) {
@@ -42,7 +46,10 @@ Json to_json(const SearchResult& r, size_t i) {
 }
 
 Json text_json(const Text& text) {
-  return {{"path", text.path}, {"sha256", text.sha256}, {"bytes", Json::array({text.begin, text.end})}, {"tokens", text.tokens.size()}};
+  return {{"path", text.path},
+          {"sha256", text.sha256},
+          {"bytes", Json::array({text.begin, text.end})},
+          {"tokens", text.tokens.size()}};
 }
 
 // The chosen one against each uniform format, and whether some mixture beats that format outright.
@@ -62,14 +69,21 @@ Json compare_with_uniform(const SearchResult& r) {
           (!best || m.search.kl_mean < best->search.kl_mean))
         best = &m;
     dominated += best != nullptr;
-    Json row = {{"uniform", u.name}, {"bytes", u.bytes}, {"kl_mean", u.search.kl_mean}, {"equal_or_fewer_bytes", smaller}};
+    Json row = {{"uniform", u.name},
+                {"bytes", u.bytes},
+                {"kl_mean", u.search.kl_mean},
+                {"equal_or_fewer_bytes", smaller}};
     if (smaller) row["chosen_has_lower_kl"] = lower;
-    if (best) row["dominated_by"] = {{"name", best->name}, {"bytes", best->bytes}, {"kl_mean", best->search.kl_mean}};
+    if (best)
+      row["dominated_by"] = {{"name", best->name}, {"bytes", best->bytes}, {"kl_mean", best->search.kl_mean}};
     rows.push_back(std::move(row));
   }
-  return {{"text", "calibration"},         {"uniform_of_equal_or_fewer_bytes", comparable},
-          {"of_those_with_higher_kl", beaten}, {"uniform_dominated_by_a_mixture", dominated},
-          {"holds", beaten == comparable},     {"rows", std::move(rows)}};
+  return {{"text", "calibration"},
+          {"uniform_of_equal_or_fewer_bytes", comparable},
+          {"of_those_with_higher_kl", beaten},
+          {"uniform_dominated_by_a_mixture", dominated},
+          {"holds", beaten == comparable},
+          {"rows", std::move(rows)}};
 }
 
 Json kernel_summary(Study& study, const Choice& choice) {
@@ -77,7 +91,10 @@ Json kernel_summary(Study& study, const Choice& choice) {
   for (const Plan::Choice& c : study.kernels(choice)) ++counts[{c.kernel, c.packing, c.emulated}];
   Json rows = Json::array();
   for (const auto& [key, nodes] : counts)
-    rows.push_back({{"kernel", std::get<0>(key)}, {"packing", std::get<1>(key)}, {"nodes", nodes}, {"emulated", std::get<2>(key)}});
+    rows.push_back({{"kernel", std::get<0>(key)},
+                    {"packing", std::get<1>(key)},
+                    {"nodes", nodes},
+                    {"emulated", std::get<2>(key)}});
   return rows;
 }
 
@@ -87,9 +104,11 @@ std::vector<Report::Row> unit_rows(const Study& study, const SearchResult& r) {
   for (size_t u = 0; u < study.units().size(); ++u) {
     const Unit& unit = study.units()[u];
     const auto option = static_cast<size_t>(chosen.choice[u]);
-    Report::Row row{unit.name,
-                    {{"bytes", static_cast<double>(unit.bytes[option]), "bytes", 0},
-                     {"bits_per_weight", 8 * static_cast<double>(unit.bytes[option]) / static_cast<double>(unit.weights), "bits", 0}}};
+    Report::Row row{
+        unit.name,
+        {{"bytes", static_cast<double>(unit.bytes[option]), "bytes", 0},
+         {"bits_per_weight", 8 * static_cast<double>(unit.bytes[option]) / static_cast<double>(unit.weights),
+          "bits", 0}}};
     if (!r.sensitivity.kl.empty()) {
       row.metrics.push_back({"sensitivity", r.sensitivity.kl[u], "nats/token", 0});
       row.metrics.push_back({"predicted_kl", r.sensitivity.cost[u][option], "nats/token", 0});
@@ -117,8 +136,10 @@ std::vector<Metric> totals(const SearchResult& r) {
 
 std::string selection_note(const SearchResult& r) {
   return fmt::format(
-      "Candidates were compared on the calibration text alone. The held-out text gave the verdict on {} candidate{} (pass or "
-      "fail against the limits, by point estimate) and, after the choice was made, the figures of those shown beside it.",
+      "Candidates were compared on the calibration text alone. The held-out text gave the verdict on {} "
+      "candidate{} (pass or "
+      "fail against the limits, by point estimate) and, after the choice was made, the figures of those "
+      "shown beside it.",
       r.verdicts.size(), r.verdicts.size() == 1 ? "" : "s, the first that passed being chosen");
 }
 
@@ -128,30 +149,35 @@ std::string headline(const SearchResult& r) {
   const Trial& base = r.trials[0];
   const Trial& t = r.trials[r.chosen];
   if (r.met)
-    return fmt::format("{} instead of {} ({:.1f} % of it, {:.2f} bits per weight), perplexity {:+.2f} %, KL {:.4g}",
-                       format_bytes(static_cast<double>(t.bytes)), format_bytes(static_cast<double>(base.bytes)),
-                       100 * static_cast<double>(t.bytes) / static_cast<double>(base.bytes), t.bits_per_weight,
-                       increase_percent(t, base), t.held_out->kl_mean);
+    return fmt::format(
+        "{} instead of {} ({:.1f} % of it, {:.2f} bits per weight), perplexity {:+.2f} %, KL {:.4g}",
+        format_bytes(static_cast<double>(t.bytes)), format_bytes(static_cast<double>(base.bytes)),
+        100 * static_cast<double>(t.bytes) / static_cast<double>(base.bytes), t.bits_per_weight,
+        increase_percent(t, base), t.held_out->kl_mean);
   std::vector<std::string> failures;
   for (const Bound& b : r.bounds)
     if (!b.met()) failures.push_back(describe(b));
-  return fmt::format("the limits were not met; the nearest candidate is {}: {}", t.name, fmt::join(failures, "; "));
+  return fmt::format("the limits were not met; the nearest candidate is {}: {}", t.name,
+                     fmt::join(failures, "; "));
 }
 
-Json make_report(Study& study, const SearchResult& r, const Constraints& constraints, const ReportContext& context) {
+Json make_report(Study& study, const SearchResult& r, const Constraints& constraints,
+                 const ReportContext& context) {
   const Trial& chosen = r.trials[r.chosen];
   Report report;
   report.subject = fmt::format("{} -> {}", context.source_hash, context.result_hash);
-  report.provenance = {{"model", context.model},
-                       {"source_hash", context.source_hash},
-                       {"result_hash", context.result_hash},
-                       {"machine", describe_machine(study.options().target.threads, study.options().target.isa)},
-                       {"calibration", text_json(context.calibration)},
-                       {"held_out", text_json(context.held_out)},
-                       {"split_of_one_file", context.split},
-                       {"study", study.key()},
-                       {"resumed_trials", study.resumed()},
-                       {"seconds", context.seconds}};
+  report.provenance = {
+      {"model", context.model},
+      {"source_hash", context.source_hash},
+      {"result_hash", context.result_hash},
+      {"machine", describe_machine(study.options().target.threads, study.options().target.isa)},
+      {"calibration", text_json(context.calibration)},
+      {"held_out", text_json(context.held_out)},
+      {"split_of_one_file", context.split},
+      {"study", study.key()},
+      {"resumed_trials", study.resumed()},
+      {"candidates_ever_scored_on_held_out", study.held_out_reads()},
+      {"seconds", context.seconds}};
   report.totals = totals(r);
   report.nodes = unit_rows(study, r);
   Json json = to_json(report);
@@ -160,7 +186,8 @@ Json make_report(Study& study, const SearchResult& r, const Constraints& constra
     const Unit& unit = study.units()[u];
     const int format = unit.formats[static_cast<size_t>(chosen.choice[u])];
     Json& node = json["nodes"][u];
-    node["format"] = format == 0 ? to_string(study.base().weights.at(unit.params[0]).numerics) : study.menu()[static_cast<size_t>(format)].name;
+    node["format"] = format == 0 ? to_string(study.base().weights.at(unit.params[0]).numerics)
+                                 : study.menu()[static_cast<size_t>(format)].name;
     node["weights"] = unit.weights;
     node["params"] = unit.params;
   }
@@ -173,8 +200,8 @@ Json make_report(Study& study, const SearchResult& r, const Constraints& constra
   std::string note = selection_note(r);
   if (constraints.bounds_speed())
     note += " Speeds vary from run to run: with a limit on speed, another run may choose another candidate.";
-  json["verdict"] = {{"met", r.met}, {"headline", headline(r)}, {"goal", r.goal}, {"stopped", r.stopped}, {"selection", note},
-                     {"verdicts_on_held_out", r.verdicts}};
+  json["verdict"] = {{"met", r.met},         {"headline", headline(r)}, {"goal", r.goal},
+                     {"stopped", r.stopped}, {"selection", note},       {"verdicts_on_held_out", r.verdicts}};
   json["constraints"] = std::move(bounds);
   json["base"] = trials[0];
   json["chosen"] = trials[r.chosen];
@@ -186,16 +213,19 @@ Json make_report(Study& study, const SearchResult& r, const Constraints& constra
 }
 
 std::string terminal_table(const SearchResult& r) {
-  std::string out = fmt::format("{:<26} {:>10} {:>6} {:>18} {:>9} {:>8} {:>7} {:>7} {:>9} {:>8}\n", "on the held-out text", "bytes", "bits", "perplexity", "KL mean",
-                                "KL p99", "top-1", "rise", "prefill/s", "decode/s");
+  std::string out = fmt::format("{:<26} {:>10} {:>6} {:>18} {:>9} {:>8} {:>7} {:>7} {:>9} {:>8}\n",
+                                "on the held-out text", "bytes", "bits", "perplexity", "KL mean", "KL p99",
+                                "top-1", "rise", "prefill/s", "decode/s");
   const auto row = [&](const Trial& t, std::string name) {
     if (!t.held_out || !t.speed) return;
     const Quality& q = *t.held_out;
     const bool base = t.kind == Trial::Kind::base;
-    out += fmt::format("{:<26} {:>10} {:>6.3f} {:>9.3f} +- {:<5.3f} {:>9.5f} {:>8.4f} {:>6.2f}% {:>7} {:>9.0f} {:>8.0f}\n", name,
-                       format_bytes(static_cast<double>(t.bytes)), t.bits_per_weight, q.perplexity, q.perplexity_stderr, q.kl_mean, q.kl_p99,
-                       100 * q.top1_agreement, base ? "" : fmt::format("{:+.2f}%", increase_percent(t, r.trials[0])), t.speed->prefill_tokens_per_s,
-                       t.speed->decode_tokens_per_s);
+    out += fmt::format(
+        "{:<26} {:>10} {:>6.3f} {:>9.3f} +- {:<5.3f} {:>9.5f} {:>8.4f} {:>6.2f}% {:>7} {:>9.0f} {:>8.0f}\n",
+        name, format_bytes(static_cast<double>(t.bytes)), t.bits_per_weight, q.perplexity,
+        q.perplexity_stderr, q.kl_mean, q.kl_p99, 100 * q.top1_agreement,
+        base ? "" : fmt::format("{:+.2f}%", increase_percent(t, r.trials[0])), t.speed->prefill_tokens_per_s,
+        t.speed->decode_tokens_per_s);
   };
   row(r.trials[0], "base");
   for (size_t i = 0; i < r.trials.size(); ++i)
@@ -203,11 +233,15 @@ std::string terminal_table(const SearchResult& r) {
   row(r.trials[r.chosen], "chosen: " + r.trials[r.chosen].name);
 
   const Json check = compare_with_uniform(r);
-  out += fmt::format("\nagainst uniform formats (calibration text): {} of equal or fewer bytes, {} of them with a higher KL than the chosen one; "
-                     "{} of all {} are beaten by a mixture of no more bytes and lower KL\n",
-                     check["uniform_of_equal_or_fewer_bytes"].get<int64_t>(), check["of_those_with_higher_kl"].get<int64_t>(),
-                     check["uniform_dominated_by_a_mixture"].get<int64_t>(), check["rows"].size());
-  for (const Bound& b : r.bounds) out += fmt::format("{} {}\n", b.met() ? "met:    " : "FAILED: ", describe(b));
+  out += fmt::format(
+      "\nagainst uniform formats (calibration text): {} of equal or fewer bytes, {} of them with a higher KL "
+      "than the chosen one; "
+      "{} of all {} are beaten by a mixture of no more bytes and lower KL\n",
+      check["uniform_of_equal_or_fewer_bytes"].get<int64_t>(),
+      check["of_those_with_higher_kl"].get<int64_t>(), check["uniform_dominated_by_a_mixture"].get<int64_t>(),
+      check["rows"].size());
+  for (const Bound& b : r.bounds)
+    out += fmt::format("{} {}\n", b.met() ? "met:    " : "FAILED: ", describe(b));
   out += fmt::format("stopped: {}\n", r.stopped);
   return out;
 }

@@ -13,10 +13,12 @@ struct Squares {
   double error = 0, total = 0;
 };
 
-// Over at most 512 rows, evenly spread in strips: the ratio settles long before a large matrix is read through.
+// Over at most 512 rows, evenly spread in strips: the ratio settles long before a large matrix is read
+// through.
 Squares rounding_error(const Weight& weight, const Numerics& numerics, ScaleSearch scale_search) {
   constexpr int64_t strip = 32, most = 16;
-  const int64_t cols = weight.cols(), strips = (weight.rows() + strip - 1) / strip, used = std::min(strips, most);
+  const int64_t cols = weight.cols(), strips = (weight.rows() + strip - 1) / strip,
+                used = std::min(strips, most);
   Squares sum;
   std::vector<float> exact, rounded;
   for (int64_t i = 0; i < used; ++i) {
@@ -38,8 +40,9 @@ double unit_error(const Study& study, const Unit& unit, int format) {
   if (format == 0) return 0;
   Squares sum;
   for (const std::string& param : unit.params) {
-    const Squares s = rounding_error(study.base().weights.at(param), study.menu()[static_cast<size_t>(format)].numerics,
-                                     study.options().scale_search);
+    const Squares s =
+        rounding_error(study.base().weights.at(param), study.menu()[static_cast<size_t>(format)].numerics,
+                       study.options().scale_search);
     sum.error += s.error;
     sum.total += s.total;
   }
@@ -74,7 +77,8 @@ Sensitivity measure_sensitivity(Study& study) {
 void calibrate(Sensitivity& s, const Choice& whole, double measured_kl) {
   const double predicted = predicted_kl(s, whole);
   if (predicted <= 0 || measured_kl <= 0) return;
-  for (size_t u = 0; u < whole.size(); ++u) s.cost[u][static_cast<size_t>(whole[u])] *= measured_kl / predicted;
+  for (size_t u = 0; u < whole.size(); ++u)
+    s.cost[u][static_cast<size_t>(whole[u])] *= measured_kl / predicted;
 }
 
 double predicted_kl(const Sensitivity& s, const Choice& choice) {

@@ -14,7 +14,7 @@ namespace {
 
 // One list of fields for both directions: what the journal holds is exactly what was measured.
 template <class Q, class F>
-  requires std::same_as<std::remove_const_t<Q>, Quality>
+requires std::same_as<std::remove_const_t<Q>, Quality>
 void each_field(Q& q, F&& field) {
   field("tokens", q.tokens);
   field("nll", q.nll);
@@ -30,7 +30,7 @@ void each_field(Q& q, F&& field) {
 }
 
 template <class S, class F>
-  requires std::same_as<std::remove_const_t<S>, Speed>
+requires std::same_as<std::remove_const_t<S>, Speed>
 void each_field(S& s, F&& field) {
   field("prefill_tokens_per_s", s.prefill_tokens_per_s);
   field("decode_tokens_per_s", s.decode_tokens_per_s);
@@ -67,22 +67,24 @@ struct Memory {
   size_t bytes = 0;
 };
 template <class M, class F>
-  requires std::same_as<std::remove_const_t<M>, Memory>
-void each_field(M& m, F&& field) {
-  field("bytes", m.bytes);
-}
+requires std::same_as<std::remove_const_t<M>, Memory>
+void each_field(M& m, F&& field) { field("bytes", m.bytes); }
 
 std::string_view excerpt_name(Excerpt excerpt) {
   switch (excerpt) {
-    case Excerpt::sensitivity: return "quality.sensitivity";
-    case Excerpt::search: return "quality.search";
-    case Excerpt::held_out: return "quality.held_out";
+    case Excerpt::sensitivity:
+      return "quality.sensitivity";
+    case Excerpt::search:
+      return "quality.search";
+    case Excerpt::held_out:
+      return "quality.held_out";
   }
   return "";
 }
 
-// Enough text for a small model to be done in seconds, and not less than a large one needs: every position compares two
-// whole distributions, so a few thousand are plenty. By operations, not by the clock: budgets must not depend on timing.
+// Enough text for a small model to be done in seconds, and not less than a large one needs: every position
+// compares two whole distributions, so a few thousand are plenty. By operations, not by the clock: budgets
+// must not depend on timing.
 int64_t default_search_tokens(const Model& model) {
   const double flops = total_cost(model.graph, {}, [](const std::string&) { return 0.0; }).flops;
   return std::clamp<int64_t>(static_cast<int64_t>(1e11 / std::max(flops, 1.0)), 2048, 8192);
@@ -90,15 +92,19 @@ int64_t default_search_tokens(const Model& model) {
 
 }  // namespace
 
-std::vector<int32_t> draw_windows(std::span<const int32_t> tokens, int64_t window, int64_t budget, uint64_t seed) {
+std::vector<int32_t> draw_windows(std::span<const int32_t> tokens, int64_t window, int64_t budget,
+                                  uint64_t seed) {
   const int64_t whole = static_cast<int64_t>(tokens.size()) / window;
   const int64_t wanted = std::max<int64_t>(1, budget / window);
-  if (whole <= wanted) return {tokens.begin(), tokens.begin() + std::min<ptrdiff_t>(std::ssize(tokens), std::max<ptrdiff_t>(budget, 2))};
+  if (whole <= wanted)
+    return {tokens.begin(),
+            tokens.begin() + std::min<ptrdiff_t>(std::ssize(tokens), std::max<ptrdiff_t>(budget, 2))};
   std::vector<int64_t> order(static_cast<size_t>(whole));
   std::iota(order.begin(), order.end(), 0);
   Rng rng(seed);
   for (int64_t i = 0; i < wanted; ++i)
-    std::swap(order[static_cast<size_t>(i)], order[static_cast<size_t>(i) + rng.below(static_cast<uint64_t>(whole - i))]);
+    std::swap(order[static_cast<size_t>(i)],
+              order[static_cast<size_t>(i) + rng.below(static_cast<uint64_t>(whole - i))]);
   order.resize(static_cast<size_t>(wanted));
   std::ranges::sort(order);
   std::vector<int32_t> drawn;
@@ -109,9 +115,14 @@ std::vector<int32_t> draw_windows(std::span<const int32_t> tokens, int64_t windo
   return drawn;
 }
 
-Study::Study(const Model& base, std::vector<Unit> units, std::vector<Format> menu, StudyOptions options, const Text& calibration,
-             const Text& held_out, const std::string& model_hash, const std::filesystem::path& journal)
-    : base_(base), units_(std::move(units)), menu_(std::move(menu)), options_(options), journal_path_(journal) {
+Study::Study(const Model& base, std::vector<Unit> units, std::vector<Format> menu, StudyOptions options,
+             const Text& calibration, const Text& held_out, const std::string& model_hash,
+             const std::filesystem::path& journal)
+    : base_(base),
+      units_(std::move(units)),
+      menu_(std::move(menu)),
+      options_(options),
+      journal_path_(journal) {
   const int64_t longest = base_.max_context();
   const auto fill = [](int64_t& value, int64_t fallback) { value = value > 0 ? value : fallback; };
   fill(options_.search_tokens, default_search_tokens(base_));
@@ -121,8 +132,13 @@ Study::Study(const Model& base, std::vector<Unit> units, std::vector<Format> men
   fill(options_.prompt_tokens, std::min<int64_t>(512, longest - options_.gen_tokens));
   window_ = std::min<int64_t>(window_, longest);
   if (options_.context > longest)
-    throw input_error("--context", fmt::format("at most the model's {} tokens", longest), std::to_string(options_.context));
+    throw input_error("--context", fmt::format("at most the model's {} tokens", longest),
+                      std::to_string(options_.context));
+  if (options_.prompt_tokens + options_.gen_tokens > longest)
+    throw input_error("--prompt-tokens", fmt::format("at most {}", longest - options_.gen_tokens),
+                      std::to_string(options_.prompt_tokens), "the model's context holds no more");
   search_ = draw_windows(calibration.tokens, window_, options_.search_tokens, options_.seed);
+  sensitivity_ = draw_windows(search_, window_, options_.search_tokens / 4, options_.seed);
   held_out_ = draw_windows(held_out.tokens, window_, options_.eval_tokens, options_.seed);
 
   if (options_.target.threads <= 0) options_.target.threads = physical_cores();
@@ -148,10 +164,7 @@ Study::Study(const Model& base, std::vector<Unit> units, std::vector<Format> men
 
 std::span<const int32_t> Study::tokens(Excerpt excerpt) const {
   if (excerpt == Excerpt::held_out) return held_out_;
-  const std::span<const int32_t> all = search_;
-  if (excerpt == Excerpt::search) return all;
-  const size_t quarter = std::max<size_t>(all.size() / 4 / static_cast<size_t>(window_), 1) * static_cast<size_t>(window_);
-  return all.first(std::min(all.size(), quarter));
+  return excerpt == Excerpt::search ? search_ : sensitivity_;
 }
 
 std::string Study::subject(const Choice& choice) const {
@@ -168,8 +181,8 @@ Measured Study::once(std::string_view kind, const Choice& choice, Measure measur
     try {
       return decode<Measured>(*known);
     } catch (const Json::exception&) {
-      throw input_error(journal_path_.string(), fmt::format("{} records of this version", kind), "something else",
-                        "delete it to start afresh");
+      throw input_error(journal_path_.string(), fmt::format("{} records of this version", kind),
+                        "something else", "delete it to start afresh");
     }
   }
   const Measured measured = measure();
@@ -179,7 +192,7 @@ Measured Study::once(std::string_view kind, const Choice& choice, Measure measur
 
 const Model& Study::build(const Choice& choice) {
   if (!built_ || built_choice_ != choice) {
-    built_.reset();   // before the next one is made: memory holds one candidate at a time
+    built_.reset();  // before the next one is made: memory holds one candidate at a time
     Model model = base_;
     quantize(model, assignment(units_, menu_, choice), options_.scale_search, options_.target.threads);
     built_ = std::move(model);
@@ -196,7 +209,9 @@ Quality Study::quality(const Choice& choice, Excerpt excerpt) {
     scoring.context = 0;
     if (!base_plan_) base_plan_ = Plan::compile(base_, scoring);
     Plan plan = Plan::compile(build(choice), scoring);
-    return evaluate(plan, tokens(excerpt), {.context = window_, .progress = ""}, &*base_plan_);
+    // Sensitivities have a progress bar of their own.
+    const std::string progress = excerpt == Excerpt::sensitivity ? "" : "scoring";
+    return evaluate(plan, tokens(excerpt), {.context = window_, .progress = progress}, &*base_plan_);
   });
 }
 
@@ -210,10 +225,11 @@ Target Study::serving() const {
 }
 
 size_t Study::memory_bytes(const Choice& choice) {
-  return once<Memory>("memory", choice, [&] {
-           const Plan plan = Plan::compile(build(choice), serving());
-           return Memory{plan.weight_bytes() + plan.kv_bytes() + plan.arena_bytes()};
-         })
+  return once<Memory>("memory", choice,
+                      [&] {
+                        const Plan plan = Plan::compile(build(choice), serving());
+                        return Memory{plan.weight_bytes() + plan.kv_bytes() + plan.arena_bytes()};
+                      })
       .bytes;
 }
 
@@ -231,7 +247,8 @@ Speed Study::speed(const Choice& choice) {
 
 double Study::bits_per_weight(const Choice& choice) const {
   double weights = 0;
-  for (const auto& [name, weight] : base_.weights) weights += static_cast<double>(weight.rows() * weight.cols());
+  for (const auto& [name, weight] : base_.weights)
+    weights += static_cast<double>(weight.rows() * weight.cols());
   return 8 * static_cast<double>(bytes(choice)) / weights;
 }
 

@@ -23,8 +23,8 @@ struct VocabularySpec {
   std::string pre;    // gpt2: the name of the pre-tokenizer ("llama-bpe", "qwen2", ...; "" is "default")
   std::vector<std::string> tokens;  // by id; an empty string is an id without a token
   std::vector<float> scores;        // llama: by id
-  std::vector<int32_t>
-      types;  // by id: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte; or empty
+  // By id: 1 normal, 2 unknown, 3 control, 4 user-defined, 5 unused, 6 byte; or empty.
+  std::vector<int32_t> types;
   std::vector<std::string> merges;  // gpt2: "left right", by rank
   std::optional<int32_t> bos, eos, unk;
   std::optional<bool> add_bos, add_eos;  // absent: as llama.cpp does for this model and pre-tokenizer
@@ -43,7 +43,7 @@ class Tokenizer {
 
   struct EncodeOptions {
     bool add_special_tokens = true;  // what the post-processor adds: <s> in front, as a rule
-    bool parse_special = true;       // false: "<|im_end|>" in the text is eleven characters (text of a user)
+    bool parse_special = true;       // false: "<|im_end|>" in the text is plain text (a user wrote it)
   };
   // Ill-formed UTF-8 is read as U+FFFD. InputError for more than 256 MiB of text at once.
   std::vector<int32_t> encode(std::string_view text, EncodeOptions) const;

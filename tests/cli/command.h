@@ -1,12 +1,11 @@
 // Running the binary as a user does.
 #pragma once
 
-#include <gtest/gtest.h>
-#include <sys/wait.h>
-
 #include <algorithm>
 #include <cstdlib>
+#include <gtest/gtest.h>
 #include <string>
+#include <sys/wait.h>
 
 #include "core/json.h"
 #include "support.h"
@@ -30,7 +29,8 @@ inline std::string quoted(const std::string& text) {
 inline Outcome lathe(const std::string& arguments) {
   const TemporaryDirectory dir;
   const std::string out = (dir.path() / "out").string(), err = (dir.path() / "err").string();
-  const int status = std::system((quoted(LATHE_BINARY) + " " + arguments + " >" + quoted(out) + " 2>" + quoted(err)).c_str());
+  const int status = std::system(
+      (quoted(LATHE_BINARY) + " " + arguments + " >" + quoted(out) + " 2>" + quoted(err)).c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text_file(out), read_text_file(err)};
 }
 

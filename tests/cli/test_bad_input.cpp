@@ -1,7 +1,6 @@
 // Bad input: exit code 2 and one line that names the file, the tensor, what was expected and what was found.
-#include <gmock/gmock.h>
-
 #include <functional>
+#include <gmock/gmock.h>
 
 #include "command.h"
 #include "core/file.h"
@@ -56,28 +55,90 @@ void set_first(Tensors& tensors, uint16_t bits) {
   tensors[up].as_mutable<uint16_t>()[0] = bits;
 }
 
-void overwrite(const fs::path& path, const std::string& text) { std::ofstream(path, std::ios::binary) << text; }
+void overwrite(const fs::path& path, const std::string& text) {
+  std::ofstream(path, std::ios::binary) << text;
+}
 
 const std::vector<Damage> damages = {
     {"MissingTensor", {}, [](Tensors& t) { t.erase(up); }, {}, {up, "[96, 64]"}},
-    {"ExtraTensor", {}, [](Tensors& t) { t["model.layers.0.extra.weight"] = Tensor::zeros(DType::bf16, {3, 3}); }, {}, {"model.safetensors", "model.layers.0.extra.weight", "[3, 3]"}},
-    {"WrongShape", {}, [](Tensors& t) { t[up] = Tensor::zeros(DType::bf16, {96, 60}); }, {}, {"model.safetensors", up, "[96, 64]", "[96, 60]"}},
-    {"ConfigOfAnotherShape", [](Json& c) { c["intermediate_size"] = 100; }, {}, {}, {"model.safetensors", "mlp.down_proj.weight", "[64, 100]", "[64, 96]"}},
-    {"WrongType", {}, [](Tensors& t) { t[up] = Tensor::zeros(DType::i32, {96, 64}); }, {}, {"model.safetensors", up}},
+    {"ExtraTensor",
+     {},
+     [](Tensors& t) {
+       t["model.layers.0.extra.weight"] = Tensor::zeros(DType::bf16, {3, 3});
+     },
+     {},
+     {"model.safetensors", "model.layers.0.extra.weight", "[3, 3]"}},
+    {"WrongShape",
+     {},
+     [](Tensors& t) {
+       t[up] = Tensor::zeros(DType::bf16, {96, 60});
+     },
+     {},
+     {"model.safetensors", up, "[96, 64]", "[96, 60]"}},
+    {"ConfigOfAnotherShape",
+     [](Json& c) { c["intermediate_size"] = 100; },
+     {},
+     {},
+     {"model.safetensors", "mlp.down_proj.weight", "[64, 100]", "[64, 96]"}},
+    {"WrongType",
+     {},
+     [](Tensors& t) {
+       t[up] = Tensor::zeros(DType::i32, {96, 64});
+     },
+     {},
+     {"model.safetensors", up}},
     {"NanWeight", {}, [](Tensors& t) { set_first(t, 0x7fc0); }, {}, {"model.safetensors", up, "finite"}},
     {"InfiniteWeight", {}, [](Tensors& t) { set_first(t, 0xff80); }, {}, {"model.safetensors", up, "finite"}},
-    {"UnknownModelType", [](Json& c) { c["model_type"] = "mamba"; }, {}, {}, {"config.json", "model_type", "llama", "'mamba'"}},
+    {"UnknownModelType",
+     [](Json& c) { c["model_type"] = "mamba"; },
+     {},
+     {},
+     {"config.json", "model_type", "llama", "'mamba'"}},
     {"NoModelType", [](Json& c) { c.erase("model_type"); }, {}, {}, {"config.json", "model_type"}},
-    {"NegativeLayers", [](Json& c) { c["num_hidden_layers"] = -1; }, {}, {}, {"config.json", "num_hidden_layers", "-1"}},
+    {"NegativeLayers",
+     [](Json& c) { c["num_hidden_layers"] = -1; },
+     {},
+     {},
+     {"config.json", "num_hidden_layers", "-1"}},
     {"TextAsSize", [](Json& c) { c["hidden_size"] = "big"; }, {}, {}, {"config.json", "hidden_size", "big"}},
     {"NoConfig", {}, {}, [](const fs::path& p) { fs::remove(p / "config.json"); }, {"config.json"}},
-    {"NoWeights", {}, {}, [](const fs::path& p) { fs::remove(p / "model.safetensors"); }, {"model.safetensors"}},
-    {"ConfigIsNotJson", {}, {}, [](const fs::path& p) { overwrite(p / "config.json", "{"); }, {"config.json"}},
-    {"ConfigIsAList", {}, {}, [](const fs::path& p) { overwrite(p / "config.json", "[1]"); }, {"config.json"}},
-    {"TruncatedWeights", {}, {}, [](const fs::path& p) { fs::resize_file(p / "model.safetensors", fs::file_size(p / "model.safetensors") - 100); }, {"model.safetensors"}},
-    {"EmptyWeights", {}, {}, [](const fs::path& p) { overwrite(p / "model.safetensors", ""); }, {"model.safetensors"}},
-    {"HugeHeader", {}, {}, [](const fs::path& p) { overwrite(p / "model.safetensors", std::string(8, '\x7f') + "{}"); }, {"model.safetensors"}},
-    {"NewlinesInANameStayOneLine", {}, [](Tensors& t) { t["two\nlines\x1b[31m"] = Tensor::zeros(DType::bf16, {1}); }, {}, {"two\\x0alines"}},
+    {"NoWeights",
+     {},
+     {},
+     [](const fs::path& p) { fs::remove(p / "model.safetensors"); },
+     {"model.safetensors"}},
+    {"ConfigIsNotJson",
+     {},
+     {},
+     [](const fs::path& p) { overwrite(p / "config.json", "{"); },
+     {"config.json"}},
+    {"ConfigIsAList",
+     {},
+     {},
+     [](const fs::path& p) { overwrite(p / "config.json", "[1]"); },
+     {"config.json"}},
+    {"TruncatedWeights",
+     {},
+     {},
+     [](const fs::path& p) {
+       fs::resize_file(p / "model.safetensors", fs::file_size(p / "model.safetensors") - 100);
+     },
+     {"model.safetensors"}},
+    {"EmptyWeights",
+     {},
+     {},
+     [](const fs::path& p) { overwrite(p / "model.safetensors", ""); },
+     {"model.safetensors"}},
+    {"HugeHeader",
+     {},
+     {},
+     [](const fs::path& p) { overwrite(p / "model.safetensors", std::string(8, '\x7f') + "{}"); },
+     {"model.safetensors"}},
+    {"NewlinesInANameStayOneLine",
+     {},
+     [](Tensors& t) { t["two\nlines\x1b[31m"] = Tensor::zeros(DType::bf16, {1}); },
+     {},
+     {"two\\x0alines"}},
 };
 
 class BadModel : public testing::TestWithParam<Damage> {};
@@ -87,7 +148,9 @@ TEST_P(BadModel, IsRefusedWithOneLineThatSaysWhy) {
   const fs::path model = dir.path() / "model";
   make_model(model, GetParam());
   const std::string m = quoted(model.string());
-  for (const std::string& command : {"eval " + m + " --text " + heldout(), "quantize " + m + " -o " + quoted((dir.path() / "out").string()), "bench " + m + " --gen-tokens 1 --prompt-tokens 1",
+  for (const std::string& command : {"eval " + m + " --text " + heldout(),
+                                     "quantize " + m + " -o " + quoted((dir.path() / "out").string()),
+                                     "bench " + m + " --gen-tokens 1 --prompt-tokens 1",
                                      "generate " + m + " --prompt x", "inspect " + m}) {
     const Outcome o = lathe(command);
     EXPECT_EQ(o.exit_code, 2) << command << "\n" << o.err;
@@ -97,7 +160,8 @@ TEST_P(BadModel, IsRefusedWithOneLineThatSaysWhy) {
   EXPECT_FALSE(fs::exists(dir.path() / "out"));
 }
 
-INSTANTIATE_TEST_SUITE_P(Each, BadModel, testing::ValuesIn(damages), [](const auto& tested) { return tested.param.name; });
+INSTANTIATE_TEST_SUITE_P(Each, BadModel, testing::ValuesIn(damages),
+                         [](const auto& tested) { return tested.param.name; });
 
 TEST(BadInput, NamesTheFlagOrTheFile) {
   const TemporaryDirectory dir;
@@ -107,6 +171,7 @@ TEST(BadInput, NamesTheFlagOrTheFile) {
   overwrite(dir.path() / "mamba.json", R"({"model_type": "mamba"})");
   fs::create_directories(dir.path() / "precious");
   overwrite(dir.path() / "precious/thesis.txt", "text");
+  fs::copy(golden("llama3"), dir.path() / "model");
   const std::string d = dir.path().string();
   const struct {
     std::string command;
@@ -119,13 +184,17 @@ TEST(BadInput, NamesTheFlagOrTheFile) {
       {"eval builtin --context 5000 --text " + heldout(), {"--context", "1024", "5000"}},
       {"eval " + quoted(golden("llama3").string()) + " --text " + heldout(), {"tokenizer.json"}},
       {"generate " + quoted(golden("llama3").string()) + " --prompt x", {"tokenizer.json"}},
-      {"eval builtin --against " + quoted(golden("llama3").string()) + " --text " + heldout(), {"vocabulary", "4096", "128"}},
+      {"eval builtin --against " + quoted(golden("llama3").string()) + " --text " + heldout(),
+       {"vocabulary", "4096", "128"}},
       {"generate builtin --prompt ''", {"--prompt"}},
       {"bench builtin --prompt-tokens 2000", {"--prompt-tokens", "1024"}},
       {"quantize builtin --scheme w9a16" + out, {"w9a16"}},
-      {"quantize builtin --scheme w4a16 --group-size 200" + out, {"model.layers.0.mlp.down_proj.weight", "200", "768"}},
+      {"quantize builtin --scheme w4a16 --group-size 200" + out,
+       {"model.layers.0.mlp.down_proj.weight", "200", "768"}},
       {"quantize builtin --keep '*.nothing'" + out, {"--keep", "*.nothing"}},
       {"quantize builtin -o " + d + "/precious", {"precious"}},
+      {"quantize " + d + "/model -o " + d + "/../" + dir.path().filename().string() + "/model",
+       {"the same directory", "-o"}},
       {"run /no/such/recipe.yaml" + out, {"/no/such/recipe.yaml"}},
       {"run " + d + "/recipe.yaml" + out, {"recipe.yaml: line 4", "quantise"}},
       {"synth --config /no/such/config.json" + out, {"/no/such/config.json"}},

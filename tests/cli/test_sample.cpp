@@ -1,8 +1,7 @@
-#include "cli/sample.h"
-
 #include <gtest/gtest.h>
-
 #include <map>
+
+#include "cli/sample.h"
 
 namespace lathe {
 namespace {

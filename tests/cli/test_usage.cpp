@@ -9,7 +9,8 @@ namespace {
 using namespace testing_support;
 using testing::HasSubstr;
 
-const std::vector<std::string> verbs = {"inspect", "quantize", "eval", "bench", "generate", "run", "synth"};
+const std::vector<std::string> verbs = {"inspect", "quantize", "optimize", "eval",
+                                        "bench",   "generate", "run",      "synth"};
 
 TEST(Usage, EveryVerbHasHelpWithAnExample) {
   for (const std::string& verb : verbs) {
@@ -34,9 +35,21 @@ TEST(Usage, Version) {
 }
 
 TEST(Usage, BadUsageIsExitCode2AndOneLine) {
-  const char* lines[] = {"", "frobnicate", "eval", "eval builtin", "quantize builtin", "quantize builtin --scheme w4a16", "bench builtin --batch 0", "bench builtin --batch many",
-                         "generate builtin --prompt x --temperature -1", "generate builtin --prompt x --top-p 2", "inspect builtin --no-such-flag",
-                         "quantize builtin --method magic -o /tmp/never", "synth -o /tmp/never", "run", "eval builtin --text x --threads -3"};
+  const char* lines[] = {"",
+                         "frobnicate",
+                         "eval",
+                         "eval builtin",
+                         "quantize builtin",
+                         "quantize builtin --scheme w4a16",
+                         "bench builtin --batch 0",
+                         "bench builtin --batch many",
+                         "generate builtin --prompt x --temperature -1",
+                         "generate builtin --prompt x --top-p 2",
+                         "inspect builtin --no-such-flag",
+                         "quantize builtin --method magic -o /tmp/never",
+                         "synth -o /tmp/never",
+                         "run",
+                         "eval builtin --text x --threads -3"};
   for (const char* line : lines) {
     const Outcome o = lathe(line);
     EXPECT_EQ(o.exit_code, 2) << line;

@@ -2,9 +2,8 @@
 #include <gmock/gmock.h>
 #include <signal.h>
 #include <sys/wait.h>
-#include <unistd.h>
-
 #include <thread>
+#include <unistd.h>
 
 #include "command.h"
 #include "core/file.h"
@@ -19,15 +18,19 @@ void expect_keys(const Json& json, const std::vector<std::string>& keys) {
   for (const std::string& key : keys) EXPECT_TRUE(json.contains(key)) << key;
 }
 
-std::string in(const TemporaryDirectory& dir, const char* name) { return quoted((dir.path() / name).string()); }
+std::string in(const TemporaryDirectory& dir, const char* name) {
+  return quoted((dir.path() / name).string());
+}
 
-// ---- inspect -----------------------------------------------------------------------------------------------------
+// ---- inspect
+// -----------------------------------------------------------------------------------------------------
 
 TEST(Inspect, DescribesTheBuiltInModel) {
   const Outcome o = lathe("inspect builtin --json");
   ASSERT_EQ(o.exit_code, 0) << o.err;
   const Json j = o.json();
-  expect_keys(j, {"architecture", "parameters", "bytes", "formats", "context", "tokenizer", "loads", "modules"});
+  expect_keys(j,
+              {"architecture", "parameters", "bytes", "formats", "context", "tokenizer", "loads", "modules"});
   EXPECT_EQ(j["architecture"], "LlamaForCausalLM");
   EXPECT_EQ(j["context"], 1024);
   EXPECT_EQ(j["parameters"], 5770496);
@@ -45,20 +48,26 @@ TEST(Inspect, PrintsTheGraphAndTheKernels) {
 }
 
 TEST(Inspect, TakesABareConfig) {
-  const Outcome o = lathe("inspect " + quoted((golden("qwen3") / "config.json").string()) + " --graph --json");
+  const Outcome o =
+      lathe("inspect " + quoted((golden("qwen3") / "config.json").string()) + " --graph --json");
   ASSERT_EQ(o.exit_code, 0) << o.err;
-  EXPECT_EQ(o.json()["parameters"], lathe("inspect " + quoted(golden("qwen3").string()) + " --json").json()["parameters"]);
+  EXPECT_EQ(o.json()["parameters"],
+            lathe("inspect " + quoted(golden("qwen3").string()) + " --json").json()["parameters"]);
   EXPECT_THAT(o.json()["graph"].get<std::string>(), HasSubstr("q_norm"));
 }
 
-// ---- quantize and run --------------------------------------------------------------------------------------------
+// ---- quantize and run
+// --------------------------------------------------------------------------------------------
 
 TEST(Quantize, WritesAModelThatOpensAndARecipeThatReproducesIt) {
   const TemporaryDirectory dir;
-  const Outcome o = lathe("quantize builtin --scheme w4a16 --group-size 32 --asymmetric --keep '*.layers.0.*' --json -o " + in(dir, "q"));
+  const Outcome o =
+      lathe("quantize builtin --scheme w4a16 --group-size 32 --asymmetric --keep '*.layers.0.*' --json -o " +
+            in(dir, "q"));
   ASSERT_EQ(o.exit_code, 0) << o.err;
   const Json j = o.json();
-  expect_keys(j, {"bytes_before", "bytes_after", "bits_per_weight_before", "bits_per_weight_after", "source_hash", "result_hash", "formats"});
+  expect_keys(j, {"bytes_before", "bytes_after", "bits_per_weight_before", "bits_per_weight_after",
+                  "source_hash", "result_hash", "formats"});
   EXPECT_LT(j["bytes_after"], j["bytes_before"]);
 
   const Json inspected = lathe("inspect --json " + in(dir, "q")).json();
@@ -66,7 +75,8 @@ TEST(Quantize, WritesAModelThatOpensAndARecipeThatReproducesIt) {
   EXPECT_EQ(inspected["bytes"], j["bytes_after"]);
   EXPECT_EQ(inspected["formats"], Json::array({"bf16", "int4 g32 asym"}));
 
-  const Outcome again = lathe("run --threads 1 --json " + in(dir, "q/lathe/recipe.yaml") + " -o " + in(dir, "again"));
+  const Outcome again =
+      lathe("run --threads 1 --json " + in(dir, "q/lathe/recipe.yaml") + " -o " + in(dir, "again"));
   ASSERT_EQ(again.exit_code, 0) << again.err;
   EXPECT_EQ(again.json()["result_hash"], j["result_hash"]);
   for (const char* file : {"model.safetensors", "config.json", "tokenizer.json", "lathe/recipe.yaml"})
@@ -109,9 +119,11 @@ TEST(Quantize, AnInterruptLeavesNothingBehind) {
     ::_exit(127);
   }
   auto temporaries = [&] {
-    return std::count_if(fs::directory_iterator(dir.path()), fs::directory_iterator(), [](const auto& e) { return e.path().filename().string().starts_with("out"); });
+    return std::count_if(fs::directory_iterator(dir.path()), fs::directory_iterator(),
+                         [](const auto& e) { return e.path().filename().string().starts_with("out"); });
   };
-  for (int i = 0; i < 1000 && temporaries() == 0; ++i) std::this_thread::sleep_for(std::chrono::milliseconds(2));
+  for (int i = 0; i < 1000 && temporaries() == 0; ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(2));
   ASSERT_EQ(temporaries(), 1);
   ASSERT_FALSE(fs::exists(output));
   ::kill(child, SIGINT);
@@ -121,7 +133,8 @@ TEST(Quantize, AnInterruptLeavesNothingBehind) {
   EXPECT_EQ(temporaries(), 0);
 }
 
-// ---- eval and bench ----------------------------------------------------------------------------------------------
+// ---- eval and bench
+// ----------------------------------------------------------------------------------------------
 
 TEST(Eval, MeasuresAgainstABase) {
   const Outcome o = lathe("eval builtin --against builtin --max-tokens 600 --json --text " + heldout());
@@ -135,16 +148,19 @@ TEST(Eval, MeasuresAgainstABase) {
 }
 
 TEST(Bench, ReportsTheNamesThatScriptsRelyOn) {
-  const Outcome o = lathe("bench builtin --prompt-tokens 20 --gen-tokens 4 --repeats 1 --threads 1 --batch 2 --json");
+  const Outcome o =
+      lathe("bench builtin --prompt-tokens 20 --gen-tokens 4 --repeats 1 --threads 1 --batch 2 --json");
   ASSERT_EQ(o.exit_code, 0) << o.err;
   const Json j = o.json();
-  expect_keys(j, {"prefill_tokens_per_s", "decode_tokens_per_s", "prefill_percent_of_roof", "decode_percent_of_roof", "ttft_ms", "threads", "batch", "prompt_tokens", "gen_tokens",
-                  "logits_hash", "peak_memory_bytes"});
+  expect_keys(
+      j, {"prefill_tokens_per_s", "decode_tokens_per_s", "prefill_percent_of_roof", "decode_percent_of_roof",
+          "ttft_ms", "threads", "batch", "prompt_tokens", "gen_tokens", "logits_hash", "peak_memory_bytes"});
   EXPECT_EQ(j["batch"], 2);
   EXPECT_EQ(j["threads"], 1);
 }
 
-// ---- generate ----------------------------------------------------------------------------------------------------
+// ---- generate
+// ----------------------------------------------------------------------------------------------------
 
 TEST(Generate, StreamsTheSameTextThatJsonHolds) {
   const std::string arguments = "generate builtin --prompt 'It was a' --max-tokens 12 --seed 3";
@@ -157,19 +173,25 @@ TEST(Generate, StreamsTheSameTextThatJsonHolds) {
 }
 
 TEST(Generate, GreedyIsRepeatableAndSeedsDiffer) {
-  auto text = [](const std::string& more) { return lathe("generate builtin --prompt 'She looked' --ignore-eos -n 20 " + more).out; };
+  auto text = [](const std::string& more) {
+    return lathe("generate builtin --prompt 'She looked' --ignore-eos -n 20 " + more).out;
+  };
   EXPECT_EQ(text("--greedy"), text("--greedy --threads 1"));
   EXPECT_EQ(text("--seed 1"), text("--seed 1"));
   EXPECT_NE(text("--seed 1 --temperature 1"), text("--seed 2 --temperature 1"));
 }
 
-// ---- synth -------------------------------------------------------------------------------------------------------
+// ---- synth
+// -------------------------------------------------------------------------------------------------------
 
 TEST(Synth, HasTheShapeOfTheConfigAndFollowsTheSeed) {
   const TemporaryDirectory dir;
   const std::string config = quoted((golden("qwen2.5") / "config.json").string());
-  auto synth = [&](const char* name, const std::string& more) { return lathe("synth --config " + config + " -o " + in(dir, name) + " --json " + more); };
-  const Outcome a = synth("a", "--seed 1"), b = synth("b", "--seed 1 --threads 1"), c = synth("c", "--seed 2 --tokenizer " + builtin());
+  auto synth = [&](const char* name, const std::string& more) {
+    return lathe("synth --config " + config + " -o " + in(dir, name) + " --json " + more);
+  };
+  const Outcome a = synth("a", "--seed 1"), b = synth("b", "--seed 1 --threads 1"),
+                c = synth("c", "--seed 2 --tokenizer " + builtin());
   ASSERT_EQ(a.exit_code, 0) << a.err;
   EXPECT_EQ(a.json()["hash"], b.json()["hash"]);
   EXPECT_NE(a.json()["hash"], c.json()["hash"]);

@@ -32,9 +32,12 @@ TEST(AssignAll, TakesLinearsAndNeitherNormsNorTables) {
 
 TEST(AssignAll, TablesWhenAskedFor) {
   const Model m = model("llama3");
-  EXPECT_TRUE(assign_all(m, int8, {.head = true, .embeddings = false, .keep = {}}).contains("lm_head.weight"));
-  EXPECT_FALSE(assign_all(m, int8, {.head = true, .embeddings = false, .keep = {}}).contains("model.embed_tokens.weight"));
-  EXPECT_TRUE(assign_all(m, int8, {.head = false, .embeddings = true, .keep = {}}).contains("model.embed_tokens.weight"));
+  EXPECT_TRUE(
+      assign_all(m, int8, {.head = true, .embeddings = false, .keep = {}}).contains("lm_head.weight"));
+  EXPECT_FALSE(assign_all(m, int8, {.head = true, .embeddings = false, .keep = {}})
+                   .contains("model.embed_tokens.weight"));
+  EXPECT_TRUE(assign_all(m, int8, {.head = false, .embeddings = true, .keep = {}})
+                  .contains("model.embed_tokens.weight"));
 }
 
 TEST(AssignAll, ATiedTableCountsAsTheHead) {
@@ -49,22 +52,29 @@ TEST(AssignAll, ATiedTableCountsAsTheHead) {
 
 TEST(AssignAll, KeepGlobs) {
   const Model m = model("llama3");
-  EXPECT_EQ(assign_all(m, int8, {.head = false, .embeddings = false, .keep = {"model.layers.0.*"}}).size(), 7u);
-  EXPECT_EQ(assign_all(m, int8, {.head = false, .embeddings = false, .keep = {"*.down_proj", "*.[qk]_proj"}}).size(), 8u);
+  EXPECT_EQ(assign_all(m, int8, {.head = false, .embeddings = false, .keep = {"model.layers.0.*"}}).size(),
+            7u);
+  EXPECT_EQ(assign_all(m, int8, {.head = false, .embeddings = false, .keep = {"*.down_proj", "*.[qk]_proj"}})
+                .size(),
+            8u);
   EXPECT_EQ(assign_all(m, int8, {.head = true, .embeddings = false, .keep = {"lm_head"}}).size(), 14u);
-  EXPECT_THAT([&] { assign_all(m, int8, {.head = false, .embeddings = false, .keep = {"*.typo"}}); }, ThrowsMessage<InputError>(HasSubstr("'*.typo', which matches none")));
+  EXPECT_THAT([&] { assign_all(m, int8, {.head = false, .embeddings = false, .keep = {"*.typo"}}); },
+              ThrowsMessage<InputError>(HasSubstr("'*.typo', which matches none")));
 }
 
 TEST(AssignAll, RefusesRaggedGroupsAndSaysWhatWouldFit) {
   const Model m = model("llama3");  // hidden 64, MLP 96
   EXPECT_NO_THROW(assign_all(m, Numerics::integer(4, 32, false), {}));
   EXPECT_THAT([&] { assign_all(m, Numerics::integer(4, 64, false), {}); },
-              ThrowsMessage<InputError>(testing::AllOf(HasSubstr("down_proj.weight: expected columns in whole groups of 64, found 96 columns"), HasSubstr("--group-size 32"))));
+              ThrowsMessage<InputError>(testing::AllOf(
+                  HasSubstr("down_proj.weight: expected columns in whole groups of 64, found 96 columns"),
+                  HasSubstr("--group-size 32"))));
 }
 
 TEST(AssignedBytes, AreThoseOfTheQuantizedModel) {
   Model m = model("llama3");
-  const Assignment a = assign_all(m, Numerics::integer(4, 32, true), {.head = true, .embeddings = false, .keep = {"*.o_proj"}});
+  const Assignment a = assign_all(m, Numerics::integer(4, 32, true),
+                                  {.head = true, .embeddings = false, .keep = {"*.o_proj"}});
   const size_t predicted = assigned_bytes(m, a);
   EXPECT_EQ(assigned_bytes(m, {}), m.bytes());
   EXPECT_LT(predicted, m.bytes());

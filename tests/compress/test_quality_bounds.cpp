@@ -22,7 +22,8 @@ Cost cost_of(const Numerics& numerics, bool head) {
   const Model base = load(checkpoint);
   const Text text = read_text(source / "heldout.txt", load_tokenizer(checkpoint), 8192);
   Model model = base;
-  quantize(model, assign_all(model, numerics, {.head = head, .embeddings = false, .keep = {}}), ScaleSearch::mse);
+  quantize(model, assign_all(model, numerics, {.head = head, .embeddings = false, .keep = {}}),
+           ScaleSearch::mse);
   const Target target{.max_tokens = 256, .max_outputs = 256};
   Plan base_plan = Plan::compile(base, target), plan = Plan::compile(model, target);
   const double before = evaluate(base_plan, text.tokens, {}).perplexity;

@@ -1,10 +1,8 @@
-#include "compress/quantize.h"
-
-#include <gtest/gtest.h>
-
 #include <cmath>
 #include <cstring>
+#include <gtest/gtest.h>
 
+#include "compress/quantize.h"
 #include "core/error.h"
 #include "core/rng.h"
 
@@ -23,12 +21,19 @@ Weight random_weight(int64_t rows, int64_t cols, DType dtype = DType::f32) {
 bool same_bytes(const Weight& a, const Weight& b) {
   if (a.parts.size() != b.parts.size()) return false;
   for (size_t i = 0; i < a.parts.size(); ++i)
-    if (a.parts[i].shape != b.parts[i].shape || std::memcmp(a.parts[i].storage.data, b.parts[i].storage.data, a.parts[i].bytes()) != 0) return false;
+    if (a.parts[i].shape != b.parts[i].shape ||
+        std::memcmp(a.parts[i].storage.data, b.parts[i].storage.data, a.parts[i].bytes()) != 0)
+      return false;
   return true;
 }
 
-const std::vector<Numerics> formats = {Numerics::integer(8, 0, false), Numerics::integer(8, 32, true), Numerics::integer(4, 32, true), Numerics::integer(4, 32, false),
-                                       Numerics::integer(4, 128, false), Numerics::integer(3, 64, true), Numerics::integer(4, 32, true, DType::f16)};
+const std::vector<Numerics> formats = {Numerics::integer(8, 0, false),
+                                       Numerics::integer(8, 32, true),
+                                       Numerics::integer(4, 32, true),
+                                       Numerics::integer(4, 32, false),
+                                       Numerics::integer(4, 128, false),
+                                       Numerics::integer(3, 64, true),
+                                       Numerics::integer(4, 32, true, DType::f16)};
 
 TEST(QuantizeWeight, IsRoundToNearestOfAllRowsAtOnce) {
   const Weight from = random_weight(300, 256, DType::bf16);  // not a multiple of a strip
@@ -44,7 +49,8 @@ TEST(QuantizeWeight, ThreadsDoNotChangeTheResult) {
   const Weight from = random_weight(1000, 64);
   for (const Numerics& n : {formats[0], formats[2]}) {
     const Weight one = quantize_weight(from, n, ScaleSearch::mse, 1);
-    for (int threads : {2, 3, 8}) EXPECT_TRUE(same_bytes(quantize_weight(from, n, ScaleSearch::mse, threads), one)) << threads;
+    for (int threads : {2, 3, 8})
+      EXPECT_TRUE(same_bytes(quantize_weight(from, n, ScaleSearch::mse, threads), one)) << threads;
   }
 }
 
@@ -64,15 +70,22 @@ TEST(QuantizeWeight, GivesTheKnownSignalToNoiseOfNormalWeights) {
   const struct {
     Numerics numerics;
     double db;
-  } expected[] = {{Numerics::integer(8, 32, false, DType::f32), 45.5}, {Numerics::integer(8, 0, false, DType::f32), 41.6},
-                  {Numerics::integer(4, 32, true, DType::f32), 21.7},  {Numerics::integer(4, 32, false, DType::f32), 20.4},
-                  {Numerics::integer(4, 128, true, DType::f32), 19.8}, {Numerics::integer(4, 128, false, DType::f32), 18.9}};
-  for (const auto& [numerics, db] : expected) EXPECT_NEAR(snr_db(w, quantize_weight(w, numerics, ScaleSearch::absmax)), db, 0.5) << to_string(numerics);
+  } expected[] = {{Numerics::integer(8, 32, false, DType::f32), 45.5},
+                  {Numerics::integer(8, 0, false, DType::f32), 41.6},
+                  {Numerics::integer(4, 32, true, DType::f32), 21.7},
+                  {Numerics::integer(4, 32, false, DType::f32), 20.4},
+                  {Numerics::integer(4, 128, true, DType::f32), 19.8},
+                  {Numerics::integer(4, 128, false, DType::f32), 18.9}};
+  for (const auto& [numerics, db] : expected)
+    EXPECT_NEAR(snr_db(w, quantize_weight(w, numerics, ScaleSearch::absmax)), db, 0.5) << to_string(numerics);
 }
 
 TEST(QuantizeWeight, SearchingScalesNeverHurts) {
   const Weight w = random_weight(64, 1024);
-  for (const Numerics& n : formats) EXPECT_GE(snr_db(w, quantize_weight(w, n, ScaleSearch::mse)), snr_db(w, quantize_weight(w, n, ScaleSearch::absmax))) << to_string(n);
+  for (const Numerics& n : formats)
+    EXPECT_GE(snr_db(w, quantize_weight(w, n, ScaleSearch::mse)),
+              snr_db(w, quantize_weight(w, n, ScaleSearch::absmax)))
+        << to_string(n);
 }
 
 }  // namespace

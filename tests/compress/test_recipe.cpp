@@ -1,7 +1,6 @@
-#include "compress/recipe.h"
-
 #include <gmock/gmock.h>
 
+#include "compress/recipe.h"
 #include "core/error.h"
 #include "support.h"
 
@@ -16,9 +15,14 @@ Model model(const std::string& family) { return load(Checkpoint::open(golden(fam
 
 TEST(Recipe, RoundTripsThroughYaml) {
   const Model m = model("llama3");
-  Assignment a = assign_all(m, Numerics::integer(4, 32, true), {.head = true, .embeddings = false, .keep = {"*.layers.1.mlp.down_proj"}});
+  Assignment a = assign_all(m, Numerics::integer(4, 32, true),
+                            {.head = true, .embeddings = false, .keep = {"*.layers.1.mlp.down_proj"}});
   a["model.layers.0.self_attn.v_proj.weight"] = Numerics::integer(8, 0, false, DType::f16);
-  const Recipe recipe{.model = "a model: \"1\"", .source_hash = "12e4", .result_hash = "00ff", .seed = 18446744073709551615u, .steps = {{"quantize", quantize_step(m, a, ScaleSearch::absmax)}}};
+  const Recipe recipe{.model = "a model: \"1\"",
+                      .source_hash = "12e4",
+                      .result_hash = "00ff",
+                      .seed = 18446744073709551615u,
+                      .steps = {{"quantize", quantize_step(m, a, ScaleSearch::absmax)}}};
   const std::string yaml = to_yaml(recipe);
   const Recipe again = parse_recipe(yaml, "recipe.yaml");
   EXPECT_EQ(again.model, recipe.model);
@@ -37,10 +41,12 @@ TEST(QuantizeStep, ListsOnlyExceptions) {
   const Model m = model("llama3");
   const auto n = Numerics::integer(4, 32, true);
   EXPECT_FALSE(quantize_step(m, assign_all(m, n, {}), ScaleSearch::mse).contains("modules"));
-  const Json head = quantize_step(m, assign_all(m, n, {.head = true, .embeddings = false, .keep = {}}), ScaleSearch::mse);
+  const Json head =
+      quantize_step(m, assign_all(m, n, {.head = true, .embeddings = false, .keep = {}}), ScaleSearch::mse);
   EXPECT_EQ(head["modules"].size(), 1u);
   EXPECT_EQ(head["modules"]["lm_head"]["bits"], 4);
-  const Json kept = quantize_step(m, assign_all(m, n, {.head = false, .embeddings = false, .keep = {"*.q_proj"}}), ScaleSearch::mse);
+  const Json kept = quantize_step(
+      m, assign_all(m, n, {.head = false, .embeddings = false, .keep = {"*.q_proj"}}), ScaleSearch::mse);
   EXPECT_EQ(kept["modules"].size(), 2u);
   EXPECT_EQ(kept["modules"]["model.layers.0.self_attn.q_proj"], "keep");
 }
@@ -51,7 +57,9 @@ TEST(QuantizeStep, EveryAssignmentSurvives) {
     Assignment few;
     few["model.embed_tokens.weight"] = Numerics::integer(8, 0, true);
     few["model.layers.0.mlp.up_proj.weight"] = Numerics::integer(5, 16, false, DType::f32);
-    for (const Assignment& a : {Assignment{}, few, assign_all(m, Numerics::integer(8, 0, false), {.head = true, .embeddings = true, .keep = {}})})
+    for (const Assignment& a :
+         {Assignment{}, few,
+          assign_all(m, Numerics::integer(8, 0, false), {.head = true, .embeddings = true, .keep = {}})})
       EXPECT_EQ(parse_quantize_step(quantize_step(m, a, ScaleSearch::mse), m, "x").first, a) << family;
   }
 }
@@ -63,15 +71,19 @@ TEST(Recipe, RefusesWhatItDoesNotKnowAndNamesTheLine) {
       {"", "expected a mapping"},
       {"- 1", "expected a mapping"},
       {"lathe: 1\nmodel: [", "r.yaml: line"},
-      {"lathe: 1\nmodel: m\nstep: []\n", "r.yaml: line 3: expected one of lathe, model, result_hash, seed, source_hash, steps, found key 'step'"},
+      {"lathe: 1\nmodel: m\nstep: []\n",
+       "r.yaml: line 3: expected one of lathe, model, result_hash, seed, source_hash, steps, found key "
+       "'step'"},
       {"lathe: 2\nmodel: m\nsteps: []\n", "expected lathe: 1, found lathe: 2"},
       {"lathe: 1\nmodel: m\n", "expected a model and a list of steps"},
       {"lathe: 1\nsteps: []\n", "expected a model and a list of steps"},
       {"lathe: 1\nmodel: {a: 1}\nsteps: []\n", "r.yaml: line 2: expected text as 'model'"},
       {"lathe: 1\nmodel: m\nseed: many\nsteps: []\n", "r.yaml: line 3: expected an integer as 'seed'"},
-      {"lathe: 1\nmodel: m\nsteps:\n  - prune: {}\n", "r.yaml: line 4: expected one of quantize, found key 'prune'"},
+      {"lathe: 1\nmodel: m\nsteps:\n  - prune: {}\n",
+       "r.yaml: line 4: expected one of quantize, found key 'prune'"},
       {"lathe: 1\nmodel: m\nsteps:\n  - 5\n", "r.yaml: line 4: expected a step"},
-      {"lathe: 1\nmodel: m\nsteps:\n  - quantize:\n      default: keep\n      default: keep\n", "distinct keys"},
+      {"lathe: 1\nmodel: m\nsteps:\n  - quantize:\n      default: keep\n      default: keep\n",
+       "distinct keys"},
   };
   for (const auto& [yaml, message] : cases)
     EXPECT_THAT([&] { parse_recipe(yaml, "r.yaml"); }, ThrowsMessage<InputError>(HasSubstr(message))) << yaml;
@@ -94,11 +106,15 @@ TEST(QuantizeStep, RefusesWhatItDoesNotKnow) {
       {R"({"method": "rtn", "default": {"bits": 4, "group": 64}})", "whole groups of 64"},
       {R"({"method": "rtn", "default": 4})", "expected a mapping"},
       {R"({"method": "rtn", "default": "keep", "modules": []})", "modules: expected a mapping"},
-      {R"({"method": "rtn", "default": "keep", "modules": {"model.nothing": "keep"}})", "x: modules: model.nothing: expected a module of the model"},
-      {R"({"method": "rtn", "default": "keep", "modules": {"model.norm": {"bits": 8}}})", "x: modules: model.norm: expected a module of the model"},
+      {R"({"method": "rtn", "default": "keep", "modules": {"model.nothing": "keep"}})",
+       "x: modules: model.nothing: expected a module of the model"},
+      {R"({"method": "rtn", "default": "keep", "modules": {"model.norm": {"bits": 8}}})",
+       "x: modules: model.norm: expected a module of the model"},
   };
   for (const auto& [json, message] : cases)
-    EXPECT_THAT([&] { parse_quantize_step(Json::parse(json), m, "x"); }, ThrowsMessage<InputError>(HasSubstr(message))) << json;
+    EXPECT_THAT([&] { parse_quantize_step(Json::parse(json), m, "x"); },
+                ThrowsMessage<InputError>(HasSubstr(message)))
+        << json;
 }
 
 }  // namespace

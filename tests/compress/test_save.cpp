@@ -1,6 +1,5 @@
-#include <gmock/gmock.h>
-
 #include <cstring>
+#include <gmock/gmock.h>
 
 #include "compress/quantize.h"
 #include "support.h"
@@ -15,11 +14,13 @@ struct Saved {
   Model model;
 };
 
-Saved save_and_open(const fs::path& source, const Numerics& numerics, const Selection& selection, const fs::path& to, int threads = 0) {
+Saved save_and_open(const fs::path& source, const Numerics& numerics, const Selection& selection,
+                    const fs::path& to, int threads = 0) {
   const Checkpoint from = Checkpoint::open(source);
   const Model model = load(from);
   fs::create_directories(to);
-  const std::string hash = save(model, from, assign_all(model, numerics, selection), ScaleSearch::mse, to, threads);
+  const std::string hash =
+      save(model, from, assign_all(model, numerics, selection), ScaleSearch::mse, to, threads);
   return {hash, load(Checkpoint::open(to))};
 }
 
@@ -39,7 +40,8 @@ const Selection with_head{.head = true, .embeddings = true, .keep = {"*.layers.1
 class Save : public testing::TestWithParam<const char*> {};
 
 TEST_P(Save, OpensAsExactlyWhatWasQuantizedInMemory) {
-  for (const Numerics& numerics : {Numerics::integer(8, 0, false), Numerics::integer(4, 32, true), Numerics::integer(4, 32, false, DType::f16)}) {
+  for (const Numerics& numerics : {Numerics::integer(8, 0, false), Numerics::integer(4, 32, true),
+                                   Numerics::integer(4, 32, false, DType::f16)}) {
     const TemporaryDirectory dir;
     const Saved saved = save_and_open(golden(GetParam()), numerics, with_head, dir.path() / "m");
     Model expected = load(Checkpoint::open(golden(GetParam())));
@@ -57,21 +59,31 @@ TEST_P(Save, NothingAssignedIsACopy) {
   expect_same_bits(load(Checkpoint::open(dir.path())), model);
 }
 
-INSTANTIATE_TEST_SUITE_P(Families, Save, testing::Values("llama3", "llama3.2", "qwen2.5", "qwen3", "sharded", "rope_parameters"),
-                         [](const auto& tested) { std::string name = tested.param; std::erase(name, '.'); return name; });
+INSTANTIATE_TEST_SUITE_P(Families, Save,
+                         testing::Values("llama3", "llama3.2", "qwen2.5", "qwen3", "sharded",
+                                         "rope_parameters"),
+                         [](const auto& tested) {
+                           std::string name = tested.param;
+                           std::erase(name, '.');
+                           return name;
+                         });
 
 TEST(SaveTwice, GivesTheSameFilesWhateverTheThreads) {
   const TemporaryDirectory dir;
   const Numerics numerics = Numerics::integer(4, 32, true);
-  const std::string hash = save_and_open(source_dir() / "models/builtin", numerics, with_head, dir.path() / "a", 1).hash;
-  EXPECT_EQ(save_and_open(source_dir() / "models/builtin", numerics, with_head, dir.path() / "b", 3).hash, hash);
+  const std::string hash =
+      save_and_open(source_dir() / "models/builtin", numerics, with_head, dir.path() / "a", 1).hash;
+  EXPECT_EQ(save_and_open(source_dir() / "models/builtin", numerics, with_head, dir.path() / "b", 3).hash,
+            hash);
   for (const auto& entry : fs::directory_iterator(dir.path() / "a"))
-    EXPECT_EQ(read_text_file(entry.path()), read_text_file(dir.path() / "b" / entry.path().filename())) << entry.path();
+    EXPECT_EQ(read_text_file(entry.path()), read_text_file(dir.path() / "b" / entry.path().filename()))
+        << entry.path();
 }
 
 TEST(SaveTwice, OfAQuantizedModelKeepsItsBits) {
   const TemporaryDirectory dir;
-  const Saved first = save_and_open(golden("llama3"), Numerics::integer(4, 32, true), with_head, dir.path() / "a");
+  const Saved first =
+      save_and_open(golden("llama3"), Numerics::integer(4, 32, true), with_head, dir.path() / "a");
   const Checkpoint from = Checkpoint::open(dir.path() / "a");
   fs::create_directories(dir.path() / "b");
   EXPECT_EQ(save(load(from), from, {}, ScaleSearch::mse, dir.path() / "b"), first.hash);
@@ -81,7 +93,8 @@ TEST(SaveCompanions, AreCopiedByteForByte) {
   const TemporaryDirectory dir;
   const fs::path source = source_dir() / "models/builtin";
   save_and_open(source, Numerics::integer(8, 0, false), {}, dir.path());
-  for (const char* file : {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"})
+  for (const char* file :
+       {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "generation_config.json"})
     EXPECT_EQ(read_text_file(dir.path() / file), read_text_file(source / file)) << file;
 }
 

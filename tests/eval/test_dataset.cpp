@@ -1,9 +1,8 @@
-#include "eval/dataset.h"
-
 #include <gmock/gmock.h>
 
 #include "core/error.h"
 #include "core/hash.h"
+#include "eval/dataset.h"
 #include "models/model.h"
 #include "support.h"
 
@@ -46,8 +45,11 @@ TEST(Dataset, ALimitReadsTheSameFirstTokensAndNotMuchMore) {
 TEST(Dataset, ATextTooShortToScoreIsRefused) {
   const TemporaryDirectory dir;
   const fs::path path = write(dir.path() / "short.txt", "a");
-  EXPECT_THAT([&] { read_text(path, tokenizer()); }, ThrowsMessage<InputError>(HasSubstr("short.txt: expected a text of at least 2 tokens, found 1")));
-  EXPECT_THAT([&] { read_text(dir.path() / "none.txt", tokenizer()); }, ThrowsMessage<InputError>(HasSubstr("none.txt")));
+  EXPECT_THAT(
+      [&] { read_text(path, tokenizer()); },
+      ThrowsMessage<InputError>(HasSubstr("short.txt: expected a text of at least 2 tokens, found 1")));
+  EXPECT_THAT([&] { read_text(dir.path() / "none.txt", tokenizer()); },
+              ThrowsMessage<InputError>(HasSubstr("none.txt")));
   const fs::path line = write(dir.path() / "line.txt", "one line without an end");
   EXPECT_THROW(split_text(line, tokenizer(), 0.5), InputError);
 }

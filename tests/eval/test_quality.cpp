@@ -1,12 +1,10 @@
-#include "eval/quality.h"
-
-#include <gmock/gmock.h>
-
 #include <cmath>
+#include <gmock/gmock.h>
 #include <numeric>
 
 #include "core/error.h"
 #include "core/rng.h"
+#include "eval/quality.h"
 #include "io/safetensors.h"
 #include "runtime/interpreter.h"
 #include "support.h"
@@ -16,7 +14,8 @@ namespace {
 
 using namespace testing_support;
 
-// ---- The same quantities, the plainest way, in double ------------------------------------------------------------
+// ---- The same quantities, the plainest way, in double
+// ------------------------------------------------------------
 
 std::vector<double> log_softmax(std::span<const float> x) {
   const double top = static_cast<double>(*std::max_element(x.begin(), x.end()));
@@ -54,13 +53,16 @@ Plain plain(const Model& model, const Model* base, std::span<const int32_t> toke
       const auto base_row = base_logits.as<float>().subspan(i * cols, cols);
       out.kl.push_back(plain_kl(base_row, row));
       out.reverse.push_back(plain_kl(row, base_row));
-      out.agreed += std::max_element(row.begin(), row.end()) - row.begin() == std::max_element(base_row.begin(), base_row.end()) - base_row.begin();
+      out.agreed += std::max_element(row.begin(), row.end()) - row.begin() ==
+                    std::max_element(base_row.begin(), base_row.end()) - base_row.begin();
     }
   }
   return out;
 }
 
-double mean(const std::vector<double>& x) { return std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size()); }
+double mean(const std::vector<double>& x) {
+  return std::accumulate(x.begin(), x.end(), 0.0) / static_cast<double>(x.size());
+}
 double standard_error(const std::vector<double>& x) {
   double squares = 0;
   for (double v : x) squares += (v - mean(x)) * (v - mean(x));
@@ -68,7 +70,8 @@ double standard_error(const std::vector<double>& x) {
   return std::sqrt(squares / (n - 1) / n);
 }
 
-// ---- KL of two rows ----------------------------------------------------------------------------------------------
+// ---- KL of two rows
+// ----------------------------------------------------------------------------------------------
 
 std::vector<float> random_row(Rng& rng, size_t n, float scale) {
   std::vector<float> row(n);
@@ -114,7 +117,8 @@ TEST(KlDivergence, SurvivesExtremeLogits) {
   EXPECT_THROW(kl_divergence(p, std::vector<float>{1, 2}), Error);
 }
 
-// ---- evaluate ----------------------------------------------------------------------------------------------------
+// ---- evaluate
+// ----------------------------------------------------------------------------------------------------
 
 std::vector<int32_t> random_tokens(int64_t n, int64_t vocab) {
   Rng rng(4);
@@ -123,7 +127,9 @@ std::vector<int32_t> random_tokens(int64_t n, int64_t vocab) {
   return tokens;
 }
 
-Plan plan_of(const Model& model, int64_t context) { return Plan::compile(model, {.threads = 1, .max_tokens = context, .max_outputs = context}); }
+Plan plan_of(const Model& model, int64_t context) {
+  return Plan::compile(model, {.threads = 1, .max_tokens = context, .max_outputs = context});
+}
 
 // Another model of the same shape: every matrix with some noise on it.
 Model perturbed(Model model, float noise) {
@@ -157,7 +163,8 @@ TEST(Evaluate, EqualsThePlainArithmeticOnAGoldenModel) {
   EXPECT_NEAR(q.kl_reverse_mean, mean(expected.reverse), 2e-3 * mean(expected.reverse));
   auto sorted = expected.kl;
   std::sort(sorted.begin(), sorted.end());
-  EXPECT_NEAR(q.kl_p99, sorted[194 - 1], 2e-3 * sorted[194 - 1]);  // ceil(0.99 * 195) = 194 values do not exceed it
+  EXPECT_NEAR(q.kl_p99, sorted[194 - 1],
+              2e-3 * sorted[194 - 1]);  // ceil(0.99 * 195) = 194 values do not exceed it
   EXPECT_NEAR(q.top1_agreement, static_cast<double>(expected.agreed) / 195, 1e-9);
 }
 
@@ -174,7 +181,8 @@ TEST(Evaluate, AWindowsFirstTokenIsNotScored) {
   const Model model = golden_model("llama2");
   Plan plan = plan_of(model, 32);
   EXPECT_EQ(evaluate(plan, random_tokens(64, 128), {.context = 32, .progress = {}}).tokens, 62);
-  EXPECT_EQ(evaluate(plan, random_tokens(65, 128), {.context = 32, .progress = {}}).tokens, 62);  // a last window of one
+  EXPECT_EQ(evaluate(plan, random_tokens(65, 128), {.context = 32, .progress = {}}).tokens,
+            62);  // a last window of one
   EXPECT_EQ(evaluate(plan, random_tokens(66, 128), {.context = 32, .progress = {}}).tokens, 63);
   EXPECT_EQ(evaluate(plan, random_tokens(2, 128), {.context = 32, .progress = {}}).tokens, 1);
   EXPECT_THROW(evaluate(plan, random_tokens(1, 128), {.context = 32, .progress = {}}), Error);
@@ -185,7 +193,8 @@ TEST(Evaluate, ScoresTheBuiltInModelLikeHuggingFace) {
   const Tensor ids = file.load("text_ids"), nll = file.load("text_nll");
   const Model model = load(Checkpoint::open(source_dir() / "models/builtin"));
   Plan plan = plan_of(model, 256);
-  EXPECT_NEAR(evaluate(plan, ids.as<int32_t>(), {.context = 256, .progress = {}}).nll, static_cast<double>(nll.as<float>()[0]), 2e-5);
+  EXPECT_NEAR(evaluate(plan, ids.as<int32_t>(), {.context = 256, .progress = {}}).nll,
+              static_cast<double>(nll.as<float>()[0]), 2e-5);
 }
 
 TEST(Evaluate, RefusesLogitsThatAreNotFinite) {

@@ -1,6 +1,6 @@
-#include "eval/report.h"
-
 #include <gmock/gmock.h>
+
+#include "eval/report.h"
 
 namespace lathe {
 namespace {
@@ -20,16 +20,22 @@ TEST(Report, EvalKeysAreStable) {
 }
 
 TEST(Report, BenchKeysAreStable) {
-  EXPECT_THAT(missing(to_json(Speed{}), {"prefill_tokens_per_s", "decode_tokens_per_s", "prefill_percent_of_roof", "decode_percent_of_roof", "ttft_ms", "threads",
-                                         "batch", "prompt_tokens", "gen_tokens", "logits_hash", "peak_memory_bytes"}),
-              testing::IsEmpty());
+  EXPECT_THAT(
+      missing(to_json(Speed{}), {"prefill_tokens_per_s", "decode_tokens_per_s", "prefill_percent_of_roof",
+                                 "decode_percent_of_roof", "ttft_ms", "threads", "batch", "prompt_tokens",
+                                 "gen_tokens", "logits_hash", "peak_memory_bytes"}),
+      testing::IsEmpty());
 }
 
 TEST(Report, KeepsOrderAndErrors) {
-  const Report report{.subject = "m", .provenance = {{"seed", 1}}, .totals = {{"perplexity", 2.5, "", 0.5}, {"bytes", 10, "B", 0}}, .nodes = {{"a.b", {{"kl", 0.1, "", 0}}}}};
-  EXPECT_EQ(to_json(report).dump(),
-            R"({"subject":"m","provenance":{"seed":1},"totals":[{"name":"perplexity","value":2.5,"error":0.5},)"
-            R"({"name":"bytes","value":10.0,"unit":"B"}],"nodes":[{"node":"a.b","metrics":[{"name":"kl","value":0.1}]}]})");
+  const Report report{.subject = "m",
+                      .provenance = {{"seed", 1}},
+                      .totals = {{"perplexity", 2.5, "", 0.5}, {"bytes", 10, "B", 0}},
+                      .nodes = {{"a.b", {{"kl", 0.1, "", 0}}}}};
+  EXPECT_EQ(
+      to_json(report).dump(),
+      R"({"subject":"m","provenance":{"seed":1},"totals":[{"name":"perplexity","value":2.5,"error":0.5},)"
+      R"({"name":"bytes","value":10.0,"unit":"B"}],"nodes":[{"node":"a.b","metrics":[{"name":"kl","value":0.1}]}]})");
 }
 
 TEST(Report, DescribesTheMachine) {

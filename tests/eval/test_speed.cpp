@@ -1,8 +1,7 @@
-#include "eval/speed.h"
-
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "eval/speed.h"
 #include "support.h"
 
 namespace lathe {
@@ -13,7 +12,14 @@ using namespace testing_support;
 const Roof some_roof{.read_bytes_per_s = 1e10, .f32_flops_per_s = 1e11};
 
 Model builtin() { return load(Checkpoint::open(source_dir() / "models/builtin")); }
-SpeedOptions small() { return {.prompt_tokens = 40, .gen_tokens = 5, .batch = 1, .repeats = 1, .target = {.threads = 1}, .roof = &some_roof}; }
+SpeedOptions small() {
+  return {.prompt_tokens = 40,
+          .gen_tokens = 5,
+          .batch = 1,
+          .repeats = 1,
+          .target = {.threads = 1},
+          .roof = &some_roof};
+}
 
 TEST(Speed, MeasuresAndCounts) {
   const Model model = builtin();
@@ -26,9 +32,11 @@ TEST(Speed, MeasuresAndCounts) {
   EXPECT_GT(s.model_memory_bytes, model.bytes() / 2);
   EXPECT_GT(s.peak_memory_bytes, model.bytes());
 
-  // Per cents follow from the rates: about 2 operations per weight and prompt token; every matrix once per token.
+  // Per cents follow from the rates: about 2 operations per weight and prompt token; every matrix once per
+  // token.
   const double matrices = 5.7e6;
-  const double flops = s.prefill_tokens_per_s * 2 * matrices * (1 - 4096.0 * 256 / matrices * 39 / 40);  // the head runs once
+  const double flops =
+      s.prefill_tokens_per_s * 2 * matrices * (1 - 4096.0 * 256 / matrices * 39 / 40);  // the head runs once
   EXPECT_NEAR(s.prefill_percent_of_roof / (100 * flops / some_roof.f32_flops_per_s), 1, 0.1);
   const double bytes = s.decode_percent_of_roof / 100 * some_roof.read_bytes_per_s / s.decode_tokens_per_s;
   EXPECT_GT(bytes, 5e6);

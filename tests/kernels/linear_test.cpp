@@ -18,12 +18,13 @@ std::vector<Numerics> all_numerics() {
   std::vector<Numerics> out;
   for (DType t : {DType::f32, DType::bf16, DType::f16, DType::f8e4m3}) out.push_back(Numerics::dense(t));
   for (int bits : {2, 3, 4, 5, 6, 8})
-    for (int group : {0, 6, 16, 32, 64, 128}) {
-      if (bits != 4 && bits != 8 && group > 32) continue;
+    for (int group : {0, 6, 32, 128})
       for (DType t : {DType::bf16, DType::f16, DType::f32})
-        for (Offset offset : {Offset::none, Offset::zero_point, Offset::minimum})
+        for (Offset offset : {Offset::none, Offset::zero_point, Offset::minimum}) {
+          const bool stored_width = bits == 4 || bits == 8;  // the others are these with some codes unused
+          if (!stored_width && (t != DType::f16 || group % 32 != 0 || group > 32)) continue;
           out.push_back({Numerics::Kind::integer, t, static_cast<uint8_t>(bits), group, offset});
-    }
+        }
   return out;
 }
 
@@ -107,7 +108,7 @@ struct Shape2 {
 // it.
 constexpr Shape2 shapes[] = {{1, 1}, {3, 5}, {31, 33}, {32, 64}, {65, 40}, {97, 257}, {33, 1030}, {300, 70}};
 constexpr int64_t most_rows = 64;
-constexpr int64_t row_counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 13, 17, most_rows};
+constexpr int64_t row_counts[] = {1, 2, 3, 4, 5, 6, 8, 13, 17, most_rows};
 
 TEST(Linear, EveryRowIsOneFmaChainPerElement) {
   // Fast rows promise more than closeness: y[i][j] is fma(x[i][k-1], w[j][k-1], ... fma(x[i][0], w[j][0], 0))
@@ -138,8 +139,10 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
       for (const LinearKernel& row : linear_kernels()) {
         if (!runs_here(row.isa) || !row.accepts(numerics, n, k)) continue;
         seen.insert(row.name);
-        const Weight w = packed(codes, row.packing);
         const bool expanded = row.packing.starts_with("expand");
+        if (expanded && numerics.bits == 8 && numerics.group != 6)
+          continue;  // to it, all numerics are the same
+        const Weight w = packed(codes, row.packing);
         for (int64_t m : row_counts) {
           const bool with_bias = m % 2 == 1;
           SCOPED_TRACE(describe(row, codes, m, with_bias));

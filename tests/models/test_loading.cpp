@@ -83,6 +83,13 @@ TEST(Load, ShapeThatDisagreesWithTheConfigIsNamed) {
               AllOf(HasSubstr("model.safetensors"), HasSubstr("down_proj.weight"), HasSubstr("[64, 100]")));
 }
 
+TEST(Load, IntegersWithoutAFormatAreRefused) {
+  Edited e("llama3");
+  Tensor& t = e.tensors["model.layers.0.mlp.gate_proj.weight"];
+  t = Tensor::zeros(DType::i32, t.shape);
+  EXPECT_THAT(load_error(e.write()), AllOf(HasSubstr("gate_proj"), HasSubstr("i32")));
+}
+
 TEST(Load, NanIsNamedWithItsPlace) {
   Edited e("llama3");
   Tensor& t = e.tensors["model.layers.0.mlp.gate_proj.weight"];

@@ -1,10 +1,8 @@
-#include "search/allocate.h"
-
 #include <gtest/gtest.h>
-
 #include <limits>
 
 #include "core/rng.h"
+#include "search/allocate.h"
 
 namespace lathe {
 namespace {
@@ -51,7 +49,8 @@ TEST(Allocation, AgreesWithEveryCombination) {
     for (int probe = 0; probe < 5; ++probe) {
       const size_t bytes = rng.below(200);
       double least = infinity;
-      each_combination(units, [&](const Item& t) { least = t.bytes <= bytes ? std::min(least, t.cost) : least; });
+      each_combination(units,
+                       [&](const Item& t) { least = t.bytes <= bytes ? std::min(least, t.cost) : least; });
       const auto within = allocation.within_bytes(bytes);
       ASSERT_EQ(within.has_value(), least < infinity);
       if (within) {
@@ -61,7 +60,8 @@ TEST(Allocation, AgreesWithEveryCombination) {
 
       const double cost = static_cast<double>(rng.below(4000)) / 8;
       size_t fewest = SIZE_MAX;
-      each_combination(units, [&](const Item& t) { fewest = t.cost <= cost ? std::min(fewest, t.bytes) : fewest; });
+      each_combination(units,
+                       [&](const Item& t) { fewest = t.cost <= cost ? std::min(fewest, t.bytes) : fewest; });
       const auto reaching = allocation.within_cost(cost);
       ASSERT_EQ(reaching.has_value(), fewest != SIZE_MAX);
       if (reaching) {
@@ -87,7 +87,8 @@ TEST(Allocation, ThinningKeepsBudgetsAndTheSmallest) {
   EXPECT_FALSE(thin.within_bytes(smallest - 1));
   ASSERT_TRUE(thin.within_bytes(smallest));
   for (size_t budget = smallest; budget < smallest * 4; budget += smallest / 7) {
-    const Item found = total(units, *thin.within_bytes(budget)), best = total(units, *exact.within_bytes(budget));
+    const Item found = total(units, *thin.within_bytes(budget)),
+               best = total(units, *exact.within_bytes(budget));
     EXPECT_LE(found.bytes, budget);
     EXPECT_GE(found.cost, best.cost);
     EXPECT_LE(found.cost, best.cost * 1.5 + 1e-9);

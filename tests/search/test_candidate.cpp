@@ -1,9 +1,7 @@
-#include "search/candidate.h"
-
+#include <algorithm>
 #include <gtest/gtest.h>
 
-#include <algorithm>
-
+#include "search/candidate.h"
 #include "support.h"
 
 namespace lathe {
@@ -17,7 +15,7 @@ TEST(Candidate, UnitsAreWhatReadsOneActivation) {
   const Model model = open(source_dir() / "models/builtin");
   const auto units = find_units(model, format_menu(DType::bf16));
   ASSERT_EQ(units.size(), 1u + 6 * 4);
-  EXPECT_EQ(units[0].name, "model.embed_tokens");   // the tied head is the same parameter
+  EXPECT_EQ(units[0].name, "model.embed_tokens");  // the tied head is the same parameter
   EXPECT_TRUE(units[0].table);
   EXPECT_EQ(units[1].name, "model.layers.0.self_attn.{q,k,v}_proj");
   EXPECT_EQ(units[1].params.size(), 3u);
@@ -35,12 +33,13 @@ TEST(Candidate, AnUntiedHeadIsAUnitOfItsOwn) {
 }
 
 TEST(Candidate, GroupsMustDivideTheRows) {
-  const Model model = open(golden("llama3"));   // hidden 64
+  const Model model = open(golden("llama3"));  // hidden 64
   const auto menu = format_menu(DType::f32);
   for (const Unit& unit : find_units(model, menu))
     for (const int f : unit.formats)
       if (const int group = menu[static_cast<size_t>(f)].numerics.group; f > 0 && group > 0) {
-        for (const std::string& p : unit.params) EXPECT_EQ(model.weights.at(p).cols() % group, 0) << unit.name;
+        for (const std::string& p : unit.params)
+          EXPECT_EQ(model.weights.at(p).cols() % group, 0) << unit.name;
       }
 }
 
@@ -54,7 +53,8 @@ TEST(Candidate, BytesAreThoseOfTheQuantizedModel) {
       ASSERT_FALSE(choice.empty());
       const Assignment formats = assignment(units, menu, choice);
       EXPECT_EQ(stored_bytes(model, units, choice), assigned_bytes(model, formats));
-      EXPECT_EQ(formats, assign_all(model, menu[static_cast<size_t>(f)].numerics, {.head = tables, .embeddings = tables, .keep = {}}));
+      EXPECT_EQ(formats, assign_all(model, menu[static_cast<size_t>(f)].numerics,
+                                    {.head = tables, .embeddings = tables, .keep = {}}));
     }
   EXPECT_EQ(stored_bytes(model, units, Choice(units.size(), 0)), model.bytes());
 }

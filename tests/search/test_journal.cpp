@@ -1,9 +1,8 @@
-#include "search/journal.h"
-
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "search/journal.h"
 #include "support.h"
 
 namespace lathe {
@@ -27,7 +26,7 @@ TEST(Journal, RemembersPerStudy) {
   EXPECT_EQ(again.find("speed", "s")->at("value"), 0.1);
   EXPECT_EQ(again.count("speed"), 2);
   EXPECT_EQ(again.count("memory"), 0);
-  Journal different(path, other);   // another study in the same file
+  Journal different(path, other);  // another study in the same file
   EXPECT_FALSE(different.find("speed", "s"));
 }
 
@@ -50,7 +49,8 @@ TEST(Journal, ADamagedFileIsNamed) {
   const fs::path cut = dir.path() / "cut.sqlite";
   {
     Journal journal(cut, Json::object());
-    for (int i = 0; i < 400; ++i) journal.record("speed", std::to_string(i), {{"text", std::string(300, 'y')}});
+    for (int i = 0; i < 400; ++i)
+      journal.record("speed", std::to_string(i), {{"text", std::string(300, 'y')}});
   }
   fs::resize_file(cut, fs::file_size(cut) / 2);
   expect_refused(cut);
@@ -61,7 +61,7 @@ TEST(Journal, AnotherProgramsDatabaseIsLeftAlone) {
   const fs::path path = dir.path() / "other.sqlite";
   { Journal journal(path, Json::object()); }
   std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
-  file.seekp(68);   // the application id in SQLite's header
+  file.seekp(68);  // the application id in SQLite's header
   file.write("\0\0\0\7", 4);
   file.close();
   expect_refused(path);

@@ -1,16 +1,15 @@
-// The whole verb on the built-in model with small token budgets, as a process where a kill is part of the test.
-#include "search/optimize.h"
-
+// The whole verb on the built-in model with small token budgets, as a process where a kill is part of the
+// test.
+#include <chrono>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 
-#include <chrono>
-#include <thread>
-
 #include "core/file.h"
+#include "search/optimize.h"
 #include "support.h"
 
 namespace lathe {
@@ -21,14 +20,15 @@ using testing::HasSubstr;
 using testing::Not;
 
 struct Finished {
-  int status = -1;       // the exit code; 128 + signal when killed
+  int status = -1;  // the exit code; 128 + signal when killed
   std::string out, err;
 };
 
 // One run of the binary with its output in files of `dir`.
 class Process {
  public:
-  Process(const fs::path& dir, const std::vector<std::string>& arguments) : out_(dir / "stdout"), err_(dir / "stderr") {
+  Process(const fs::path& dir, const std::vector<std::string>& arguments)
+      : out_(dir / "stdout"), err_(dir / "stderr") {
     std::vector<char*> argv = {const_cast<char*>(LATHE_BINARY)};
     for (const std::string& a : arguments) argv.push_back(const_cast<char*>(a.c_str()));
     argv.push_back(nullptr);
@@ -56,8 +56,20 @@ class Optimize : public testing::Test {
  protected:
   // Small enough for a test; large enough for the search to take every step.
   std::vector<std::string> arguments(std::vector<std::string> more) const {
-    std::vector<std::string> all = {"optimize", (builtin_).string(), "--calibration", (builtin_ / "calibration.txt").string(), "--eval", (builtin_ / "heldout.txt").string(),
-                                    "-o", out_.string(), "--search-tokens", "1024", "--eval-tokens", "1024", "--prompt-tokens", "32"};
+    std::vector<std::string> all = {"optimize",
+                                    (builtin_).string(),
+                                    "--calibration",
+                                    (builtin_ / "calibration.txt").string(),
+                                    "--eval",
+                                    (builtin_ / "heldout.txt").string(),
+                                    "-o",
+                                    out_.string(),
+                                    "--search-tokens",
+                                    "1024",
+                                    "--eval-tokens",
+                                    "1024",
+                                    "--prompt-tokens",
+                                    "32"};
     all.insert(all.end(), more.begin(), more.end());
     return all;
   }
@@ -75,7 +87,8 @@ TEST_F(Optimize, FindsAMixtureThatNoUniformFormatBeats) {
   EXPECT_LT(std::chrono::steady_clock::now() - start, std::chrono::seconds(60));
 
   const Json r = report();
-  for (const char* key : {"subject", "provenance", "totals", "nodes", "verdict", "constraints", "base", "chosen", "uniform_check", "trials", "kernels", "reproduce"})
+  for (const char* key : {"subject", "provenance", "totals", "nodes", "verdict", "constraints", "base",
+                          "chosen", "uniform_check", "trials", "kernels", "reproduce"})
     EXPECT_TRUE(r.contains(key)) << key;
   EXPECT_TRUE(r["verdict"]["met"].get<bool>());
   EXPECT_TRUE(r["uniform_check"]["holds"].get<bool>());
@@ -83,7 +96,9 @@ TEST_F(Optimize, FindsAMixtureThatNoUniformFormatBeats) {
   EXPECT_LE(r["chosen"]["held_out"]["kl_mean"].get<double>(), 0.01);
   EXPECT_LT(r["chosen"]["bytes"].get<size_t>(), r["base"]["bytes"].get<size_t>() / 2);
   for (const Json& t : r["trials"])
-    if (t["kind"] == "uniform" && t["bytes"] <= r["chosen"]["bytes"]) EXPECT_GT(t["search"]["kl_mean"], r["chosen"]["search"]["kl_mean"]) << t["name"];
+    if (t["kind"] == "uniform" && t["bytes"] <= r["chosen"]["bytes"]) {
+      EXPECT_GT(t["search"]["kl_mean"], r["chosen"]["search"]["kl_mean"]) << t["name"];
+    }
 
   const Model written = load(Checkpoint::open(out_));
   EXPECT_EQ(written.bytes(), r["chosen"]["bytes"].get<size_t>());
@@ -106,7 +121,9 @@ TEST_F(Optimize, AMemoryLimitKeepsTheMostQualityThatFits) {
   EXPECT_EQ(r["verdict"]["goal"], "the least KL that meets every limit");
   EXPECT_LE(r["chosen"]["memory_bytes"].get<size_t>(), 12'000'000u);
   for (const Json& t : r["trials"])
-    if (t["memory_bytes"] <= 12'000'000) EXPECT_GE(t["search"]["kl_mean"], r["chosen"]["search"]["kl_mean"]) << t["name"];
+    if (t["memory_bytes"] <= 12'000'000) {
+      EXPECT_GE(t["search"]["kl_mean"], r["chosen"]["search"]["kl_mean"]) << t["name"];
+    }
 }
 
 TEST_F(Optimize, AnUnmetLimitIsSaidAndTheNearestKept) {
@@ -125,7 +142,8 @@ TEST_F(Optimize, AKilledRunResumes) {
   const auto args = arguments({"--max-kl", "0.01", "--max-trials", "30"});
   Process first(dir_.path(), args);
   const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
-  while (first.err().find("trial 5/") == std::string::npos && std::chrono::steady_clock::now() < limit) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  while (first.err().find("trial 5/") == std::string::npos && std::chrono::steady_clock::now() < limit)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
   first.kill();
   EXPECT_EQ(first.wait().status, 128 + SIGKILL);
   EXPECT_FALSE(fs::exists(out_));
@@ -166,7 +184,9 @@ TEST_F(Optimize, RefusesBadInput) {
   }
   EXPECT_FALSE(fs::exists(out_));
   // Judging by the text that was searched on.
-  const Finished same = lathe({"optimize", builtin_.string(), "--calibration", (builtin_ / "heldout.txt").string(), "--eval", (builtin_ / "heldout.txt").string(), "-o", out_.string()});
+  const Finished same =
+      lathe({"optimize", builtin_.string(), "--calibration", (builtin_ / "heldout.txt").string(), "--eval",
+             (builtin_ / "heldout.txt").string(), "-o", out_.string()});
   EXPECT_EQ(same.status, 2);
   EXPECT_THAT(same.err, HasSubstr("held out"));
 }
@@ -178,7 +198,7 @@ TEST_F(Optimize, ADamagedJournalIsNamed) {
   const Finished run = lathe(arguments({"--max-kl", "0.01"}));
   EXPECT_EQ(run.status, 2);
   EXPECT_THAT(run.err, HasSubstr(journal.string()));
-  EXPECT_EQ(read_text_file(journal).size(), 5000u);   // left alone
+  EXPECT_EQ(read_text_file(journal).size(), 5000u);  // left alone
 }
 
 }  // namespace

@@ -1,9 +1,8 @@
-#include "search/search.h"
-
 #include <gtest/gtest.h>
-
 #include <numeric>
 #include <set>
+
+#include "search/search.h"
 
 namespace lathe {
 namespace {
@@ -17,7 +16,9 @@ TEST(DrawWindows, AreWholeDistinctAndInOrder) {
   for (size_t i = 0; i < drawn.size(); i += 10) {
     EXPECT_EQ(drawn[i] % 10, 0);
     for (size_t j = 1; j < 10; ++j) EXPECT_EQ(drawn[i + j], drawn[i] + static_cast<int32_t>(j));
-    if (i > 0) EXPECT_GT(drawn[i], drawn[i - 10]);
+    if (i > 0) {
+      EXPECT_GT(drawn[i], drawn[i - 10]);
+    }
   }
   EXPECT_EQ(drawn, draw_windows(tokens, 10, 200, 7));
   EXPECT_NE(drawn, draw_windows(tokens, 10, 200, 8));
@@ -40,12 +41,13 @@ Trial trial(Trial::Kind kind, size_t bytes, double kl, Choice choice) {
 }
 
 TEST(BeatenByUniform, NeedsNoMoreBytesAndNoMoreKl) {
-  const std::vector<Trial> trials = {trial(Trial::Kind::uniform, 100, 0.1, {1}), trial(Trial::Kind::uniform, 200, 0.01, {2})};
+  const std::vector<Trial> trials = {trial(Trial::Kind::uniform, 100, 0.1, {1}),
+                                     trial(Trial::Kind::uniform, 200, 0.01, {2})};
   EXPECT_FALSE(beaten_by_uniform(trials, trial(Trial::Kind::mixed, 150, 0.05, {3})));
   EXPECT_TRUE(beaten_by_uniform(trials, trial(Trial::Kind::mixed, 150, 0.1, {3})));
   EXPECT_TRUE(beaten_by_uniform(trials, trial(Trial::Kind::mixed, 200, 0.02, {3})));
   EXPECT_FALSE(beaten_by_uniform(trials, trial(Trial::Kind::mixed, 90, 0.2, {3})));
-  EXPECT_FALSE(beaten_by_uniform(trials, trials[0]));   // not by itself
+  EXPECT_FALSE(beaten_by_uniform(trials, trials[0]));  // not by itself
 }
 
 }  // namespace

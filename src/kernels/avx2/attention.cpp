@@ -1,8 +1,10 @@
 // Attention: see kernels/simd/attention.inl.
-#include "kernels/simd/attention.inl"
-
 #include "kernels/avx2/avx2.h"
 #include "kernels/avx2/vec.h"
+// The body comes last: it is written in the vectors of vec.h.
+// clang-format off
+#include "kernels/simd/attention.inl"
+// clang-format on
 
 namespace lathe::avx2 {
 

@@ -5,6 +5,9 @@
 // q k^T and out += p v by multiply.inl, one exp per score between them. Tiles start at multiples of 64 and a
 // row ignores those without a key for it, so a row's bits depend on its own position only: not on the block,
 // the chunk or the workers. Bound by fma for long blocks; by reading keys and values in decode.
+//
+// Measured as in linear.inl with 32 query heads and 8 key heads of 64, counting visible pairs only: 512
+// queries 135 GFLOP/s, 512 after 2048 keys 195; one query over 4096 keys 24 GB/s (AVX-512).
 #pragma once
 
 #include "kernels/simd/exp.inl"

@@ -4,14 +4,19 @@
 //
 // Two ways through the same arithmetic:
 //   few rows of x (decode): weights become floats in registers and meet every row of x at once (`fused`).
-//     Bound by memory; per 16 weights (AVX-512): int4 and int8 3 operations to a float (shift, mask-and-or,
-//     fma), bf16 and f16 2, f32 0, and one fma per row of x.
+//     Bound by memory. Per 16 weights (AVX-512), before one fma per row of x: int4 2.5 operations (half a
+//     shift, mask-and-or, fma), int8 3, bf16 2, f16 1, f32 0; scales cost 4 to 8 per group.
 //   many rows (prefill): a strip of panels x columns becomes floats in this worker's scratch, once for all
-//   rows,
-//     and the f32 product of multiply.inl does the rest (`strips`). Bound by the fma units, whatever the
-//     format.
+//     rows, and the f32 product of multiply.inl does the rest (`strips`). Bound by the fma units, whatever
+//     the format.
 // Both sum every y as one fma chain in the order of the columns, from the same float weights, so a row of y
 // has the same bits for any number of rows, workers and vector lanes.
+//
+// Measured on two cores of a Xeon (Sapphire Rapids) that read 32 GB/s and do 480 GFLOP/s of fma with AVX-512,
+// 260 with AVX2; [8192 x 2048], best of several (bench/kernels.cpp):
+//                   f32    bf16   int8 g32   int4 g32
+//   AVX-512 m=1     33     32     31         29 GB/s       m=512   340 to 375 GFLOP/s for every format
+//   AVX2    m=1     24     23     24         16 GB/s       m=512   205 to 220
 #pragma once
 
 #include "kernels/simd/multiply.inl"
@@ -29,8 +34,7 @@ inline __attribute__((always_inline)) void unroll(F&& f) {
   }
 }
 
-// Bytes ahead of the words in use. Panels follow each other, so this is the next panel's start near the end
-// of one. Measured on a Xeon (Sapphire Rapids): int4 decode 20 to 26 GB/s, int8 32 to 40.
+// Bytes ahead of the words in use. Without it: int4 decode 20 GB/s instead of 26.
 constexpr int read_ahead = 2048;
 
 // A weight format says how 32-bit words or floats of a panel become weights. `step`: columns per load.
@@ -65,8 +69,7 @@ enum class Rule {
 template <int bits, class S, Rule rule>
 struct Integer {
   static constexpr int step = 32 / bits;
-  // Two int4 codes share a shift: one at the top of the mantissa, one below it. (Below int8 nothing would be
-  // exact.)
+  // Two int4 codes share a shift: one at the top of the mantissa, one below it. (For int8 that is not exact.)
   static constexpr int places = bits == 4 && rule == Rule::affine ? 2 : 1;
   struct Scale {
     V factor[places], term[places];
@@ -157,7 +160,7 @@ void store_columns(const LinearArgs& a, int64_t row, int64_t column, V sum) {
   store_n(a.y + row * a.y_stride + column, sum, left);
 }
 
-// R rows of x times some panels.
+// R rows of x times some panels, weights used in the registers that they are unpacked in.
 template <int R, int panels, class Format>
 void fused(const LinearArgs& a, const Format& f, int64_t row, int64_t p) {
   constexpr int vectors = panels * panel_vectors;
@@ -177,8 +180,7 @@ void fused(const LinearArgs& a, const Format& f, int64_t row, int64_t p) {
 
 template <int panels, class Format>
 void fused_rows(const LinearArgs& a, const Format& f, Range rows, int64_t p) {
-  for (int64_t row = rows.begin;
-       row < rows.end;) {  // where there are several passes, the panels wait in cache
+  for (int64_t row = rows.begin; row < rows.end;) {  // in a second pass the panels are still in cache
     const int64_t left = rows.end - row, passes = (left + most_fused - 1) / most_fused;
     const int64_t now = (left + passes - 1) / passes;
     if (now == 1) fused<1, panels>(a, f, row, p);
@@ -236,8 +238,7 @@ void strips(const LinearArgs& a, const Format& f, Range panels, Range rows, void
 
 template <class Format>
 void linear(const LinearArgs& a, const Share& share) {
-  // Workers share the panels. Where these are few, groups of workers do, and the workers of a group share the
-  // rows.
+  // Workers share the panels. Where these are few, groups of workers do, and share the rows within a group.
   const int64_t panels = (a.n + panel - 1) / panel;
   int64_t row_parts = 1;
   while (share.workers % row_parts != 0 || panels * row_parts < share.workers) ++row_parts;
@@ -247,8 +248,7 @@ void linear(const LinearArgs& a, const Share& share) {
   const int64_t count = rows.end - rows.begin;
   if (count <= 0) return;
   if (count > fused_limit) return strips(a, f, mine, rows, share.scratch);
-  constexpr int wide =
-      4 / panel_vectors;  // so many panels have four vectors: enough fma chains to hide latency
+  constexpr int wide = 4 / panel_vectors;  // panels with four vectors: enough fma chains to hide latency
   int64_t p = mine.begin;
   for (; p + wide <= mine.end; p += wide) fused_rows<wide>(a, f, rows, p);
   for (; p < mine.end; ++p) fused_rows<1>(a, f, rows, p);
