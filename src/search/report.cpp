@@ -233,13 +233,13 @@ std::string terminal_table(const SearchResult& r) {
   row(r.trials[r.chosen], "chosen: " + r.trials[r.chosen].name);
 
   const Json check = compare_with_uniform(r);
+  const auto count = [&](const char* key) { return check[key].get<int64_t>(); };
   out += fmt::format(
-      "\nagainst uniform formats (calibration text): {} of equal or fewer bytes, {} of them with a higher KL "
-      "than the chosen one; "
-      "{} of all {} are beaten by a mixture of no more bytes and lower KL\n",
-      check["uniform_of_equal_or_fewer_bytes"].get<int64_t>(),
-      check["of_those_with_higher_kl"].get<int64_t>(), check["uniform_dominated_by_a_mixture"].get<int64_t>(),
-      check["rows"].size());
+      "\nuniform formats of equal or fewer bytes: {}, with a higher KL than the chosen one: {}\n"
+      "uniform formats beaten by a mixture of no more bytes and lower KL: {} of {} (both on the calibration "
+      "text)\n",
+      count("uniform_of_equal_or_fewer_bytes"), count("of_those_with_higher_kl"),
+      count("uniform_dominated_by_a_mixture"), check["rows"].size());
   for (const Bound& b : r.bounds)
     out += fmt::format("{} {}\n", b.met() ? "met:    " : "FAILED: ", describe(b));
   out += fmt::format("stopped: {}\n", r.stopped);

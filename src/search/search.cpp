@@ -328,7 +328,8 @@ class Search {
       }
       const Trial from = trials()[*now];
       if (from.kind == Trial::Kind::base) {
-        result_.stopped = "the model already meets the limits as it is";
+        result_.stopped = smallest_ ? "nothing smaller than the base meets the limits"
+                                    : "the base fits as it is, and nothing has less KL";
         return;
       }
       const std::vector<Move> open = moves(from);
