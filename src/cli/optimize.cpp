@@ -2,6 +2,7 @@
 #include "search/optimize.h"
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstdio>
 #include <memory>
 
@@ -24,6 +25,11 @@ Constraints constraints_of(const Options& o) {
   if (!o.max_ppl_increase.empty())
     c.max_ppl_increase = parse_percent(o.max_ppl_increase, "--max-ppl-increase");
   if (!o.max_memory.empty()) c.max_memory = parse_bytes(o.max_memory, "--max-memory");
+  const std::pair<const char*, const std::optional<double>*> numbers[] = {
+      {"--max-kl", &o.max_kl}, {"--min-decode", &o.min_decode}, {"--max-ttft", &o.max_ttft}};
+  for (const auto& [flag, value] : numbers)
+    if (*value && !std::isfinite(**value))
+      throw input_error(flag, "a finite number", fmt::format("{}", **value));
   c.max_kl = o.max_kl;
   c.min_decode = o.min_decode;
   c.max_ttft = o.max_ttft;

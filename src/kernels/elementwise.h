@@ -5,24 +5,24 @@
 
 namespace lathe {
 
-struct RmsNormArgs {                   // out = x * rsqrt(mean(x^2) + eps) * weight over runs of `width` columns
-  const float *x, *weight;             // weight: [width]
+struct RmsNormArgs {        // out = x * rsqrt(mean(x^2) + eps) * weight over runs of `width` columns
+  const float *x, *weight;  // weight: [width]
   float* out;
   int64_t rows, cols, width, x_stride, out_stride;
   float eps;
 };
-struct AddRmsNormArgs {                // sum = a + b; out = rms_norm(sum)
+struct AddRmsNormArgs {  // sum = a + b; out = rms_norm(sum)
   const float *a, *b, *weight;
   float *sum, *out;
   int64_t rows, cols, stride;
   float eps;
 };
-struct RopeArgs {                      // half-split rotation; cos/sin: [rows, head_dim / 2], already scaled
+struct RopeArgs {  // half-split rotation; cos/sin: [rows, head_dim / 2], already scaled
   const float *x, *cos, *sin;
   float* out;
   int64_t rows, cols, head_dim, x_stride, out_stride;
 };
-struct BinaryArgs {                    // add, mul, silu_mul; silu reads a only
+struct BinaryArgs {  // add, mul, silu_mul; silu reads a only
   const float *a, *b;
   float* out;
   int64_t rows, cols, a_stride, b_stride, out_stride;

@@ -1,6 +1,6 @@
 // How a kernel is called: every worker calls run() with its own share and computes that part of the output.
-// Files in kernels/<isa>/ see no std:: type and include argument headers and intrinsics only, so that no inline
-// function compiled for a newer CPU can be picked by the linker for an older one.
+// Files in kernels/<isa>/ see no std:: type and include argument headers and intrinsics only, so that no
+// inline function compiled for a newer CPU can be picked by the linker for an older one.
 #pragma once
 
 #include <stddef.h>
@@ -10,7 +10,7 @@ namespace lathe {
 
 struct Share {
   int worker = 0, workers = 1;
-  void* scratch = nullptr;   // this worker's own, 64-byte aligned, kernel_scratch_bytes long
+  void* scratch = nullptr;  // this worker's own, 64-byte aligned, kernel_scratch_bytes long
 };
 
 inline constexpr size_t kernel_scratch_bytes = size_t{1} << 20;
@@ -19,7 +19,8 @@ inline constexpr size_t kernel_scratch_bytes = size_t{1} << 20;
 struct Range {
   int64_t begin, end;
 };
-static inline Range part_of(int64_t items, int64_t worker, int64_t workers) {  // static: see the top of this file
+static inline Range part_of(int64_t items, int64_t worker,
+                            int64_t workers) {  // static: see the top of this file
   return {items * worker / workers, items * (worker + 1) / workers};
 }
 

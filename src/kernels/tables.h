@@ -1,4 +1,5 @@
-// One ordered table per op, three readers: dispatch, tests and benches walk the same rows, best first, reference last.
+// One ordered table per op, three readers: dispatch, tests and benches walk the same rows, best first,
+// reference last.
 #pragma once
 
 #include <span>
@@ -12,9 +13,10 @@
 namespace lathe {
 
 struct LinearKernel {
-  std::string_view name;      // "avx512.int4": what reports and traces print
-  uint32_t isa;               // CPU features required (core/cpu.h); 0 for the reference
-  std::string_view packing;   // wants its weight repacked to this; "expand.*" hold any numerics as f32 (emulated)
+  std::string_view name;  // "avx512.int4": what reports and traces print
+  uint32_t isa;           // CPU features required (core/cpu.h); 0 for the reference
+  std::string_view
+      packing;  // wants its weight repacked to this; "expand.*" hold any numerics as f32 (emulated)
   bool (*accepts)(const Numerics&, int64_t n, int64_t k);
   void (*run)(const LinearArgs&, const Share&) noexcept;
 };

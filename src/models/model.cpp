@@ -123,7 +123,8 @@ Model load(const Checkpoint& checkpoint) {
                         fmt::format("shape {} as config.json implies", to_string(shape)),
                         to_string(entry.shape));
     if (entry.numerics.is_dense() && !is_float(entry.numerics.dtype))
-      throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name), "floats or a quantized format that Lathe reads",
+      throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name),
+                        "floats or a quantized format that Lathe reads",
                         fmt::format("{} elements", dtype_name(entry.numerics.dtype)));
     Weight weight = checkpoint.load(entry.name);
     require_finite(weight, entry);

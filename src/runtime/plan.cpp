@@ -82,6 +82,14 @@ struct Plan::Impl {
     else
       parallel(fn);
   }
+  // A step over the rows of `y`: every elementwise kernel's arguments have rows and cols.
+  template <class Args>
+  void add_row_step(Args args, ValueId y, void (*run)(const Args&, const Share&) noexcept) {
+    steps.push_back([this, args, y, run](const Batch& b) mutable {
+      args.rows = rows(y, b);
+      elementwise(args.rows * args.cols, [&](const Share& share) { run(args, share); });
+    });
+  }
 
   void pack_weights(const Model&);
   void place_buffers();
@@ -114,8 +122,8 @@ void Plan::Impl::pack_weights(const Model& model) {
         auto [it, fresh] = packed.try_emplace(name);
         if (!fresh) continue;
         it->second.kernel = &choose_linear(weight.numerics, weight.rows(), weight.cols(), target.isa);
-        it->second.emulated =
-            it->second.kernel->packing.starts_with("expand.") && weight.numerics != Numerics::dense(DType::f32);
+        it->second.emulated = it->second.kernel->packing.starts_with("expand.") &&
+                              weight.numerics != Numerics::dense(DType::f32);
         jobs.push_back({&weight, &it->second});
       } else {
         vectors.try_emplace(name, read_all(weight));
@@ -289,10 +297,7 @@ void Plan::Impl::build_rope(const Node& node, const op::Rope& rope, const Elemen
                 .head_dim = rope.head_dim,
                 .x_stride = width,
                 .out_stride = width};
-  steps.push_back([this, args, run = kernels.rope](const Batch& b) mutable {
-    args.rows = static_cast<int64_t>(b.tokens.size());
-    elementwise(args.rows * args.cols, [&](const Share& share) { run(args, share); });
-  });
+  add_row_step(args, node.outputs[0], kernels.rope);
 }
 
 void Plan::Impl::build_take_rows(const Node& node) {
@@ -318,10 +323,7 @@ void Plan::Impl::build_binary(const Node& node, void (*run)(const BinaryArgs&, c
                   .a_stride = width,
                   .b_stride = width,
                   .out_stride = width};
-  steps.push_back([this, args, y, run](const Batch& b) mutable {
-    args.rows = rows(y, b);
-    elementwise(args.rows * args.cols, [&](const Share& share) { run(args, share); });
-  });
+  add_row_step(args, y, run);
 }
 
 void Plan::Impl::build(const Node& node, const ElementwiseKernels& kernels) {
@@ -341,11 +343,7 @@ void Plan::Impl::build(const Node& node, const ElementwiseKernels& kernels) {
                                     .x_stride = width,
                                     .out_stride = width,
                                     .eps = norm.eps};
-                   steps.push_back(
-                       [this, args, y = node.outputs[0], run = kernels.rms_norm](const Batch& b) mutable {
-                         args.rows = rows(y, b);
-                         elementwise(args.rows * args.cols, [&](const Share& share) { run(args, share); });
-                       });
+                   add_row_step(args, node.outputs[0], kernels.rms_norm);
                  },
                  [&](const op::AddRmsNorm& norm) {
                    chosen();
@@ -359,11 +357,7 @@ void Plan::Impl::build(const Node& node, const ElementwiseKernels& kernels) {
                                        .cols = width,
                                        .stride = width,
                                        .eps = norm.eps};
-                   steps.push_back(
-                       [this, args, y = node.outputs[0], run = kernels.add_rms_norm](const Batch& b) mutable {
-                         args.rows = rows(y, b);
-                         elementwise(args.rows * args.cols, [&](const Share& share) { run(args, share); });
-                       });
+                   add_row_step(args, node.outputs[0], kernels.add_rms_norm);
                  },
                  [&](const op::Rope& rope) { build_rope(node, rope, kernels); },
                  [&](const op::Silu&) { chosen(), build_binary(node, kernels.silu); },

@@ -71,7 +71,10 @@ double stress(const std::vector<Bound>& bounds) {
 std::string describe(const Bound& b) {
   const bool lower = b.name == "min_decode";
   const bool bytes = b.unit == "bytes";
-  const auto number = [&](double v) { return bytes ? format_bytes(v) : fmt::format("{:.4g} {}", v, b.unit); };
+  const auto number = [&](double v) {
+    if (bytes) return format_bytes(v);
+    return v < 1e4 ? fmt::format("{:.4g} {}", v, b.unit) : fmt::format("{:.0f} {}", v, b.unit);
+  };
   std::string flag = "--" + b.name;
   std::ranges::replace(flag, '_', '-');
   std::string text = fmt::format("{}: {} {}, measured {}", flag, lower ? "at least" : "at most",

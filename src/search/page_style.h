@@ -65,7 +65,7 @@ dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
 .key.ring { background: none; border: 2px solid var(--ink); }
 @media (max-width: 60rem) { .cards { grid-template-columns: repeat(3, 1fr); } }
 @media (max-width: 32rem) { .cards { grid-template-columns: repeat(2, 1fr); } }
-@media (max-width: 40rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
+@media (max-width: 40rem) { section { overflow-x: auto; } .chart { min-width: 36rem; } .scroll { overflow: visible; width: max-content; min-width: 100%; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
 @media print { :root { --paper: #fff; } main { max-width: none; padding: 0; } body { font-size: 10pt; } .scroll, .scroll.tall { max-height: none; overflow: visible; }
   section, .card, .chart, tr { break-inside: avoid; } #trials, #layers { break-before: auto; } th { position: static; } }
 )css";

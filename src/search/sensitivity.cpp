@@ -67,7 +67,6 @@ Sensitivity measure_sensitivity(Study& study) {
     std::vector<double> costs;
     for (const double e : errors) costs.push_back(reference > 0 ? kl * e / reference : 0);
     out.kl.push_back(kl);
-    out.error.push_back(std::move(errors));
     out.cost.push_back(std::move(costs));
     progress.advance(1, units[u].name);
   }

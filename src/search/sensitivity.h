@@ -9,13 +9,11 @@ namespace lathe {
 
 struct Sensitivity {
   std::vector<double> kl;  // measured, with that unit alone in its smallest format; nats per token
-  std::vector<std::vector<double>>
-      error;  // of rounding, ||W - Q(W)||^2 / ||W||^2, per unit and format of the unit
   std::vector<std::vector<double>> cost;  // predicted KL per unit and format of the unit
 };
 
 // KL grows with the square of a small change, and a format's change is its rounding error: so cost = measured
-// KL times the ratio of squared errors.
+// KL times the ratio of squared rounding errors, ||W - Q(W)||^2 / ||W||^2.
 Sensitivity measure_sensitivity(Study&);
 
 // A whole model in one format was measured: all its predictions are scaled to add up to what was found. This

@@ -5,7 +5,7 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "core/temp_dir.h"
+#include "support.h"
 
 namespace lathe {
 namespace {
@@ -33,7 +33,7 @@ void put(const fs::path& path, std::string_view contents) {
 }
 
 TEST(Mapping, ReadsRegularFilesOnly) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   EXPECT_EQ(Mapping(dir.put("a", "hello")).text(), "hello");
   EXPECT_EQ(Mapping(dir.put("empty", "")).text(), "");
   EXPECT_THROW(Mapping(dir / "none"), InputError);
@@ -43,7 +43,7 @@ TEST(Mapping, ReadsRegularFilesOnly) {
 }
 
 TEST(Mapping, ViewsOutliveItAndStayInside) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   Storage view;
   {
     const Mapping m(dir.put("a", "hello"));
@@ -56,16 +56,16 @@ TEST(Mapping, ViewsOutliveItAndStayInside) {
 }
 
 TEST(WriteFileAtomically, ReplacesAndLeavesNothingElse) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   write_file_atomically(dir / "a", "one");
   write_file_atomically(dir / "a", "two");
-  EXPECT_EQ(contents_of(dir / "a"), "two");
+  EXPECT_EQ(testing_support::read_text_file(dir / "a"), "two");
   EXPECT_THAT(names_in(dir.path()), ElementsAre("a"));
   EXPECT_THROW(write_file_atomically(dir / "no" / "a", "x"), InputError);
 }
 
 TEST(AtomicDirectory, AppearsOnCommitAndOnlyThen) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   {
     AtomicDirectory out(dir / "model");
     put(out.path() / "config.json", "{}");
@@ -78,11 +78,11 @@ TEST(AtomicDirectory, AppearsOnCommitAndOnlyThen) {
     put(abandoned.path() / "config.json", "{\"half\": 1}");
   }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
-  EXPECT_EQ(contents_of(dir / "model/config.json"), "{}");
+  EXPECT_EQ(testing_support::read_text_file(dir / "model/config.json"), "{}");
 }
 
 TEST(AtomicDirectory, ReplacesAnEarlierModel) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   put(dir / "model/config.json", "old");
   put(dir / "model/other", "old");
   AtomicDirectory out(dir / "model/");  // a trailing slash names the same directory
@@ -90,23 +90,23 @@ TEST(AtomicDirectory, ReplacesAnEarlierModel) {
   out.commit();
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
   EXPECT_THAT(names_in(dir / "model"), ElementsAre("config.json"));
-  EXPECT_EQ(contents_of(dir / "model/config.json"), "new");
+  EXPECT_EQ(testing_support::read_text_file(dir / "model/config.json"), "new");
 }
 
 TEST(AtomicDirectory, RefusesWhatItDidNotWrite) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   put(dir / "home/thesis.txt", "precious");
   put(dir / "file", "precious");
   EXPECT_THROW(AtomicDirectory(dir / "home"), InputError);
   EXPECT_THROW(AtomicDirectory(dir / "file"), InputError);
   EXPECT_THROW(AtomicDirectory(""), InputError);
-  EXPECT_EQ(contents_of(dir / "home/thesis.txt"), "precious");
+  EXPECT_EQ(testing_support::read_text_file(dir / "home/thesis.txt"), "precious");
   fs::create_directories(dir / "empty");
   EXPECT_NO_THROW(AtomicDirectory(dir / "empty"));
 }
 
 TEST(AtomicDirectory, SweepsWhatDeadRunsLeft) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   const std::string dead = std::to_string(dead_pid()), alive = std::to_string(::getppid());
   put(dir / ("model.tmp-" + dead) / "half", "x");
   put(dir / ("model.tmp-" + alive) / "half", "x");
@@ -116,17 +116,17 @@ TEST(AtomicDirectory, SweepsWhatDeadRunsLeft) {
 }
 
 TEST(AtomicDirectory, RestoresTheOldModelAfterACrashBetweenTheRenames) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   const std::string dead = std::to_string(dead_pid());
   put(dir / ("model.old-" + dead) / "config.json", "old");
   { AtomicDirectory out(dir / "model"); }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
-  EXPECT_EQ(contents_of(dir / "model/config.json"), "old");
+  EXPECT_EQ(testing_support::read_text_file(dir / "model/config.json"), "old");
   // With the new model in place the old one is litter.
   put(dir / ("model.old-" + dead) / "config.json", "older");
   { AtomicDirectory out(dir / "model"); }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
-  EXPECT_EQ(contents_of(dir / "model/config.json"), "old");
+  EXPECT_EQ(testing_support::read_text_file(dir / "model/config.json"), "old");
 }
 
 }  // namespace

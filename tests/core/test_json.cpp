@@ -1,7 +1,7 @@
 #include <gmock/gmock.h>
 
 #include "core/json.h"
-#include "core/temp_dir.h"
+#include "support.h"
 
 namespace lathe {
 namespace {
@@ -78,7 +78,7 @@ TEST(Json, TypedReadsNameTheKeyAndWhatWasFound) {
 }
 
 TEST(Json, FilesAreNamed) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   EXPECT_THAT(input_error_of([&] { read_json(dir / "none.json"); }), HasSubstr("none.json: cannot open"));
   EXPECT_THAT(input_error_of([&] { read_json(dir.put("bad.json", "{")); }),
               HasSubstr("bad.json: expected valid JSON"));

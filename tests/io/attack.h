@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "core/error.h"
-#include "core/temp_dir.h"
+#include "support.h"
 
 namespace lathe {
 

@@ -60,7 +60,7 @@ struct Attack {
 void expect_refused(const std::vector<Attack>& attacks) {
   for (const Attack& a : attacks) {
     SCOPED_TRACE(a.name);
-    TempDir dir;
+    testing_support::TemporaryDirectory dir;
     for (const auto& [name, contents] : a.files) {
       if (name.ends_with("/"))
         fs::create_directories(dir / name);
@@ -136,7 +136,7 @@ TEST(Checkpoint, RefusesBrokenDirectories) {
 }
 
 TEST(Checkpoint, RefusesPathsThatAreNone) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   EXPECT_THAT(
       refusal([&] { Checkpoint::open(dir / "none"); }),
       testing::HasSubstr("none: expected a Hugging Face directory or a .gguf file, found nothing there"));
@@ -171,7 +171,7 @@ std::string file_of(const std::vector<std::tuple<std::string, std::string, std::
 }
 
 TEST(Checkpoint, BindsPackQuantizedModules) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   dir.put("config.json", quantized_asymmetric);
   dir.put("model.safetensors", file_of({{"m.weight_packed", "I32", "[8,8]", 256},
                                         {"m.weight_scale", "F16", "[8,2]", 32},
@@ -193,7 +193,7 @@ TEST(Checkpoint, BindsPackQuantizedModules) {
 }
 
 TEST(Checkpoint, BindsIntQuantizedModules) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   dir.put("config.json", quantized_int8);
   dir.put("model.safetensors", file_of({{"m.weight_scale", "BF16", "[8,1]", 16},
                                         {"m.weight", "I8", "[8,64]", 512},
@@ -207,7 +207,7 @@ TEST(Checkpoint, BindsIntQuantizedModules) {
 }
 
 TEST(Checkpoint, ClassTargetsAreTriedInTurn) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   dir.put(
       "config.json",
       replaced(

@@ -307,7 +307,7 @@ TEST(GgufConfig, RefusesWhatMakesNoModel) {
 }
 
 TEST(GgufCheckpoint, LoadsViews) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   File f{
       llama_keys(), {info("token_embd.weight", {32, 3}, 8, 0), info("rope_freqs.weight", {8}, 0, 128)}, 160};
   const Checkpoint c = Checkpoint::open(dir.put("m.gguf", f.bytes()));

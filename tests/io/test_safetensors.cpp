@@ -145,7 +145,7 @@ TEST(Safetensors, RefusesAttacks) {
 }
 
 TEST(Safetensors, RefusesFilesThatAreNone) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   EXPECT_THAT(refusal([&] { SafetensorsFile::open(dir / "none"); }), testing::HasSubstr("none: cannot open"));
   EXPECT_THAT(refusal([&] { SafetensorsFile::open(dir.path()); }), testing::HasSubstr("a regular file"));
   EXPECT_THAT(refusal([&] { SafetensorsFile::open(dir.put("zero", "")); }),
@@ -153,7 +153,7 @@ TEST(Safetensors, RefusesFilesThatAreNone) {
 }
 
 TEST(Safetensors, WritesWhatItReads) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   const Tensor a =
       Tensor::of<int8_t>(DType::i8, {3}, std::array<int8_t, 3>{1, -2, 3});  // misaligns what follows
   const Tensor b = Tensor::of<float>(DType::f32, {2, 1}, std::array{1.5f, -2.5f});
@@ -174,7 +174,7 @@ TEST(Safetensors, WritesWhatItReads) {
 }
 
 TEST(Safetensors, WriterChecksWhatWasAnnounced) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   SafetensorsWriter writer(dir / "m", {{"a", DType::f32, {2}}});
   EXPECT_THROW(writer.write(Tensor::zeros(DType::f32, {3})), Error);
   EXPECT_THROW(SafetensorsWriter(dir / "n", {{"a", DType::f32, {2}}, {"a", DType::f32, {2}}}), Error);

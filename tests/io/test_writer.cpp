@@ -71,7 +71,7 @@ void expect_same(const std::vector<Named>& weights, const fs::path& directory) {
 }
 
 TEST(CheckpointWriter, WhatIsWrittenIsReadBitForBit) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   const auto weights = model();
   const std::string hash = write(weights, dir.path(), 5'000'000'000);
   expect_same(weights, dir.path());
@@ -87,7 +87,7 @@ TEST(CheckpointWriter, WhatIsWrittenIsReadBitForBit) {
 }
 
 TEST(CheckpointWriter, ShardsHoldWholeEntriesAndTheSameModel) {
-  TempDir one, many;
+  testing_support::TemporaryDirectory one, many;
   const auto weights = model();
   const std::string hash = write(weights, one.path(), 5'000'000'000),
                     sharded = write(weights, many.path(), 4000);
@@ -105,7 +105,7 @@ TEST(CheckpointWriter, ShardsHoldWholeEntriesAndTheSameModel) {
 }
 
 TEST(CheckpointWriter, HashTellsModelsApart) {
-  TempDir a, b;
+  testing_support::TemporaryDirectory a, b;
   auto weights = model();
   const std::string before = write(weights, a.path(), 1 << 30);
   weights[0].weight = repack(weights[0].weight, packing("dense"));
@@ -114,7 +114,7 @@ TEST(CheckpointWriter, HashTellsModelsApart) {
 }
 
 TEST(CheckpointWriter, RefusesWhatOthersCannotRead) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   auto plan = [&](const std::string& name, const Numerics& n, std::string_view p, const Shape& shape) {
     CheckpointWriter writer(dir.path(), Json::object(), {{name, n, &packing(p), shape}});
   };
@@ -131,7 +131,7 @@ TEST(CheckpointWriter, RefusesWhatOthersCannotRead) {
 }
 
 TEST(CheckpointWriter, HoldsThePlan) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   const auto weights = model();
   CheckpointWriter writer(
       dir.path(), Json::object(),
@@ -141,7 +141,7 @@ TEST(CheckpointWriter, HoldsThePlan) {
 }
 
 TEST(CheckpointWriter, AModelWithoutQuantizationHasNoQuantizationConfig) {
-  TempDir dir;
+  testing_support::TemporaryDirectory dir;
   Rng rng(6);
   write({{"w.weight", random_weight(Numerics::dense(DType::bf16), "dense", {3, 4}, rng)}}, dir.path(),
         1 << 30);
@@ -149,7 +149,7 @@ TEST(CheckpointWriter, AModelWithoutQuantizationHasNoQuantizationConfig) {
 }
 
 TEST(CopyCompanions, ByteForByte) {
-  TempDir from, to;
+  testing_support::TemporaryDirectory from, to;
   const std::string odd("{\"a\": 1}\r\n\0\xff", 12);
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json",
                            "chat_template.jinja", "additional_chat_templates/tool.jinja"})
@@ -159,7 +159,7 @@ TEST(CopyCompanions, ByteForByte) {
   copy_companions(from.path(), to.path());
   for (const char* name : {"tokenizer.json", "tokenizer_config.json", "generation_config.json",
                            "chat_template.jinja", "additional_chat_templates/tool.jinja"})
-    EXPECT_EQ(contents_of(to / name), odd) << name;
+    EXPECT_EQ(testing_support::read_text_file(to / name), odd) << name;
   EXPECT_FALSE(fs::exists(to / "config.json"));
   EXPECT_FALSE(fs::exists(to / "notes.txt"));
 }

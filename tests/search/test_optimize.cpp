@@ -175,6 +175,8 @@ TEST_F(Optimize, RefusesBadInput) {
       {{"--max-ppl-increase", "much"}, "--max-ppl-increase"},
       {{"--max-memory", "12XB"}, "--max-memory"},
       {{"--max-kl", "-1"}, "--max-kl"},
+      {{"--max-kl", "nan"}, "--max-kl"},
+      {{"--min-decode", "inf"}, "--min-decode"},
       {{"--context", "999999"}, "--context"},
   };
   for (const auto& c : cases) {

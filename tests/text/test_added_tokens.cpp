@@ -1,5 +1,5 @@
 // Added tokens: where they are found, and what they take with them.
-#include "support.h"
+#include "text/tokenizers.h"
 
 namespace lathe {
 namespace {

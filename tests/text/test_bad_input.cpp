@@ -1,6 +1,6 @@
 // Files that are not tokenizers, or tokenizers that we do not have: always an InputError that says where and
 // what.
-#include "support.h"
+#include "text/tokenizers.h"
 
 namespace lathe {
 namespace {
@@ -138,8 +138,8 @@ TEST(BadInput, DuplicateTokens) {
 }
 
 TEST(BadInput, NoSuchFile) {
-  EXPECT_THROW(Tokenizer::load(kSource / "no/such/tokenizer.json"), InputError);
-  EXPECT_THROW(Tokenizer::load(kSource), InputError);
+  EXPECT_THROW(Tokenizer::load(source_dir() / "no/such/tokenizer.json"), InputError);
+  EXPECT_THROW(Tokenizer::load(source_dir()), InputError);
 }
 
 TEST(BadInput, IdsOutOfRange) {

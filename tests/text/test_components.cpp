@@ -1,5 +1,5 @@
 // Each component of tokenizer.json on its own. Expected values are those of `tokenizers` 0.23.
-#include "support.h"
+#include "text/tokenizers.h"
 
 namespace lathe {
 namespace {

@@ -1,11 +1,11 @@
 // What Hugging Face's `tokenizers` makes of the same files (tests/golden/README.md).
-#include "support.h"
+#include "text/tokenizers.h"
 
 namespace lathe {
 namespace {
 
 void expect_golden(const Tokenizer& tokenizer, const std::string& name) {
-  const fs::path path = kSource / "tests/golden/tokenizer" / (name + ".json");
+  const fs::path path = source_dir() / "tests/golden/tokenizer" / (name + ".json");
   const Json cases = read_json(path);
   ASSERT_FALSE(cases.empty());
   for (const Json& c : cases) {
@@ -18,12 +18,12 @@ void expect_golden(const Tokenizer& tokenizer, const std::string& name) {
 }
 
 TEST(Golden, BuiltinModel) {
-  expect_golden(Tokenizer::load(kSource / "models/builtin/tokenizer.json"), "builtin");
+  expect_golden(Tokenizer::load(source_dir() / "models/builtin/tokenizer.json"), "builtin");
 }
 
 void expect_shared_golden(const fs::path& file, const std::string& name) {
-  SKIP_WITHOUT(kShared / file);
-  expect_golden(Tokenizer::load(kShared / file), name);
+  SKIP_WITHOUT(shared_data(file));
+  expect_golden(Tokenizer::load(shared_data(file)), name);
 }
 
 TEST(Golden, Gpt2) { expect_shared_golden("tokenizers/gpt2/tokenizer.json", "gpt2"); }

@@ -3,12 +3,12 @@
 #include <cstring>
 #include <map>
 
-#include "support.h"
+#include "text/tokenizers.h"
 
 namespace lathe {
 namespace {
 
-const fs::path kVocabularies = kShared / "tokenizers/llama_cpp_vocab";
+const fs::path kVocabularies = shared_data("tokenizers/llama_cpp_vocab");
 
 // Just enough of GGUF version 3 to read the tokenizer's metadata from files that are known to be well-formed.
 class Metadata {
@@ -125,7 +125,7 @@ void expect_llama_cpp(const Tokenizer& tokenizer, const std::string& name) {
 TEST(LlamaCpp, Gpt2) {
   SKIP_WITHOUT(kVocabularies);
   expect_llama_cpp(Tokenizer::from_vocabulary(read_spec("gpt-2")), "gpt-2");
-  expect_llama_cpp(Tokenizer::load(kShared / "tokenizers/gpt2/tokenizer.json"), "gpt-2");
+  expect_llama_cpp(Tokenizer::load(shared_data("tokenizers/gpt2/tokenizer.json")), "gpt-2");
 }
 
 TEST(LlamaCpp, LlamaSpm) {
@@ -136,7 +136,7 @@ TEST(LlamaCpp, LlamaSpm) {
 TEST(LlamaCpp, Phi3) {
   SKIP_WITHOUT(kVocabularies);
   expect_llama_cpp(Tokenizer::from_vocabulary(read_spec("phi-3")), "phi-3");
-  expect_llama_cpp(Tokenizer::load(kShared / "tokenizers/ortgenai_phi3-v/tokenizer.json"), "phi-3");
+  expect_llama_cpp(Tokenizer::load(shared_data("tokenizers/ortgenai_phi3-v/tokenizer.json")), "phi-3");
 }
 
 TEST(LlamaCpp, Qwen2) {
@@ -160,8 +160,8 @@ TEST(LlamaCpp, Bert) { GTEST_SKIP() << "WordPiece is not supported"; }
 TEST(LlamaCpp, ScoresAgreeWithMerges) {
   SKIP_WITHOUT(kVocabularies);
   const Tokenizer scores = Tokenizer::from_vocabulary(read_spec("phi-3"));
-  const Tokenizer merges = Tokenizer::load(kShared / "tokenizers/ortgenai_phi3-v/tokenizer.json");
-  const std::string text(Mapping(kShared / "text/tinyshakespeare.txt").text().substr(0, 200000));
+  const Tokenizer merges = Tokenizer::load(shared_data("tokenizers/ortgenai_phi3-v/tokenizer.json"));
+  const std::string text(Mapping(shared_data("text/tinyshakespeare.txt")).text().substr(0, 200000));
   EXPECT_EQ(scores.encode(text), merges.encode(text));
   EXPECT_EQ(scores.encode("").size(), 1u);  // <s>
 }

@@ -2,14 +2,14 @@
 #include <thread>
 
 #include "core/rng.h"
-#include "support.h"
+#include "text/tokenizers.h"
 #include "text/utf8.h"
 
 namespace lathe {
 namespace {
 
 const Tokenizer& builtin() {
-  static const Tokenizer tokenizer = Tokenizer::load(kSource / "models/builtin/tokenizer.json");
+  static const Tokenizer tokenizer = Tokenizer::load(source_dir() / "models/builtin/tokenizer.json");
   return tokenizer;
 }
 

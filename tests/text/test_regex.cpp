@@ -1,8 +1,8 @@
 // Expressions of tokenizer.json mean in PCRE2 what they mean in Oniguruma. Expected matches are those of
 // `tokenizers`.
-#include "support.h"
 #include "text/oniguruma.h"
 #include "text/regex.h"
+#include "text/tokenizers.h"
 
 namespace lathe {
 namespace {

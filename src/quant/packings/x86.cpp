@@ -51,17 +51,25 @@ std::vector<Part> dense_parts(const Numerics&, const Shape& shape) {
   return {{"elements", dtype_bytes(dtype) == 4 ? DType::i32 : DType::i16, {panels, cols, panel}}};
 }
 
+// Tiles of 16 columns: each is read along rows and written as one run.
 template <DType dtype>
 void pack_dense(const Codes& c, int64_t row, Weight& out) {
-  std::vector<float> values(static_cast<size_t>(c.rows * c.cols));
-  dequantize(c, values.data());
+  constexpr int64_t width = 16;
+  std::vector<float> dequantized;
+  const float* values = c.values.data();
+  if (!c.numerics.is_dense()) {
+    dequantized.resize(static_cast<size_t>(c.rows * c.cols));
+    dequantize(c, dequantized.data());
+    values = dequantized.data();
+  }
   std::byte* elements = out.parts[0].storage.data;
   for (int64_t top = 0; top < c.rows; top += panel)
-    for (int64_t i = 0; i < c.cols; ++i) {
-      const int64_t count = std::min(panel, c.rows - top);
-      float column[panel];
-      for (int64_t r = 0; r < count; ++r) column[r] = values[static_cast<size_t>((top + r) * c.cols + i)];
-      from_f32(dtype, column, elements + at(row + top, i, c.cols) * dtype_bytes(dtype), count);
+    for (int64_t left = 0; left < c.cols; left += width) {
+      const int64_t rows = std::min(panel, c.rows - top), columns = std::min(width, c.cols - left);
+      float tile[width * panel] = {};
+      for (int64_t r = 0; r < rows; ++r)
+        for (int64_t i = 0; i < columns; ++i) tile[i * panel + r] = values[(top + r) * c.cols + left + i];
+      from_f32(dtype, tile, elements + at(row + top, left, c.cols) * dtype_bytes(dtype), columns * panel);
     }
 }
 

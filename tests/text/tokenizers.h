@@ -6,6 +6,7 @@
 #include <sstream>
 
 #include "core/json.h"
+#include "support.h"
 #include "text/byte_level.h"
 #include "text/tokenizer.h"
 
@@ -13,11 +14,7 @@ namespace lathe {
 
 using Ids = std::vector<int32_t>;
 
-inline const fs::path kSource = LATHE_SOURCE_DIR;
-inline const fs::path kShared = kSource / "../shared/data";
-
-#define SKIP_WITHOUT(path) \
-  if (!fs::exists(path)) GTEST_SKIP() << (path) << " is not there"
+using namespace testing_support;
 
 inline Json added_token(int id, std::string content) {
   return {{"id", id},        {"content", content},  {"single_word", false}, {"lstrip", false},
@@ -68,7 +65,7 @@ std::string message_of(Action action) {
 }
 
 // Qwen2 and Qwen3 publish vocab.json and merges.txt beside the tokenizer.json that says how to use them.
-inline const fs::path kQwen = kShared / "tokenizers/qwen3-8b";
+inline const fs::path kQwen = shared_data("tokenizers/qwen3-8b");
 
 inline std::vector<std::string> qwen_merges() {
   std::vector<std::string> merges;
