@@ -106,31 +106,53 @@ TEST(Run, RefusesAnotherSourceAndOtherResults) {
   EXPECT_FALSE(fs::exists(dir.path() / "r"));
 }
 
-TEST(Quantize, AnInterruptLeavesNothingBehind) {
-  const TemporaryDirectory dir;
-  const std::string config = (dir.path() / "config.json").string(), output = (dir.path() / "out").string();
-  Json json = read_json(source_dir() / "models/builtin/config.json");
-  json["vocab_size"] = 400000;  // large enough to be caught at work
-  json["num_hidden_layers"] = 64;
-  std::ofstream(config) << json.dump();
-  const pid_t child = ::fork();
-  if (child == 0) {
-    ::execl(LATHE_BINARY, "lathe", "synth", "--config", config.c_str(), "-o", output.c_str(), nullptr);
-    ::_exit(127);
+// A synth that is at work on a large model, in the middle of writing.
+class Writing : public testing::Test {
+ protected:
+  void SetUp() override {
+    Json json = read_json(source_dir() / "models/builtin/config.json");
+    json["vocab_size"] = 400000;  // large enough to be caught at work
+    json["num_hidden_layers"] = 64;
+    config_ = dir_.put("config.json", json.dump());
+    child_ = ::fork();
+    if (child_ == 0) {
+      ::execl(LATHE_BINARY, "lathe", "synth", "--config", config_.c_str(), "-o", output_.c_str(), nullptr);
+      ::_exit(127);
+    }
+    for (int i = 0; i < 1000 && outputs() == 0; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    ASSERT_EQ(outputs(), 1);
+    ASSERT_FALSE(fs::exists(output_));
   }
-  auto temporaries = [&] {
-    return std::count_if(fs::directory_iterator(dir.path()), fs::directory_iterator(),
+  int send(int signal) {
+    ::kill(child_, signal);
+    int status = 0;
+    ::waitpid(child_, &status, 0);
+    return status;
+  }
+  // The output and whatever a run left beside it.
+  int64_t outputs() const {
+    return std::count_if(fs::directory_iterator(dir_.path()), fs::directory_iterator(),
                          [](const auto& e) { return e.path().filename().string().starts_with("out"); });
-  };
-  for (int i = 0; i < 1000 && temporaries() == 0; ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(2));
-  ASSERT_EQ(temporaries(), 1);
-  ASSERT_FALSE(fs::exists(output));
-  ::kill(child, SIGINT);
-  int status = 0;
-  ::waitpid(child, &status, 0);
-  EXPECT_EQ(WEXITSTATUS(status), 128 + SIGINT);
-  EXPECT_EQ(temporaries(), 0);
+  }
+  TemporaryDirectory dir_;
+  fs::path config_, output_ = dir_ / "out";
+  pid_t child_ = -1;
+};
+
+TEST_F(Writing, AnInterruptLeavesNothingBehind) {
+  EXPECT_EQ(WEXITSTATUS(send(SIGINT)), 128 + SIGINT);
+  EXPECT_EQ(outputs(), 0);
+}
+
+TEST_F(Writing, AKilledRunLeavesNoHalfOutputAndTheNextOneSweepsUp) {
+  EXPECT_TRUE(WIFSIGNALED(send(SIGKILL)));
+  EXPECT_FALSE(fs::exists(output_));
+  EXPECT_EQ(outputs(), 1);  // the temporary directory: nobody was there to remove it
+  const Outcome next = lathe("quantize builtin -o " + quoted(output_.string()));
+  ASSERT_EQ(next.exit_code, 0) << next.err;
+  EXPECT_EQ(outputs(), 1);
+  EXPECT_TRUE(fs::exists(output_ / "config.json"));
 }
 
 // ---- eval and bench
