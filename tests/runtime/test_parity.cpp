@@ -18,6 +18,8 @@ struct Case {
   fs::path model;  // may be absent in a bare clone
 };
 
+void PrintTo(const Case& c, std::ostream* out) { *out << c.name; }
+
 std::vector<Case> cases() {
   std::vector<Case> out;
   for (const char* family :
