@@ -27,16 +27,17 @@ bool is_buffer(std::string_view name) {
 }
 
 // Exponent all ones means infinity or NaN in every IEEE-like format. Returns the element's index, -1 when all
-// are finite.
+// are finite. The strips' loop has no exit and stays in T, so it vectorizes (about 10 GB/s: a start-up cost).
 template <class T>
 int64_t find_all_ones(std::span<const T> codes, T exponent) {
-  constexpr size_t strip = 4096;  // the inner loop has no exit, so it vectorizes: 10 GB/s and more
+  constexpr size_t strip = 4096;
   for (size_t begin = 0; begin < codes.size(); begin += strip) {
     const size_t end = std::min(codes.size(), begin + strip);
-    bool bad = false;
-    for (size_t i = begin; i < end; ++i) bad |= (codes[i] & exponent) == exponent;
-    for (size_t i = begin; bad && i < end; ++i)
-      if ((codes[i] & exponent) == exponent) return static_cast<int64_t>(i);
+    T found = 0;
+    for (size_t i = begin; i < end; ++i)
+      found |= static_cast<T>(codes[i] & exponent) == exponent ? static_cast<T>(~T{0}) : T{0};
+    for (size_t i = begin; found && i < end; ++i)
+      if (static_cast<T>(codes[i] & exponent) == exponent) return static_cast<int64_t>(i);
   }
   return -1;
 }
