@@ -33,8 +33,8 @@ int main(int argc, char** argv) {
       "`lathe VERB --help` shows a verb's options and an example. MODEL is a Hugging Face directory, a .gguf "
       "file, or\n"
       "`builtin`, the small trained model that comes with Lathe.");
-  for (auto* add : verbs) add(app);
   try {
+    for (auto* add : verbs) add(app);
     app.parse(argc, argv);
     return 0;
   } catch (const CLI::ParseError& e) {

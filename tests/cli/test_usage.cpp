@@ -34,6 +34,15 @@ TEST(Usage, Version) {
   EXPECT_THAT(o.out, testing::MatchesRegex("lathe [0-9]+\\.[0-9]+\\.[0-9]+\n"));
 }
 
+TEST(Usage, AnUnknownIsaLevelIsExitCode2AndOneLine) {
+  ::setenv("LATHE_ISA", "bogus", 1);
+  const Outcome o = lathe("inspect builtin");
+  ::unsetenv("LATHE_ISA");
+  EXPECT_EQ(o.exit_code, 2);
+  EXPECT_EQ(o.error_lines(), 1);
+  EXPECT_THAT(o.err, testing::HasSubstr("ref, avx2, avx512"));
+}
+
 TEST(Usage, BadUsageIsExitCode2AndOneLine) {
   const char* lines[] = {"",
                          "frobnicate",
