@@ -36,7 +36,7 @@ asan tsan: bootstrap
 fuzz: bootstrap
 	tools/bootstrap tools/packages-fuzz.txt
 	cmake --preset fuzz > /dev/null
-	cmake --build --preset fuzz
+	cmake --build --preset fuzz --target fuzz/all
 	tools/fuzz build/fuzz/fuzz 60
 
 bench: bootstrap

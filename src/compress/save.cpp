@@ -73,7 +73,13 @@ std::string save(const Model& model, const Checkpoint& from, const Assignment& a
     if (from.find(entry.name)) from.forget(entry.name);
     progress.advance(static_cast<int64_t>(model.weights.at(entry.name).bytes()), entry.name);
   }
-  if (!from.is_gguf()) copy_companions(from.path(), directory);
+  if (from.is_gguf())
+    warn(
+        "{}: the tokenizer inside a GGUF file is not exported; put the model's tokenizer.json beside the "
+        "result",
+        from.path().string());
+  else
+    copy_companions(from.path(), directory);
   return writer.finish();
 }
 

@@ -24,14 +24,13 @@ struct Target {
 
 class Plan {
  public:
-  // Threads may be shared with other plans: pass the pool of one to the next.
   static Plan compile(const Model&, const Target&);
   Plan(Plan&&) noexcept;
   Plan& operator=(Plan&&) noexcept;
   ~Plan();
 
-  // Logits [outputs, vocab], valid until the next run. Allocates nothing. Batch within the target's limits
-  // (Error).
+  // Logits [outputs, vocab], valid until the next run. Allocates nothing, but for unpacking the rows of a
+  // quantized embedding. Error when the batch is beyond the target's limits.
   const Tensor& run(const Batch&);
 
   // For the report: node and kernel, in order; "emulated" marks a weight format without a kernel of its own

@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 
 #include "compress/quantize.h"
+#include "gguf_writer.h"
 #include "support.h"
 
 namespace lathe {
@@ -87,6 +88,19 @@ TEST(SaveTwice, OfAQuantizedModelKeepsItsBits) {
   const Checkpoint from = Checkpoint::open(dir.path() / "a");
   fs::create_directories(dir.path() / "b");
   EXPECT_EQ(save(load(from), from, {}, ScaleSearch::mse, dir.path() / "b"), first.hash);
+}
+
+TEST(SaveGguf, WritesTheHuggingFaceModelThatTheFileHolds) {
+  for (const char* family : {"tinyllama", "qwen3"}) {
+    const TemporaryDirectory dir;
+    write_gguf(load(Checkpoint::open(golden(family))), dir / "model.gguf");
+    const Saved saved =
+        save_and_open(dir / "model.gguf", Numerics::integer(4, 32, true, DType::f32), {}, dir / "m");
+    Model expected = load(Checkpoint::open(dir / "model.gguf"));
+    quantize(expected, assign_all(expected, Numerics::integer(4, 32, true, DType::f32), {}),
+             ScaleSearch::mse);
+    expect_same_bits(saved.model, expected);
+  }
 }
 
 TEST(SaveCompanions, AreCopiedByteForByte) {
