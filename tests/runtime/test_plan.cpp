@@ -125,6 +125,25 @@ TEST(Plan, RefusesWhatItWasNotCompiledFor) {
       Error);
 }
 
+TEST(Interpreter, ShowsAnObserverEveryNodeInOrder) {
+  struct Recorder : Observer {
+    std::vector<NodeId> entered, left;
+    std::map<NodeId, std::vector<Shape>> outputs;
+    void before(const Node& node, std::span<const Tensor>) override { entered.push_back(node.id); }
+    void after(const Node& node, std::span<const Tensor> made) override {
+      left.push_back(node.id);
+      for (const Tensor& t : made) outputs[node.id].push_back(t.shape);
+    }
+  } recorder;
+  const Model model = tiny();
+  const std::vector<int32_t> tokens = random_tokens(6, 4);
+  interpret(model, SingleSequence(tokens, 0, 2, false), &recorder);
+  EXPECT_THAT(recorder.entered, testing::ElementsAreArray(model.graph.order()));
+  EXPECT_EQ(recorder.left, recorder.entered);
+  EXPECT_THAT(recorder.outputs.at(model.graph.find("model.norm")), testing::ElementsAre(Shape{6, 64}));
+  EXPECT_THAT(recorder.outputs.at(model.graph.find("lm_head")), testing::ElementsAre(Shape{2, 128}));
+}
+
 TEST(Plan, NamesTheKernelOfEveryNode) {
   Plan plan = Plan::compile(tiny(), {.threads = 1});
   std::vector<std::string> nodes;
