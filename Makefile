@@ -2,7 +2,7 @@
 BUILD := build/release
 LATHE := $(BUILD)/lathe
 
-.PHONY: demo test build bootstrap check format asan tsan fuzz bench clean
+.PHONY: demo test build bootstrap check format asan tsan aarch64 fuzz bench bench-end-to-end clean
 
 demo: build
 	tools/demo $(LATHE)
@@ -32,6 +32,13 @@ asan tsan: bootstrap
 	cmake --build --preset $@
 	ctest --preset $@ -j2
 
+# The kernels for 64-bit ARM, cross-built, and their tests under an emulator.
+aarch64: bootstrap
+	tools/bootstrap tools/packages-aarch64.txt
+	cmake --preset aarch64 > /dev/null
+	cmake --build --preset aarch64
+	ctest --preset aarch64 -j2
+
 # Every fuzz target for a minute, from its corpus.
 fuzz: bootstrap
 	tools/bootstrap tools/packages-fuzz.txt
@@ -43,6 +50,10 @@ bench: bootstrap
 	cmake --preset release > /dev/null
 	cmake --build --preset release --target bench_kernels
 	$(BUILD)/bench/bench_kernels
+
+# Whole models of random weights; LATHE_CONFIGS names the folder with their config.json files.
+bench-end-to-end: build
+	bench/end_to_end --lathe $(LATHE)
 
 clean:
 	rm -rf build out

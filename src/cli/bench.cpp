@@ -16,8 +16,10 @@ struct Options {
 };
 
 void print(const Speed& s) {
-  fmt::print("prefill  {:>9.1f} tokens/s  {:>5.1f} % of {:.1f} GFLOP/s (f32 multiply-adds, measured now)\n",
-             s.prefill_tokens_per_s, s.prefill_percent_of_roof, s.roof.f32_flops_per_s * 1e-9);
+  const RoofField& compute = *s.prefill_roof;
+  fmt::print("prefill  {:>9.1f} tokens/s  {:>5.1f} % of {:.1f} {} ({}, measured now)\n",
+             s.prefill_tokens_per_s, s.prefill_percent_of_roof, s.roof.*compute.value * 1e-9, compute.unit,
+             compute.label);
   fmt::print("decode   {:>9.1f} tokens/s  {:>5.1f} % of {:.1f} GB/s (reads, measured now)\n",
              s.decode_tokens_per_s, s.decode_percent_of_roof, s.roof.read_bytes_per_s * 1e-9);
   fmt::print("first token after {:.1f} ms; {} prompt tokens, {} generated, batch {}, {} threads\n", s.ttft_ms,

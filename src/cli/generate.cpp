@@ -47,7 +47,7 @@ std::span<const float> prefill(Plan& plan, std::span<const int32_t> prompt) {
 }
 
 std::span<const float> decode(Plan& plan, int32_t token, int32_t position) {
-  return plan.run(SingleSequence({&token, 1}, position, 1, true)).as<float>();
+  return plan.run(SingleSequence({&token, 1}, position, 1, true, Phase::decode)).as<float>();
 }
 
 Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32_t> prompt,

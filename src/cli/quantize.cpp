@@ -52,9 +52,10 @@ void add_quantize(CLI::App& app) {
                             "builtin --scheme w4a16 --group-size 32 --asymmetric -o /tmp/builtin-w4");
   add_model(verb, o->model);
   add_output(verb, o->output);
-  verb.add_option("--scheme", o->scheme, "Bits of a weight: w2a16 ... w8a16")->capture_default_str();
+  verb.add_option("--scheme", o->scheme, "Bits of weights and activations: w2a16 ... w8a16, w8a8")
+      ->capture_default_str();
   verb.add_option("--group-size", o->group_size,
-                  "Weights of a row that share a scale; 0: the whole row; -1: 0 for w8a16, else 128")
+                  "Weights of a row that share a scale; 0: the whole row; -1: 0 for 8 bits, else 128")
       ->capture_default_str();
   verb.add_flag("--asymmetric,!--symmetric", o->asymmetric, "A zero point per group, or (default) none");
   verb.add_option("--method", o->method, "rtn: round to nearest")

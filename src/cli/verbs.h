@@ -6,10 +6,12 @@
 namespace lathe {
 
 void add_bench(CLI::App&);
+void add_doctor(CLI::App&);
 void add_eval(CLI::App&);
 void add_generate(CLI::App&);
 void add_inspect(CLI::App&);
 void add_optimize(CLI::App&);
+void add_profile(CLI::App&);
 void add_quantize(CLI::App&);
 void add_run(CLI::App&);
 void add_synth(CLI::App&);

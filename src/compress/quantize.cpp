@@ -59,7 +59,8 @@ int threads_or_all(int threads) { return threads > 0 ? threads : physical_cores(
 }  // namespace
 
 const Packing& storage_packing(const Numerics& numerics) {
-  return packing(numerics.is_dense() ? "dense" : "ct.pack32");
+  if (numerics.is_dense()) return packing("dense");
+  return packing(numerics.activations == Numerics::Activations::as_they_are ? "ct.pack32" : "ct.int8");
 }
 
 Weight quantize_weight(const Weight& weight, const Numerics& numerics, ScaleSearch search, int threads) {

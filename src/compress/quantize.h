@@ -36,8 +36,8 @@ std::string module_path(std::string_view param);
 DType scale_dtype(const Json& config);
 
 // A uniform change of one weight, in strips: memory beside the result stays small. The result's packing is
-// the one that compressed-tensors uses for weights alone ("ct.pack32"). Threads (0: physical cores) never
-// change the result.
+// the one that compressed-tensors uses for weights alone ("ct.pack32"), or for weights and activations
+// ("ct.int8"). Threads (0: physical cores) never change the result.
 Weight quantize_weight(const Weight&, const Numerics&, ScaleSearch, int threads = 0);
 const Packing& storage_packing(const Numerics&);
 

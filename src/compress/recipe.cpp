@@ -111,7 +111,8 @@ Json to_json(const Numerics& n) {
   return {{"bits", n.bits},
           {"group", n.group},
           {"asymmetric", n.offset == Numerics::Offset::zero_point},
-          {"scale", dtype_name(n.dtype)}};
+          {"scale", dtype_name(n.dtype)},
+          {"activations", n.activations == Numerics::Activations::int8_per_row ? "int8" : "keep"}};
 }
 
 void check_keys(const Json& object, const std::set<std::string>& known, std::string_view where) {
@@ -131,11 +132,20 @@ DType parse_scale(const std::string& name, std::string_view where) {
 // Null stands for "stays as it is".
 std::optional<Numerics> parse_format(const Json& json, std::string_view where) {
   if (json.is_string() && json.get<std::string>() == keep) return std::nullopt;
-  check_keys(json, {"bits", "group", "asymmetric", "scale"}, where);
-  return Numerics::integer(static_cast<int>(get_int(json, "bits", where, 2, 8)),
-                           static_cast<int>(get_int_or(json, "group", where, 0, 1 << 20, 0)),
-                           get_bool_or(json, "asymmetric", where, false),
-                           parse_scale(get_string_or(json, "scale", where, "bf16"), where));
+  check_keys(json, {"bits", "group", "asymmetric", "scale", "activations"}, where);
+  const std::string activations = get_string_or(json, "activations", where, "keep");
+  Numerics n = Numerics::integer(static_cast<int>(get_int(json, "bits", where, 2, 8)),
+                                 static_cast<int>(get_int_or(json, "group", where, 0, 1 << 20, 0)),
+                                 get_bool_or(json, "asymmetric", where, false),
+                                 parse_scale(get_string_or(json, "scale", where, "bf16"), where));
+  if (activations == "int8") {
+    if (n != Numerics::integer(8, 0, false, n.dtype))
+      throw input_error(where, "8 bits, group 0 and no zero point with activations int8", to_string(n));
+    return Numerics::w8a8(n.dtype);
+  }
+  if (activations != "keep")
+    throw input_error(where, "activations keep or int8", fmt::format("'{}'", printable(activations)));
+  return n;
 }
 
 // What `default` speaks for: the linear layers other than the head.

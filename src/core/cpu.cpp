@@ -3,7 +3,9 @@
 #include <cstdlib>
 #include <fstream>
 #include <sched.h>
+#include <sys/syscall.h>
 #include <thread>
+#include <unistd.h>
 
 #include "core/error.h"
 
@@ -24,13 +26,14 @@ constexpr FeatureName feature_names[] = {{isa_avx2, "avx2"},
                                          {isa_avx512vnni, "avx512vnni"},
                                          {isa_avx512bf16, "avx512bf16"},
                                          {isa_amx, "amx"},
-                                         {isa_neon, "neon"}};
+                                         {isa_neon, "neon"},
+                                         {isa_avxvnni, "avxvnni"}};
 
 constexpr IsaLevel levels[] = {
     {"ref", 0},
-    {"avx2", isa_avx2},
-    {"avx512", isa_avx2 | isa_avx512 | isa_avx512vnni | isa_avx512bf16},
-    {"amx", isa_avx2 | isa_avx512 | isa_avx512vnni | isa_avx512bf16 | isa_amx},
+    {"avx2", isa_avx2 | isa_avxvnni},
+    {"avx512", isa_avx2 | isa_avxvnni | isa_avx512 | isa_avx512vnni | isa_avx512bf16},
+    {"amx", isa_avx2 | isa_avxvnni | isa_avx512 | isa_avx512vnni | isa_avx512bf16 | isa_amx},
     {"neon", isa_neon},
 };
 
@@ -39,6 +42,18 @@ uint64_t enabled_state() {
   uint32_t lo = 0, hi = 0;
   __asm__ volatile("xgetbv" : "=a"(lo), "=d"(hi) : "c"(0));
   return (static_cast<uint64_t>(hi) << 32) | lo;
+}
+
+// Linux saves the 8 KiB of tile data only for processes that ask (once; threads inherit the answer). It may
+// say no: a container's filter, or an alternate signal stack too small for the larger frame, as sanitizers
+// set up.
+bool tiles_permitted() {
+#if defined(__linux__)
+  constexpr long request_permission = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return ::syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+#else
+  return false;
+#endif
 }
 
 // A feature counts when the CPU has it and the operating system saves its registers.
@@ -52,14 +67,17 @@ uint32_t detect() {
   uint32_t b7 = 0, c7 = 0, d7 = 0, a71 = 0, unused = 0;
   if (!__get_cpuid_count(7, 0, &unused, &b7, &c7, &d7)) return 0;
   __get_cpuid_count(7, 1, &a71, &b, &c, &d);
-  if (ymm && fma && f16c && ((b7 >> 5) & 1)) features |= isa_avx2;
+  if (ymm && fma && f16c && ((b7 >> 5) & 1)) {
+    features |= isa_avx2;
+    if ((a71 >> 4) & 1) features |= isa_avxvnni;
+  }
   const bool f = (b7 >> 16) & 1, dq = (b7 >> 17) & 1, bw = (b7 >> 30) & 1, vl = (b7 >> 31) & 1;
   if ((features & isa_avx2) && zmm && f && dq && bw && vl) {
     features |= isa_avx512;
     if ((c7 >> 11) & 1) features |= isa_avx512vnni;
     if ((a71 >> 5) & 1) features |= isa_avx512bf16;
     const bool amx_bf16 = (d7 >> 22) & 1, amx_tile = (d7 >> 24) & 1, amx_int8 = (d7 >> 25) & 1;
-    if (tiles && amx_bf16 && amx_tile && amx_int8) features |= isa_amx;
+    if (tiles && amx_bf16 && amx_tile && amx_int8 && tiles_permitted()) features |= isa_amx;
   }
   return features;
 }

@@ -15,8 +15,9 @@ enum : uint32_t {
   isa_avx512 = 1u << 1,  // F, BW, DQ, VL
   isa_avx512vnni = 1u << 2,
   isa_avx512bf16 = 1u << 3,
-  isa_amx = 1u << 4,  // tile, int8, bf16
+  isa_amx = 1u << 4,  // tile, int8, bf16; counts only if the kernel lets this process use the tiles
   isa_neon = 1u << 5,
+  isa_avxvnni = 1u << 6,  // vpdpbusd on 256-bit vectors without AVX-512
 };
 
 // Named levels, lowest first: each includes those before it. "ref" is no feature at all.

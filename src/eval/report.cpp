@@ -61,9 +61,10 @@ Json to_json(const Speed& s) {
                {"logits_hash", s.logits_hash},
                {"peak_memory_bytes", s.peak_memory_bytes},
                {"model_memory_bytes", s.model_memory_bytes},
-               {"roof_read_bytes_per_s", s.roof.read_bytes_per_s},
-               {"roof_f32_flops_per_s", s.roof.f32_flops_per_s},
                {"weights_fit_cache", s.fits_cache}};
+  if (s.prefill_roof) json["prefill_roof"] = s.prefill_roof->name;
+  for (const RoofField& field : roof_fields)
+    if (s.roof.*field.value > 0) json["roof_" + std::string(field.name)] = s.roof.*field.value;
   return json;
 }
 

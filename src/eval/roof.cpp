@@ -1,178 +1,175 @@
-// What this machine can do at most: bytes read per second and f32 multiply-adds per second.
+#include "eval/roof.h"
+
 #include <algorithm>
 #include <atomic>
 #include <chrono>
-#include <cstdlib>
 #include <fstream>
-#include <numeric>
+#include <iterator>
+#include <string>
 #include <unistd.h>
 #include <vector>
 
 #include "core/cpu.h"
-#include "core/tensor.h"
-#include "core/thread_pool.h"
-#include "eval/speed.h"
-
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
+#include "eval/roof_loops.h"
+#include "kernels/tables.h"
 
 namespace lathe {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-constexpr double trial_seconds = 0.05;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+constexpr double trial_seconds = 0.04;
 constexpr int trials = 5;
 
-// Multiply-adds in registers: sixteen accumulators keep two FMA ports of latency four busy. They start from
-// different numbers and their sum is returned, so that no compiler may merge or drop the work.
-constexpr int accumulators = 16;
-
-#if defined(__x86_64__)
-__attribute__((target("avx512f"))) float multiply_add_avx512(int64_t rounds) {
-  __m512 sum[accumulators];
-  for (int i = 0; i < accumulators; ++i) sum[i] = _mm512_set1_ps(static_cast<float>(i));
-  const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(0.001f);
-  for (int64_t i = 0; i < rounds; ++i)
-#pragma GCC unroll 16
-    for (__m512& s : sum) s = _mm512_fmadd_ps(s, a, b);
-  alignas(64) float out[16];
-  float total = 0;
-  for (__m512& s : sum) {
-    _mm512_store_ps(out, s);
-    total += std::accumulate(out, out + 16, 0.0f);
-  }
-  return total;
-}
-
-// Twelve, not sixteen: the constants need registers too, and AVX2 has sixteen in all.
-constexpr int accumulators_avx2 = 12;
-__attribute__((target("avx2,fma"))) float multiply_add_avx2(int64_t rounds) {
-  __m256 sum[accumulators_avx2];
-  for (int i = 0; i < accumulators_avx2; ++i) sum[i] = _mm256_set1_ps(static_cast<float>(i));
-  const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(0.001f);
-  for (int64_t i = 0; i < rounds; ++i)
-#pragma GCC unroll 12
-    for (__m256& s : sum) s = _mm256_fmadd_ps(s, a, b);
-  alignas(32) float out[8];
-  float total = 0;
-  for (__m256& s : sum) {
-    _mm256_store_ps(out, s);
-    total += std::accumulate(out, out + 8, 0.0f);
-  }
-  return total;
-}
-#endif
-
-// Four floats at a time: what every 64-bit machine has without being asked.
-constexpr int baseline_width = 4, accumulators_baseline = 12;
-float multiply_add_baseline(int64_t rounds) {
-  typedef float Vector __attribute__((vector_size(4 * baseline_width)));
-  Vector sum[accumulators_baseline];
-  for (int i = 0; i < accumulators_baseline; ++i) sum[i] = Vector{} + static_cast<float>(i);
-  const Vector a = Vector{} + 0.999f, b = Vector{} + 0.001f;
-  for (int64_t i = 0; i < rounds; ++i)
-#pragma GCC unroll 12
-    for (Vector& s : sum) s = s * a + b;
-  float total = 0;
-  for (const Vector& s : sum) total += s[0] + s[1] + s[2] + s[3];
-  return total;
-}
-
-struct MultiplyAdd {
-  float (*run)(int64_t rounds);
-  double flops_per_round;
-};
-
-MultiplyAdd choose_multiply_add([[maybe_unused]] uint32_t isa) {
-#if defined(__x86_64__)
-  if (isa & isa_avx512) return {multiply_add_avx512, 2.0 * 16 * accumulators};
-  if (isa & isa_avx2) return {multiply_add_avx2, 2.0 * 8 * accumulators_avx2};
-#endif
-  return {multiply_add_baseline, 2.0 * baseline_width * accumulators_baseline};
-}
-
-// Runs `work` on every worker again and again for one trial; returns how often it ran, per second.
+// Runs `work` on every worker again and again for one trial; returns how often it ran per second, at best:
+// whatever else runs on the machine only ever lowers it.
 template <class Work>
 double best_rate(ThreadPool& pool, Work work) {
   double best = 0;
   for (int trial = 0; trial < trials; ++trial) {
     std::atomic<int64_t> runs{0};
     const auto start = Clock::now();
-    pool.run([&](int worker, int workers) {
-      while (std::chrono::duration<double>(Clock::now() - start).count() < trial_seconds) {
-        work(worker, workers);
+    pool.run([&](int worker, int) {
+      while (seconds_since(start) < trial_seconds) {
+        work(worker);
         runs.fetch_add(1, std::memory_order_relaxed);
       }
     });
-    best = std::max(
-        best, static_cast<double>(runs.load()) / std::chrono::duration<double>(Clock::now() - start).count());
+    best = std::max(best, static_cast<double>(runs.load()) / seconds_since(start));
   }
   return best;
 }
 
-std::atomic<uint64_t> kept{0};  // results go here, so that the loops are not optimised away
+std::atomic<uint64_t> kept{0};  // sums go here, so that reads are not optimised away
+void keep(uint64_t sum) { kept.fetch_add(sum, std::memory_order_relaxed); }
 
-double measure_flops(ThreadPool& pool, uint32_t isa) {
-  constexpr int64_t rounds = 100'000;
-  const MultiplyAdd loop = choose_multiply_add(isa);
-  const double rate = best_rate(pool, [&](int, int) {
-    kept.fetch_add(static_cast<uint64_t>(loop.run(rounds)), std::memory_order_relaxed);
-  });
-  return rate * static_cast<double>(rounds) * loop.flops_per_round;
+// Pages never written all map to one page of zeros, which the cache holds.
+void fill(std::byte* data, size_t bytes) {
+  auto* words = reinterpret_cast<uint64_t*>(data);
+  for (size_t i = 0; i < bytes / 8; ++i) words[i] = i * 0x9e3779b97f4a7c15ull;
 }
 
-// Twice the last-level cache and at least 512 MB, unless memory is short.
-size_t stream_bytes() {
-  const size_t wanted = std::max<size_t>(size_t{512} << 20, 2 * last_level_cache_bytes());
-  const auto page = static_cast<size_t>(::sysconf(_SC_PAGESIZE)),
-             free_pages = static_cast<size_t>(std::max(0L, ::sysconf(_SC_AVPHYS_PAGES)));
-  return std::max<size_t>(std::min(wanted, free_pages * page / 4), size_t{16} << 20);
-}
+constexpr size_t page = 4096, megabyte = size_t{1} << 20;
+constexpr size_t chunk = 4 * megabyte;  // of memory, read by one worker at a time
 
-double measure_reads(ThreadPool& pool) {
-  constexpr size_t chunk = size_t{4} << 20;
-  const size_t chunks = stream_bytes() / chunk;
-  // Written before it is read: pages never written all map to one page of zeros, which the cache holds.
-  const Storage buffer = Storage::allocate(chunks * chunk);
-  pool.run([&](int worker, int workers) {
-    auto* words = reinterpret_cast<uint64_t*>(buffer.data);
-    const size_t n = chunks * chunk / 8, w = static_cast<size_t>(worker), all = static_cast<size_t>(workers);
-    for (size_t i = n * w / all; i < n * (w + 1) / all; ++i) words[i] = i * 0x9e3779b97f4a7c15ull;
+double cached_reads(ThreadPool& pool, uint32_t isa, size_t bytes_per_thread) {
+  const size_t bytes = std::max(bytes_per_thread / page, size_t{1}) * page;
+  std::vector<Storage> own(static_cast<size_t>(pool.size()));
+  pool.run([&](int worker, int) {
+    Storage& buffer = own[static_cast<size_t>(worker)];
+    buffer = Storage::allocate(bytes);
+    fill(buffer.data, bytes);
   });
-
-  std::atomic<size_t> next{0};
-  const double rate = best_rate(pool, [&](int, int) {
-    const auto* words = reinterpret_cast<const uint64_t*>(
-        buffer.data + next.fetch_add(1, std::memory_order_relaxed) % chunks * chunk);
-    uint64_t sums[8] = {};
-    for (size_t i = 0; i < chunk / 8; i += 8)
-      for (size_t j = 0; j < 8; ++j) sums[j] += words[i + j];
-    kept.fetch_add(std::accumulate(sums, sums + 8, uint64_t{0}), std::memory_order_relaxed);
-  });
-  return rate * static_cast<double>(chunk);
+  const ReadLoop read = choose_read_loop(isa);
+  const double rate =
+      best_rate(pool, [&](int worker) { keep(read(own[static_cast<size_t>(worker)].data, bytes)); });
+  return rate * static_cast<double>(bytes);
 }
 
 }  // namespace
 
-size_t last_level_cache_bytes() {
+size_t cache_bytes(int level) {
   size_t largest = 0;
   for (int index = 0; index < 8; ++index) {
-    std::ifstream file("/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index) + "/size");
+    const std::string folder = "/sys/devices/system/cpu/cpu0/cache/index" + std::to_string(index);
+    int found = 0;
     size_t value = 0;
     char unit = 0;
-    if (!(file >> value)) continue;
-    file >> unit;
-    largest = std::max(largest, value * (unit == 'K' ? size_t{1} << 10 : unit == 'M' ? size_t{1} << 20 : 1));
+    if (!(std::ifstream(folder + "/level") >> found) || found != level) continue;
+    if (!(std::ifstream(folder + "/size") >> value >> unit)) continue;
+    largest = std::max(largest, value * (unit == 'K' ? size_t{1} << 10 : unit == 'M' ? megabyte : 1));
   }
   return largest;
 }
 
+size_t last_level_cache_bytes() {
+  for (int level = 4; level > 0; --level)
+    if (const size_t bytes = cache_bytes(level)) return bytes;
+  return 0;
+}
+
+size_t bytes_beyond_caches() {
+  const size_t wanted = std::max(512 * megabyte, 2 * last_level_cache_bytes());
+  const auto page_bytes = static_cast<size_t>(::sysconf(_SC_PAGESIZE)),
+             free_pages = static_cast<size_t>(std::max(0L, ::sysconf(_SC_AVPHYS_PAGES)));
+  return std::max(std::min(wanted, free_pages * page_bytes / 4), 16 * megabyte);
+}
+
+MemoryReads::MemoryReads(ThreadPool& writers)
+    : buffer_(Storage::allocate(bytes_beyond_caches() / chunk * chunk)) {
+  std::atomic<size_t> next{0};
+  writers.run([&](int, int) {
+    for (size_t at; (at = next.fetch_add(chunk)) < buffer_.bytes;) fill(buffer_.data + at, chunk);
+  });
+}
+
+double MemoryReads::bytes_per_s(ThreadPool& pool, uint32_t isa) const {
+  std::atomic<size_t> next{0};
+  const ReadLoop read = choose_read_loop(isa);
+  const double rate = best_rate(pool, [&](int) {
+    keep(read(buffer_.data + next.fetch_add(chunk, std::memory_order_relaxed) % buffer_.bytes, chunk));
+  });
+  return rate * static_cast<double>(chunk);
+}
+
+void measure_caches(ThreadPool& pool, uint32_t isa, Roof& roof) {
+  const size_t known = cache_bytes(2), l2 = known > 0 ? known : megabyte / 2;
+  roof.l2_bytes_per_s = cached_reads(pool, isa, l2 / 2);
+  const size_t l3 = cache_bytes(3);
+  if (l3 == 0) return;
+  // Beyond the second level of every thread, yet within the third.
+  const auto threads = static_cast<size_t>(pool.size());
+  const size_t total = std::min(std::max(16 * megabyte, 2 * l2 * threads), l3 / 4 * 3);
+  roof.l3_bytes_per_s = cached_reads(pool, isa, total / threads);
+}
+
+void measure_compute(ThreadPool& pool, uint32_t isa, Roof& roof) {
+  constexpr int64_t rounds = 20'000;  // below a millisecond each
+  for (const ComputeLoop& loop : compute_loops()) {
+    if ((loop.isa & ~isa) != 0 || roof.*loop.roof > 0) continue;
+    roof.*loop.roof =
+        best_rate(pool, [&](int) { loop.run(rounds); }) * static_cast<double>(rounds) * loop.ops_per_round;
+  }
+}
+
+const RoofField& compute_roof(uint32_t isa, const LinearPath& path) {
+  const auto field = [](double Roof::*value) -> const RoofField& {
+    return *std::find_if(std::begin(roof_fields), std::end(roof_fields),
+                         [&](const RoofField& f) { return f.value == value; });
+  };
+  const std::string_view rows = path.rows ? path.rows->name : "f32";
+  if (rows.starts_with("bf16"))
+    return field(isa & isa_amx ? &Roof::amx_bf16_flops_per_s : &Roof::avx512bf16_flops_per_s);
+  if (rows.starts_with("int8"))
+    return field(isa & isa_amx          ? &Roof::amx_int8_ops_per_s
+                 : isa & isa_avx512vnni ? &Roof::avx512vnni_ops_per_s
+                                        : &Roof::avxvnni_ops_per_s);
+  return field(&Roof::f32_flops_per_s);
+}
+
+double measure_empty_region(ThreadPool& pool) {
+  constexpr size_t regions = 2001;
+  const std::function<void(int, int)> nothing = [](int, int) {};
+  std::vector<double> seconds(regions);
+  for (double& s : seconds) {
+    const auto start = Clock::now();
+    pool.run(nothing);
+    s = seconds_since(start);
+  }
+  std::nth_element(seconds.begin(), seconds.begin() + regions / 2, seconds.end());
+  return seconds[regions / 2];
+}
+
 Roof measure_roof(int threads, uint32_t isa) {
   ThreadPool pool(threads > 0 ? threads : physical_cores());
-  const Roof roof{.read_bytes_per_s = measure_reads(pool), .f32_flops_per_s = measure_flops(pool, isa)};
-  // The buffer must not count as the model's memory: forget the peak of this process so far.
-  std::ofstream("/proc/self/clear_refs") << "5";
+  Roof roof;
+  roof.read_bytes_per_s = MemoryReads(pool).bytes_per_s(pool, isa);
+  measure_caches(pool, isa, roof);
+  measure_compute(pool, isa, roof);
+  std::ofstream("/proc/self/clear_refs") << "5";  // forgets the peak
   return roof;
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <fstream>
+#include <map>
 #include <numeric>
 #include <vector>
 
@@ -10,6 +11,7 @@
 #include "core/hash.h"
 #include "core/rng.h"
 #include "graph/cost.h"
+#include "kernels/tables.h"
 
 namespace lathe {
 namespace {
@@ -93,7 +95,8 @@ class Session {
            .positions = std::span(positions).subspan(static_cast<size_t>(begin), static_cast<size_t>(n)),
            .starts = starts,
            .slots = slots,
-           .outputs = std::span(outputs).first(wanted ? 1 : 0)});
+           .outputs = std::span(outputs).first(wanted ? 1 : 0),
+           .prompts = 1});
     }
     return *logits;
   }
@@ -128,6 +131,44 @@ std::map<std::string, double, std::less<>> packed_sizes(const Model& model, cons
         packed_bytes(weight->second.numerics, packing(choice.packing), weight->second.shape));
   }
   return bytes;
+}
+
+// The compute roof of each linear layer of a prompt, by the kernel that the plan chose for it.
+std::map<std::string, const RoofField*, std::less<>> prompt_roofs(const Plan& plan) {
+  std::map<std::string, const RoofField*, std::less<>> roofs;
+  for (const Plan::Choice& choice : plan.choices())
+    for (const LinearKernel& row : linear_kernels()) {
+      const NodeId id = plan.graph().find(choice.node);
+      if (row.name == choice.kernel && id >= 0 &&
+          std::holds_alternative<op::Linear>(plan.graph().node(id).op))
+        roofs[choice.node] = &compute_roof(row.isa, row.path(true));
+    }
+  return roofs;
+}
+
+// Seconds that a prompt's arithmetic takes at the roofs of its kernels; all but linear layers computes in
+// f32.
+struct AtRoof {
+  double seconds = 0;
+  const RoofField* most = nullptr;  // the roof of most of the operations
+};
+AtRoof prompt_at_roof(const Plan& plan, const Workload& work, const Roof& roof) {
+  const auto roofs = prompt_roofs(plan);
+  const RoofField& f32 = compute_roof(0, LinearPath{});
+  std::map<const RoofField*, double> flops;
+  for (NodeId id : plan.graph().order()) {
+    const Node& node = plan.graph().node(id);
+    const auto found = roofs.find(node.name);
+    const bool known = found != roofs.end() && roof.*found->second->value > 0;
+    flops[known ? found->second : &f32] +=
+        cost(plan.graph(), node, work, [](const std::string&) { return 0.0; }).flops;
+  }
+  AtRoof out;
+  for (const auto& [field, operations] : flops) {
+    out.seconds += operations / (roof.*field->value);
+    if (!out.most || operations > flops[out.most]) out.most = field;
+  }
+  return out;
 }
 
 void check(const Model& model, const SpeedOptions& o) {
@@ -194,8 +235,8 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
     return found == sizes.end() ? 0.0 : found->second;
   };
   const auto batch = static_cast<double>(options.batch);
-  const Cost prompt =
-      total_cost(model.graph, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, bytes_of);
+  const AtRoof prompt =
+      prompt_at_roof(plan, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, speed.roof);
   // Weights are read once per step whatever the batch, keys and values once per sequence.
   double decode_bytes = 0;
   for (int64_t step = 0; step < options.gen_tokens; ++step) {
@@ -203,7 +244,8 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
         model.graph, {.tokens = 1, .context = options.prompt_tokens + step, .outputs = 1}, bytes_of);
     decode_bytes += one.weight_bytes + batch * one.kv_bytes;
   }
-  speed.prefill_percent_of_roof = 100 * batch * prompt.flops / median(prefill) / speed.roof.f32_flops_per_s;
+  speed.prefill_roof = prompt.most;
+  speed.prefill_percent_of_roof = 100 * batch * prompt.seconds / median(prefill);
   speed.decode_percent_of_roof = 100 * decode_bytes / median(decode) / speed.roof.read_bytes_per_s;
   return speed;
 }

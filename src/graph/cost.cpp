@@ -48,6 +48,10 @@ Cost cost(const Graph& g, const Node& node, const Workload& w,
             c.flops = 2 * elements * width(in);
             for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
           },
+          [&](const op::GatedLinear&) {
+            c.flops = 4 * elements * width(in) + 5 * elements;
+            for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
+          },
           [&](const op::RmsNorm&) { c.flops = 4 * elements; },
           [&](const op::AddRmsNorm&) { c.flops = 5 * elements; },
           [&](const op::Rope&) { c.flops = 3 * elements; },

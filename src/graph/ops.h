@@ -34,7 +34,8 @@ struct Attention {   // the sequence op: softmax(scale q k^T, causal, window) v,
   float scale = 0;
 };
 // Made by rewrites, never by definitions.
-struct SiluMul {};  // silu(a) * b
+struct SiluMul {};      // silu(a) * b
+struct GatedLinear {};  // y = silu(x Wg^T) * (x Wu^T); params: gate, up, both [out, in]
 struct AddRmsNorm {
   float eps = 1e-6f;
 };  // outputs: sum = a + b, rms_norm(sum)
@@ -44,7 +45,7 @@ struct AddRmsNorm {
 namespace lathe {
 
 using Op = std::variant<op::Embedding, op::Linear, op::RmsNorm, op::Rope, op::Silu, op::Add, op::Mul,
-                        op::TakeRows, op::Attention, op::SiluMul, op::AddRmsNorm>;
+                        op::TakeRows, op::Attention, op::SiluMul, op::GatedLinear, op::AddRmsNorm>;
 
 std::string_view op_name(const Op&);  // "embedding", "linear", ... as printed
 

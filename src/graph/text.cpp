@@ -228,6 +228,9 @@ Arity arity(const Op& op) {
                         [](const op::SiluMul&) {
                           return Arity{2, 0, 1};
                         },
+                        [](const op::GatedLinear&) {
+                          return Arity{1, 2, 1};
+                        },
                         [](const op::AddRmsNorm&) {
                           return Arity{2, 1, 2};
                         },

@@ -181,6 +181,7 @@ class CtBinder {
     const int bits = packed ? scheme.bits : 8;
     Weight w;
     w.numerics = Numerics::integer(bits, scheme.group, !scheme.symmetric, scale.item->dtype);
+    w.numerics.activations = scheme.activations;
     w.packing = &found;
     w.shape = packed ? packed_shape(module, codes, bits, where) : codes.item->shape;
     Bound out;

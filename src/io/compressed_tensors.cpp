@@ -41,6 +41,22 @@ int group_size(const Json& weights, const std::string& where) {
   return static_cast<int>(size);
 }
 
+// Only what the runtime computes: none, or symmetric int8 with a scale per token found at run time.
+Numerics::Activations parse_activations(const Json& group, const std::string& where) {
+  const Json* given = find(group, "input_activations");
+  if (!given) return Numerics::Activations::as_they_are;
+  const std::string at = where + ".input_activations";
+  if (!given->is_object()) throw input_error(at, "an object or null", given->type_name());
+  const std::string type = get_string_or(*given, "type", at, "int"),
+                    strategy = get_string_or(*given, "strategy", at, "token");
+  const int64_t bits = get_int_or(*given, "num_bits", at, 1, 32, 8);
+  const Json* dynamic = find(*given, "dynamic");
+  if (type != "int" || bits != 8 || strategy != "token" || !get_bool_or(*given, "symmetric", at, true) ||
+      !dynamic || *dynamic != true)
+    throw input_error(at, "dynamic symmetric int8 per token, or null", printable(given->dump(), 80));
+  return Numerics::Activations::int8_per_row;
+}
+
 CtScheme parse_scheme(const Json& group, const std::string& global_format, const std::string& where) {
   CtScheme scheme;
   const Json& weights = group.at("weights");
@@ -51,6 +67,12 @@ CtScheme parse_scheme(const Json& group, const std::string& global_format, const
   scheme.bits = static_cast<int>(get_int(weights, "num_bits", at, 2, 8));
   scheme.symmetric = get_bool_or(weights, "symmetric", at, true);
   scheme.group = group_size(weights, at);
+  scheme.activations = parse_activations(group, where);
+  if (scheme.activations == Numerics::Activations::int8_per_row &&
+      (scheme.bits != 8 || scheme.group != 0 || !scheme.symmetric))
+    throw input_error(where, "symmetric int8 weights per channel beside int8 activations",
+                      fmt::format("{} bits, group {}{}", scheme.bits, scheme.group,
+                                  scheme.symmetric ? "" : ", asymmetric"));
   const Json* order = find(weights, "actorder");
   if (order && *order != "weight" && *order != "static" && *order != false)
     throw input_error(at, "actorder null or 'weight'", printable(order->dump(), 40),
@@ -181,7 +203,8 @@ namespace {
 // Entries that share a config group differ in nothing that the group says.
 bool same_group(const PlannedEntry& a, const PlannedEntry& b) {
   return a.packing == b.packing && a.numerics.bits == b.numerics.bits &&
-         a.numerics.group == b.numerics.group && a.numerics.offset == b.numerics.offset;
+         a.numerics.group == b.numerics.group && a.numerics.offset == b.numerics.offset &&
+         a.numerics.activations == b.numerics.activations;
 }
 
 std::string_view format_of(const PlannedEntry& entry) {
@@ -204,8 +227,20 @@ Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
                         {"strategy", n.group == 0 ? "channel" : "group"},
                         {"symmetric", n.offset == Numerics::Offset::none},
                         {"type", "int"}};
+  Json activations = nullptr;
+  if (n.activations == Numerics::Activations::int8_per_row)
+    activations = {{"actorder", nullptr},
+                   {"block_structure", nullptr},
+                   {"dynamic", true},
+                   {"group_size", nullptr},
+                   {"num_bits", 8},
+                   {"observer", nullptr},
+                   {"observer_kwargs", Json::object()},
+                   {"strategy", "token"},
+                   {"symmetric", true},
+                   {"type", "int"}};
   return {{"format", format_of(first)},
-          {"input_activations", nullptr},
+          {"input_activations", std::move(activations)},
           {"output_activations", nullptr},
           {"targets", std::move(targets)},
           {"weights", weights}};

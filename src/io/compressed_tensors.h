@@ -21,6 +21,7 @@ struct CtScheme {
   int bits = 0;
   int group = 0;  // 0: per channel
   bool symmetric = true;
+  Numerics::Activations activations = Numerics::Activations::as_they_are;
 };
 
 // The groups of a config, asked by module name.

@@ -16,6 +16,20 @@ struct LinearArgs {
   int64_t m, n, k;
   int64_t group;  // columns per scale; k when the whole row shares one
   int64_t x_stride, y_stride;
+  const void* packed_x = nullptr;  // x as the kernel's RowPacking stored it, where it wants one
+};
+
+// y = silu(x Wg^T) * (x Wu^T): two weights of one format and shape. `gate` carries x and y; of `up` only the
+// weight is read. No biases.
+struct GatedArgs {
+  LinearArgs gate, up;
+};
+
+// Rows of x as a kernel wants them; made once for all the linear layers that read the same x.
+struct PackRowsArgs {
+  const float* x;  // [m, k], rows x_stride floats apart
+  int64_t m, k, x_stride;
+  void* out;  // 64-byte aligned
 };
 
 }  // namespace lathe

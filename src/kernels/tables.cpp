@@ -3,19 +3,25 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "kernels/ref/ref.h"
+#include "quant/activations.h"
 
 #if defined(__x86_64__)
+#include "kernels/amx/amx.h"
 #include "kernels/avx2/avx2.h"
 #include "kernels/avx512/avx512.h"
+#elif defined(__aarch64__)
+#include "kernels/neon/neon.h"
 #endif
 
 namespace lathe {
 namespace {
 
-bool anything(const Numerics&, int64_t, int64_t) { return true; }
+bool rounds_rows(const Numerics& n) { return n.activations == Numerics::Activations::int8_per_row; }
+bool anything(const Numerics& n, int64_t, int64_t) { return !rounds_rows(n); }
+bool anything_a8(const Numerics& n, int64_t, int64_t) { return rounds_rows(n); }
 bool any_head(int64_t) { return true; }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) || defined(__aarch64__)
 template <DType dtype>
 bool dense(const Numerics& numerics, int64_t, int64_t) {
   return numerics == Numerics::dense(dtype);
@@ -27,51 +33,216 @@ bool integer(const Numerics& numerics, int64_t, int64_t k) {
   const bool has_minimum = numerics.offset == Numerics::Offset::minimum;
   const bool whole = numerics.group == 0 || numerics.group >= k || numerics.group % (32 / bits) == 0;
   // With a minimum, 16-bit scales are stored as f32 (x86.cpp).
-  return !numerics.is_dense() && (bits == 4 ? numerics.bits <= 4 : numerics.bits > 4) && whole &&
-         has_minimum == minimum && (minimum || numerics.dtype == scale);
+  return !numerics.is_dense() && !rounds_rows(numerics) &&
+         (bits == 4 ? numerics.bits <= 4 : numerics.bits > 4) && whole && has_minimum == minimum &&
+         (minimum || numerics.dtype == scale);
 }
 
-template <int lanes>
+// Whole tiles of 64 columns; int8 per channel without zero points, which is all that Numerics::w8a8 makes.
+template <DType scale>
+bool w8a8(const Numerics& numerics, int64_t, int64_t k) {
+  return numerics == Numerics::w8a8(scale) && k % 64 == 0;
+}
+
+template <int lanes, int most = 512>
 bool head_of(int64_t head_dim) {
-  return head_dim % lanes == 0 && head_dim <= 512;
+  return head_dim % lanes == 0 && head_dim <= most;
 }
 #endif
+
+#if defined(__x86_64__)
+constexpr uint32_t isa_tiles = isa_amx | isa_avx512 | isa_avx512bf16 | isa_avx512vnni;
+constexpr RowPacking int8_rows = {"int8 tiles", amx::int8_rows_bytes, amx::pack_int8_rows};
+constexpr RowPacking bf16_rows = {"bf16 tiles", amx::bf16_rows_bytes, amx::pack_bf16_rows};
+#endif
+
+// W8A8 without integer tiles: rows rounded to int8 and back, then any f32 path.
+size_t rounded_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(m * k) * sizeof(float); }
+void pack_rounded_rows(const PackRowsArgs& a, const Share& share) noexcept {
+  for (int64_t r = share.worker; r < a.m; r += share.workers)
+    round_row_to_int8(a.x + r * a.x_stride, a.k, static_cast<float*>(a.out) + r * a.k);
+}
+constexpr RowPacking rounded_rows = {"rounded to int8", rounded_rows_bytes, pack_rounded_rows};
+template <void (*run)(const LinearArgs&, const Share&) noexcept>
+void on_rounded_rows(const LinearArgs& a, const Share& share) noexcept {
+  LinearArgs rounded = a;
+  rounded.x = static_cast<const float*>(a.packed_x);
+  rounded.x_stride = a.k;
+  run(rounded, share);
+}
 
 constexpr LinearKernel linear_rows[] = {
 #if defined(__x86_64__)
-    {"avx512.f32", isa_avx512, "x86.f32", dense<DType::f32>, avx512::linear_f32},
-    {"avx512.bf16", isa_avx512, "x86.bf16", dense<DType::bf16>, avx512::linear_bf16},
-    {"avx512.f16", isa_avx512, "x86.f16", dense<DType::f16>, avx512::linear_f16},
-    {"avx512.int4.bf16", isa_avx512, "x86.int4", integer<4, DType::bf16, false>, avx512::linear_int4_bf16},
-    {"avx512.int4.f16", isa_avx512, "x86.int4", integer<4, DType::f16, false>, avx512::linear_int4_f16},
-    {"avx512.int4.f32", isa_avx512, "x86.int4", integer<4, DType::f32, false>, avx512::linear_int4_f32},
-    {"avx512.int4.min", isa_avx512, "x86.int4", integer<4, DType::f32, true>, avx512::linear_int4_min},
-    {"avx512.int8.bf16", isa_avx512, "x86.int8", integer<8, DType::bf16, false>, avx512::linear_int8_bf16},
-    {"avx512.int8.f16", isa_avx512, "x86.int8", integer<8, DType::f16, false>, avx512::linear_int8_f16},
-    {"avx512.int8.f32", isa_avx512, "x86.int8", integer<8, DType::f32, false>, avx512::linear_int8_f32},
-    {"avx512.int8.min", isa_avx512, "x86.int8", integer<8, DType::f32, true>, avx512::linear_int8_min},
-    {"avx2.f32", isa_avx2, "x86.f32", dense<DType::f32>, avx2::linear_f32},
-    {"avx2.bf16", isa_avx2, "x86.bf16", dense<DType::bf16>, avx2::linear_bf16},
-    {"avx2.f16", isa_avx2, "x86.f16", dense<DType::f16>, avx2::linear_f16},
-    {"avx2.int4.bf16", isa_avx2, "x86.int4", integer<4, DType::bf16, false>, avx2::linear_int4_bf16},
-    {"avx2.int4.f16", isa_avx2, "x86.int4", integer<4, DType::f16, false>, avx2::linear_int4_f16},
-    {"avx2.int4.f32", isa_avx2, "x86.int4", integer<4, DType::f32, false>, avx2::linear_int4_f32},
-    {"avx2.int4.min", isa_avx2, "x86.int4", integer<4, DType::f32, true>, avx2::linear_int4_min},
-    {"avx2.int8.bf16", isa_avx2, "x86.int8", integer<8, DType::bf16, false>, avx2::linear_int8_bf16},
-    {"avx2.int8.f16", isa_avx2, "x86.int8", integer<8, DType::f16, false>, avx2::linear_int8_f16},
-    {"avx2.int8.f32", isa_avx2, "x86.int8", integer<8, DType::f32, false>, avx2::linear_int8_f32},
-    {"avx2.int8.min", isa_avx2, "x86.int8", integer<8, DType::f32, true>, avx2::linear_int8_min},
+    // Dense weights stay where they are. Prompts go through bf16 tiles whatever the format.
+    {"amx.bf16",
+     isa_tiles,
+     "dense",
+     dense<DType::bf16>,
+     {amx::rows_bf16},
+     {amx::prefill_bf16, &bf16_rows, amx::gated_bf16}},
+    {"amx.f16",
+     isa_tiles,
+     "dense",
+     dense<DType::f16>,
+     {amx::rows_f16},
+     {amx::prefill_f16, &bf16_rows, amx::gated_f16}},
+    {"amx.f32",
+     isa_tiles,
+     "dense",
+     dense<DType::f32>,
+     {amx::rows_f32},
+     {amx::prefill_f32, &bf16_rows, amx::gated_f32}},
+    {"amx.w8a8.bf16",
+     isa_tiles,
+     "x86.int8",
+     w8a8<DType::bf16>,
+     {amx::w8a8_bf16, &int8_rows},
+     {amx::w8a8_bf16, &int8_rows, amx::w8a8_gated_bf16}},
+    {"amx.w8a8.f16",
+     isa_tiles,
+     "x86.int8",
+     w8a8<DType::f16>,
+     {amx::w8a8_f16, &int8_rows},
+     {amx::w8a8_f16, &int8_rows, amx::w8a8_gated_f16}},
+    {"amx.w8a8.f32",
+     isa_tiles,
+     "x86.int8",
+     w8a8<DType::f32>,
+     {amx::w8a8_f32, &int8_rows},
+     {amx::w8a8_f32, &int8_rows, amx::w8a8_gated_f32}},
+    {"amx.int4.bf16",
+     isa_tiles,
+     "x86.int4",
+     integer<4, DType::bf16, false>,
+     {avx512::linear_int4_bf16},
+     {amx::prefill_int4_bf16, &bf16_rows, amx::gated_int4_bf16}},
+    {"amx.int4.f16",
+     isa_tiles,
+     "x86.int4",
+     integer<4, DType::f16, false>,
+     {avx512::linear_int4_f16},
+     {amx::prefill_int4_f16, &bf16_rows, amx::gated_int4_f16}},
+    {"amx.int4.f32",
+     isa_tiles,
+     "x86.int4",
+     integer<4, DType::f32, false>,
+     {avx512::linear_int4_f32},
+     {amx::prefill_int4_f32, &bf16_rows, amx::gated_int4_f32}},
+    {"amx.int4.min",
+     isa_tiles,
+     "x86.int4",
+     integer<4, DType::f32, true>,
+     {avx512::linear_int4_min},
+     {amx::prefill_int4_min, &bf16_rows, amx::gated_int4_min}},
+    {"amx.int8.bf16",
+     isa_tiles,
+     "x86.int8",
+     integer<8, DType::bf16, false>,
+     {avx512::linear_int8_bf16},
+     {amx::prefill_int8_bf16, &bf16_rows, amx::gated_int8_bf16}},
+    {"amx.int8.f16",
+     isa_tiles,
+     "x86.int8",
+     integer<8, DType::f16, false>,
+     {avx512::linear_int8_f16},
+     {amx::prefill_int8_f16, &bf16_rows, amx::gated_int8_f16}},
+    {"amx.int8.f32",
+     isa_tiles,
+     "x86.int8",
+     integer<8, DType::f32, false>,
+     {avx512::linear_int8_f32},
+     {amx::prefill_int8_f32, &bf16_rows, amx::gated_int8_f32}},
+    {"amx.int8.min",
+     isa_tiles,
+     "x86.int8",
+     integer<8, DType::f32, true>,
+     {avx512::linear_int8_min},
+     {amx::prefill_int8_min, &bf16_rows, amx::gated_int8_min}},
+    {"avx512.f32", isa_avx512, "x86.f32", dense<DType::f32>, {avx512::linear_f32}, {}},
+    {"avx512.bf16", isa_avx512, "x86.bf16", dense<DType::bf16>, {avx512::linear_bf16}, {}},
+    {"avx512.f16", isa_avx512, "x86.f16", dense<DType::f16>, {avx512::linear_f16}, {}},
+    {"avx512.int4.bf16",
+     isa_avx512,
+     "x86.int4",
+     integer<4, DType::bf16, false>,
+     {avx512::linear_int4_bf16},
+     {}},
+    {"avx512.int4.f16", isa_avx512, "x86.int4", integer<4, DType::f16, false>, {avx512::linear_int4_f16}, {}},
+    {"avx512.int4.f32", isa_avx512, "x86.int4", integer<4, DType::f32, false>, {avx512::linear_int4_f32}, {}},
+    {"avx512.int4.min", isa_avx512, "x86.int4", integer<4, DType::f32, true>, {avx512::linear_int4_min}, {}},
+    {"avx512.int8.bf16",
+     isa_avx512,
+     "x86.int8",
+     integer<8, DType::bf16, false>,
+     {avx512::linear_int8_bf16},
+     {}},
+    {"avx512.int8.f16", isa_avx512, "x86.int8", integer<8, DType::f16, false>, {avx512::linear_int8_f16}, {}},
+    {"avx512.int8.f32", isa_avx512, "x86.int8", integer<8, DType::f32, false>, {avx512::linear_int8_f32}, {}},
+    {"avx512.int8.min", isa_avx512, "x86.int8", integer<8, DType::f32, true>, {avx512::linear_int8_min}, {}},
+    {"avx2.f32", isa_avx2, "x86.f32", dense<DType::f32>, {avx2::linear_f32}, {}},
+    {"avx2.bf16", isa_avx2, "x86.bf16", dense<DType::bf16>, {avx2::linear_bf16}, {}},
+    {"avx2.f16", isa_avx2, "x86.f16", dense<DType::f16>, {avx2::linear_f16}, {}},
+    {"avx2.int4.bf16", isa_avx2, "x86.int4", integer<4, DType::bf16, false>, {avx2::linear_int4_bf16}, {}},
+    {"avx2.int4.f16", isa_avx2, "x86.int4", integer<4, DType::f16, false>, {avx2::linear_int4_f16}, {}},
+    {"avx2.int4.f32", isa_avx2, "x86.int4", integer<4, DType::f32, false>, {avx2::linear_int4_f32}, {}},
+    {"avx2.int4.min", isa_avx2, "x86.int4", integer<4, DType::f32, true>, {avx2::linear_int4_min}, {}},
+    {"avx2.int8.bf16", isa_avx2, "x86.int8", integer<8, DType::bf16, false>, {avx2::linear_int8_bf16}, {}},
+    {"avx2.int8.f16", isa_avx2, "x86.int8", integer<8, DType::f16, false>, {avx2::linear_int8_f16}, {}},
+    {"avx2.int8.f32", isa_avx2, "x86.int8", integer<8, DType::f32, false>, {avx2::linear_int8_f32}, {}},
+    {"avx2.int8.min", isa_avx2, "x86.int8", integer<8, DType::f32, true>, {avx2::linear_int8_min}, {}},
     // Everything else, as f32: exact, but four bytes per weight.
-    {"avx512.expanded", isa_avx512, "expand.x86", anything, avx512::linear_f32},
-    {"avx2.expanded", isa_avx2, "expand.x86", anything, avx2::linear_f32},
+    {"amx.expanded",
+     isa_tiles,
+     "expand.f32",
+     anything,
+     {amx::rows_f32},
+     {amx::prefill_f32, &bf16_rows, amx::gated_f32}},
+    {"avx512.expanded", isa_avx512, "expand.x86", anything, {avx512::linear_f32}, {}},
+    {"avx2.expanded", isa_avx2, "expand.x86", anything, {avx2::linear_f32}, {}},
+    {"avx512.expanded.a8",
+     isa_avx512,
+     "expand.x86",
+     anything_a8,
+     {on_rounded_rows<avx512::linear_f32>, &rounded_rows},
+     {}},
+    {"avx2.expanded.a8",
+     isa_avx2,
+     "expand.x86",
+     anything_a8,
+     {on_rounded_rows<avx2::linear_f32>, &rounded_rows},
+     {}},
+#elif defined(__aarch64__)
+    // The panels of x86.* suit any vector that divides 32.
+    {"neon.f32", isa_neon, "x86.f32", dense<DType::f32>, {neon::linear_f32}, {}},
+    {"neon.bf16", isa_neon, "x86.bf16", dense<DType::bf16>, {neon::linear_bf16}, {}},
+    {"neon.f16", isa_neon, "x86.f16", dense<DType::f16>, {neon::linear_f16}, {}},
+    {"neon.int4.bf16", isa_neon, "x86.int4", integer<4, DType::bf16, false>, {neon::linear_int4_bf16}, {}},
+    {"neon.int4.f16", isa_neon, "x86.int4", integer<4, DType::f16, false>, {neon::linear_int4_f16}, {}},
+    {"neon.int4.f32", isa_neon, "x86.int4", integer<4, DType::f32, false>, {neon::linear_int4_f32}, {}},
+    {"neon.int4.min", isa_neon, "x86.int4", integer<4, DType::f32, true>, {neon::linear_int4_min}, {}},
+    {"neon.int8.bf16", isa_neon, "x86.int8", integer<8, DType::bf16, false>, {neon::linear_int8_bf16}, {}},
+    {"neon.int8.f16", isa_neon, "x86.int8", integer<8, DType::f16, false>, {neon::linear_int8_f16}, {}},
+    {"neon.int8.f32", isa_neon, "x86.int8", integer<8, DType::f32, false>, {neon::linear_int8_f32}, {}},
+    {"neon.int8.min", isa_neon, "x86.int8", integer<8, DType::f32, true>, {neon::linear_int8_min}, {}},
+    {"neon.expanded", isa_neon, "expand.x86", anything, {neon::linear_f32}, {}},
+    {"neon.expanded.a8",
+     isa_neon,
+     "expand.x86",
+     anything_a8,
+     {on_rounded_rows<neon::linear_f32>, &rounded_rows},
+     {}},
 #endif
-    {"ref", 0, "expand.f32", anything, linear_ref},
+    {"ref.a8", 0, "expand.f32", anything_a8, {on_rounded_rows<linear_ref>, &rounded_rows}, {}},
+    {"ref", 0, "expand.f32", anything, {linear_ref}, {}},
 };
 
 constexpr AttentionKernel attention_rows[] = {
 #if defined(__x86_64__)
+    {"amx", isa_tiles, head_of<16, 256>, avx512::attention, amx::attention},
     {"avx512", isa_avx512, head_of<16>, avx512::attention},
     {"avx2", isa_avx2, head_of<8>, avx2::attention},
+#elif defined(__aarch64__)
+    {"neon", isa_neon, head_of<4>, neon::attention},
 #endif
     {"ref", 0, any_head, attention_ref},
 };
@@ -82,6 +253,9 @@ constexpr ElementwiseKernels elementwise_rows[] = {
      avx512::silu, avx512::silu_mul},
     {"avx2", isa_avx2, avx2::rms_norm, avx2::add_rms_norm, avx2::rope, avx2::add, avx2::mul, avx2::silu,
      avx2::silu_mul},
+#elif defined(__aarch64__)
+    {"neon", isa_neon, neon::rms_norm, neon::add_rms_norm, neon::rope, neon::add, neon::mul, neon::silu,
+     neon::silu_mul},
 #endif
     {"ref", 0, rms_norm_ref, add_rms_norm_ref, rope_ref, add_ref, mul_ref, silu_ref, silu_mul_ref},
 };

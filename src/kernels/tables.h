@@ -12,20 +12,39 @@
 
 namespace lathe {
 
+struct RowPacking {
+  std::string_view name;
+  size_t (*bytes)(int64_t m, int64_t k);
+  void (*run)(const PackRowsArgs&, const Share&) noexcept;
+};
+
+// One way to compute a linear layer. A row's bits depend neither on the other rows nor on the workers.
+struct LinearPath {
+  void (*run)(const LinearArgs&, const Share&) noexcept = nullptr;
+  const RowPacking* rows = nullptr;  // wants LinearArgs::packed_x; null: reads x
+  void (*gated)(const GatedArgs&, const Share&) noexcept = nullptr;  // null: run twice, then multiply
+};
+
 struct LinearKernel {
   std::string_view name;  // "avx512.int4": what reports and traces print
   uint32_t isa;           // CPU features required (core/cpu.h); 0 for the reference
   std::string_view
       packing;  // wants its weight repacked to this; "expand.*" hold any numerics as f32 (emulated)
   bool (*accepts)(const Numerics&, int64_t n, int64_t k);
-  void (*run)(const LinearArgs&, const Share&) noexcept;
+  LinearPath decode;   // few rows of x: decoding, verifying drafts
+  LinearPath prefill;  // prompts: other arithmetic where that is faster; empty: as decode
+  const LinearPath& path(bool prompt) const { return prompt && prefill.run ? prefill : decode; }
 };
 
+// Two paths, as in LinearKernel.
 struct AttentionKernel {
+  using Run = void (*)(const AttentionArgs&, const Share&) noexcept;
   std::string_view name;
   uint32_t isa;
   bool (*accepts)(int64_t head_dim);
-  void (*run)(const AttentionArgs&, const Share&) noexcept;
+  Run decode;
+  Run prefill = nullptr;  // prompts; null: as decode
+  Run path(bool prompt) const { return prompt && prefill ? prefill : decode; }
 };
 
 // The elementwise ops of one ISA level.

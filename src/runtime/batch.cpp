@@ -6,8 +6,13 @@
 
 namespace lathe {
 
-SingleSequence::SingleSequence(std::span<const int32_t> tokens, int32_t first, int64_t outputs, bool cached)
-    : tokens_(tokens), positions_(tokens.size()), outputs_(static_cast<size_t>(outputs)), cached_(cached) {
+SingleSequence::SingleSequence(std::span<const int32_t> tokens, int32_t first, int64_t outputs, bool cached,
+                               Phase phase)
+    : tokens_(tokens),
+      positions_(tokens.size()),
+      outputs_(static_cast<size_t>(outputs)),
+      cached_(cached),
+      phase_(phase) {
   const auto n = static_cast<int32_t>(tokens.size());
   std::iota(positions_.begin(), positions_.end(), first);
   std::iota(outputs_.begin(), outputs_.end(), n - static_cast<int32_t>(outputs));
@@ -16,7 +21,12 @@ SingleSequence::SingleSequence(std::span<const int32_t> tokens, int32_t first, i
 }
 
 SingleSequence::operator Batch() const {
-  Batch b{.tokens = tokens_, .positions = positions_, .starts = starts_, .slots = {}, .outputs = outputs_};
+  Batch b{.tokens = tokens_,
+          .positions = positions_,
+          .starts = starts_,
+          .slots = {},
+          .outputs = outputs_,
+          .prompts = phase_ == Phase::prefill ? 1 : 0};
   if (cached_) b.slots = {&slot_, 1};
   return b;
 }
@@ -42,6 +52,8 @@ void check(const Batch& b, int64_t vocab) {
       if (b.positions[static_cast<size_t>(r)] != first + r - b.starts[s])
         fail("batch: positions of sequence {} do not count up", s);
   }
+  if (b.prompts < 0 || b.prompts >= static_cast<int64_t>(b.starts.size()))
+    fail("batch: {} prompts among {} sequences", b.prompts, b.starts.size() - 1);
   int32_t previous = -1;
   for (int32_t row : b.outputs) {
     if (row <= previous || row >= rows) fail("batch: output row {} out of range or order", row);

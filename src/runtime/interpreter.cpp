@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "kernels/ref/ref.h"
+#include "quant/activations.h"
 #include "runtime/rope_angles.h"
 
 namespace lathe {
@@ -52,23 +53,50 @@ class Walk {
     for (size_t r = 0; r < batch_.tokens.size(); ++r)
       read_rows(table, batch_.tokens[r], 1, out(node) + static_cast<int64_t>(r) * width);
   }
-  void compute(const op::Linear& linear, const Node& node) {
-    const std::vector<float> weight = param(node, 0),
-                             bias = linear.bias ? param(node, 1) : std::vector<float>();
-    const int64_t n = cols(node.outputs[0]), k = cols(node.inputs[0]);
+  // y = x W^T + bias, x rounded first where the weight's numerics say so.
+  void linear(const Node& node, const std::string& param_name, const float* bias, float* y) {
+    const Weight& w = model_.weights.find(param_name)->second;
+    const std::vector<float> weight = read_all(w);
+    const int64_t n = cols(node.outputs[0]), k = cols(node.inputs[0]), m = rows(node.outputs[0]);
+    const float* x = in(node, 0);
+    std::vector<float> rounded;
+    if (w.numerics.activations == Numerics::Activations::int8_per_row) {
+      rounded.resize(static_cast<size_t>(m * k));
+      for (int64_t r = 0; r < m; ++r) round_row_to_int8(x + r * k, k, rounded.data() + r * k);
+      x = rounded.data();
+    }
     linear_ref({.codes = weight.data(),
                 .scales = nullptr,
                 .zeros = nullptr,
-                .x = in(node, 0),
-                .bias = linear.bias ? bias.data() : nullptr,
-                .y = out(node),
-                .m = rows(node.outputs[0]),
+                .x = x,
+                .bias = bias,
+                .y = y,
+                .m = m,
                 .n = n,
                 .k = k,
                 .group = k,
                 .x_stride = k,
                 .y_stride = n},
                {});
+  }
+  void compute(const op::Linear& op, const Node& node) {
+    const std::vector<float> bias = op.bias ? param(node, 1) : std::vector<float>();
+    linear(node, node.params[0], op.bias ? bias.data() : nullptr, out(node));
+  }
+  void compute(const op::GatedLinear&, const Node& node) {
+    const int64_t n = cols(node.outputs[0]), m = rows(node.outputs[0]);
+    std::vector<float> up(static_cast<size_t>(m * n));
+    linear(node, node.params[0], nullptr, out(node));
+    linear(node, node.params[1], nullptr, up.data());
+    silu_mul_ref({.a = out(node),
+                  .b = up.data(),
+                  .out = out(node),
+                  .rows = m,
+                  .cols = n,
+                  .a_stride = n,
+                  .b_stride = n,
+                  .out_stride = n},
+                 {});
   }
   void compute(const op::RmsNorm& norm, const Node& node) {
     const std::vector<float> weight = param(node, 0);

@@ -77,13 +77,5 @@ TEST(Speed, RefusesWhatTheContextCannotHold) {
   EXPECT_THROW(measure_speed(builtin(), o), InputError);
 }
 
-TEST(Roof, IsMeasuredAtEveryIsaLevel) {
-  for (const IsaLevel& level : isa_levels()) {
-    const Roof roof = measure_roof(1, level.features);
-    EXPECT_GT(roof.read_bytes_per_s, 0) << level.name;
-    EXPECT_GT(roof.f32_flops_per_s, 0) << level.name;
-  }
-}
-
 }  // namespace
 }  // namespace lathe

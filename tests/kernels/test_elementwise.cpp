@@ -6,7 +6,7 @@
 namespace lathe {
 namespace {
 
-constexpr int64_t widths[] = {1, 7, 8, 16, 31, 64, 100, 600, 1025};
+constexpr int64_t widths[] = {1, 2, 7, 8, 16, 31, 64, 100, 600, 1025};
 constexpr int64_t row_counts[] = {1, 2, 5};
 
 template <class Check>
@@ -183,6 +183,8 @@ TEST(Elementwise, DispatchByFeatures) {
 #if defined(__x86_64__)
   EXPECT_EQ(choose_elementwise(isa_avx2).name, "avx2");
   EXPECT_EQ(choose_elementwise(isa_avx2 | isa_avx512).name, "avx512");
+#elif defined(__aarch64__)
+  EXPECT_EQ(choose_elementwise(isa_neon).name, "neon");
 #endif
 }
 

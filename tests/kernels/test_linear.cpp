@@ -6,6 +6,7 @@
 #include "kernels/harness.h"
 #include "kernels/ref/ref.h"
 #include "kernels/tables.h"
+#include "quant/activations.h"
 
 namespace lathe {
 namespace {
@@ -17,13 +18,14 @@ using Offset = Numerics::Offset;
 std::vector<Numerics> all_numerics() {
   std::vector<Numerics> out;
   for (DType t : {DType::f32, DType::bf16, DType::f16, DType::f8e4m3}) out.push_back(Numerics::dense(t));
+  for (DType t : {DType::f32, DType::bf16, DType::f16}) out.push_back(Numerics::w8a8(t));
   for (int bits : {2, 3, 4, 5, 6, 8})
     for (int group : {0, 6, 32, 128})
       for (DType t : {DType::bf16, DType::f16, DType::f32})
         for (Offset offset : {Offset::none, Offset::zero_point, Offset::minimum}) {
           const bool stored_width = bits == 4 || bits == 8;  // the others are these with some codes unused
           if (!stored_width && (t != DType::f16 || group % 32 != 0 || group > 32)) continue;
-          out.push_back({Numerics::Kind::integer, t, static_cast<uint8_t>(bits), group, offset});
+          out.push_back({Numerics::Kind::integer, t, static_cast<uint8_t>(bits), group, offset, {}});
         }
   return out;
 }
@@ -106,12 +108,36 @@ struct Shape2 {
 };
 // Around the panel (32), the step (4, 8), a group, the strip (512 columns, 8 panels) and both ways through
 // it.
-constexpr Shape2 shapes[] = {{1, 1}, {3, 5}, {31, 33}, {32, 64}, {65, 40}, {97, 257}, {33, 1030}, {300, 70}};
+constexpr Shape2 shapes[] = {{1, 1},    {3, 5},     {31, 33},  {32, 64}, {65, 40},
+                             {97, 257}, {33, 1030}, {300, 70}, {70, 704}};
 constexpr int64_t most_rows = 64;
 constexpr int64_t row_counts[] = {1, 2, 3, 4, 5, 6, 8, 13, 17, most_rows};
 
+float to_bf16(float f) {
+  uint32_t bits = 0;
+  from_f32(DType::bf16, &f, &bits, 1);
+  to_f32(DType::bf16, &bits, &f, 1);
+  return f;
+}
+
+// x as the path wants it, beside the arguments that point to it.
+struct PathArgs {
+  std::vector<std::byte> storage;
+  LinearArgs args;
+};
+PathArgs path_arguments(const LinearPath& path, const LinearArgs& args, int workers) {
+  PathArgs out{{}, args};
+  if (!path.rows) return out;
+  out.storage.resize(path.rows->bytes(args.m, args.k) + 64, std::byte{0xff});
+  auto* at = out.storage.data();
+  at += 64 - reinterpret_cast<uintptr_t>(at) % 64;
+  run_as(path.rows->run, PackRowsArgs{args.x, args.m, args.k, args.x_stride, at}, workers);
+  out.args.packed_x = at;
+  return out;
+}
+
 TEST(Linear, EveryRowIsOneFmaChainPerElement) {
-  // Fast rows promise more than closeness: y[i][j] is fma(x[i][k-1], w[j][k-1], ... fma(x[i][0], w[j][0], 0))
+  // Panels promise more than closeness: y[i][j] is fma(x[i][k-1], w[j][k-1], ... fma(x[i][0], w[j][0], 0))
   // + bias[j], the same bits for every ISA, number of rows and number of workers. The reference rounds the
   // product and the sum apart, so against it the bound is that of two sums of k terms: each has |error| <= (k
   // + 1) u sum |x| |w| to first order (u = 2^-24: k additions, one multiplication), and one rounding each for
@@ -122,7 +148,9 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
     for (const auto [n, k] : shapes) {
       const Codes codes = random_codes(numerics, n, k, rng);
       const std::vector<float> weights = weights_rounded_once(codes);
-      const Matrix x = random_matrix(most_rows, k, rng);
+      Matrix given = random_matrix(most_rows, k, rng), x = given;
+      if (numerics.activations == Numerics::Activations::int8_per_row)
+        for (int64_t i = 0; i < most_rows; ++i) round_row_to_int8(given.row(i), k, x.row(i));
       const Matrix bias = random_matrix(1, n, rng, 0);
       Matrix chain(most_rows, n), magnitude(most_rows, n);
       for (int64_t i = 0; i < most_rows; ++i)
@@ -147,15 +175,26 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
           const bool with_bias = m % 2 == 1;
           SCOPED_TRACE(describe(row, codes, m, with_bias));
           Matrix y(m, n, 5);
-          run_as(row.run, arguments(w, x, with_bias ? bias.row(0) : nullptr, y, m),
-                 static_cast<int>(m % 3 + 1));
+          const int workers = static_cast<int>(m % 3 + 1);
+          const PathArgs path = path_arguments(
+              row.decode, arguments(w, given, with_bias ? bias.row(0) : nullptr, y, m), workers);
+          run_as(row.decode.run, path.args, workers);
           ASSERT_TRUE(y.intact());
           for (int64_t i = 0; i < m; ++i)
             for (int64_t j = 0; j < n; ++j) {
               const float b = with_bias ? bias.at(0, j) : 0,
                           expected = with_bias ? chain.at(i, j) + b : chain.at(i, j);
+              if (row.name.starts_with(
+                      "amx.w8a8")) {  // exact sums; then three roundings, and one for the bias
+                ASSERT_NEAR(y.at(i, j), expected,
+                            (static_cast<float>(2 * k + 4)) * unit_roundoff * magnitude.at(i, j) +
+                                4 * unit_roundoff * (std::fabs(b) + 1))
+                    << i << ", " << j;
+                continue;
+              }
               // expand.* hold what dequantize() gave: for a minimum, another rounding of each weight.
-              if (row.isa != 0 && !(expanded && numerics.offset == Offset::minimum)) {
+              if (row.packing.starts_with("x86.") ||
+                  (row.packing == "expand.x86" && numerics.offset != Offset::minimum)) {
                 ASSERT_EQ(y.at(i, j), expected) << i << ", " << j;
               } else {
                 const float u = unit_roundoff, terms = static_cast<float>(2 * k + 4);
@@ -170,12 +209,92 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
     EXPECT_EQ(seen.contains(row.name), runs_here(row.isa)) << row.name;
 }
 
+TEST(Linear, PromptsAreSumsOfBf16Products) {
+  // Where a row has a path of its own for prompts, y is the f32 sum of products of x and w rounded to bf16.
+  // Such products are exact in f32, so any order of summation is within (k + 1) u sum |x| |w| of the truth;
+  // so is the chain here. Tiles flush subnormal products to zero, which is far below that.
+  Rng rng(11);
+  int checked = 0;
+  for (const Numerics& numerics : all_numerics())
+    for (const auto [n, k] :
+         {Shape2{1, 1}, Shape2{31, 33}, Shape2{97, 257}, Shape2{33, 1030}, Shape2{600, 70}}) {
+      const Codes codes = random_codes(numerics, n, k, rng);
+      std::vector<float> weights = weights_rounded_once(codes);
+      for (float& w : weights) w = to_bf16(w);
+      const int64_t most = 70;
+      const Matrix x = random_matrix(most, k, rng), bias = random_matrix(1, n, rng, 0);
+      for (const LinearKernel& row : linear_kernels()) {
+        if (!runs_here(row.isa) || !row.prefill.run || !row.accepts(numerics, n, k)) continue;
+        if (!row.prefill.rows || row.prefill.rows->name != "bf16 tiles") continue;
+        if (row.packing.starts_with("expand") && (numerics.group != 6 || numerics.offset == Offset::minimum))
+          continue;
+        const Weight w = packed(codes, row.packing);
+        for (int64_t m : {int64_t{1}, int64_t{16}, int64_t{17}, most}) {
+          SCOPED_TRACE(describe(row, codes, m, true));
+          Matrix y(m, n, 5);
+          const int workers = static_cast<int>(m % 3 + 1);
+          const PathArgs a = path_arguments(row.prefill, arguments(w, x, bias.row(0), y, m), workers);
+          run_as(row.prefill.run, a.args, workers);
+          ASSERT_TRUE(y.intact());
+          ++checked;
+          for (int64_t i = 0; i < m; ++i)
+            for (int64_t j = 0; j < n; ++j) {
+              float sum = 0, size = 0;
+              for (int64_t c = 0; c < k; ++c) {
+                const float product = to_bf16(x.at(i, c)) * weights[static_cast<size_t>(j * k + c)];
+                sum += product;
+                size += std::fabs(product);
+              }
+              const float b = bias.at(0, j), u = unit_roundoff;
+              ASSERT_NEAR(y.at(i, j), sum + b,
+                          static_cast<float>(2 * k + 4) * u * size + 4 * u * (std::fabs(b) + 1))
+                  << i << ", " << j;
+            }
+        }
+      }
+    }
+  if (cpu_features() & isa_amx) {
+    EXPECT_GT(checked, 100);
+  }
+}
+
+TEST(Linear, RowsDoNotDependOnTheirBatch) {
+  Rng rng(12);
+  for (const LinearKernel& row : linear_kernels()) {
+    if (!runs_here(row.isa)) continue;
+    for (const Numerics& numerics : all_numerics()) {
+      if (numerics.group == 6 || numerics.group == 128 || !row.accepts(numerics, 97, 320)) continue;
+      const Codes codes = random_codes(numerics, 97, 320, rng);
+      const Weight w = packed(codes, row.packing);
+      const Matrix x = random_matrix(37, 320, rng);
+      for (bool prompt : {false, true}) {
+        const LinearPath& path = row.path(prompt);
+        Matrix together(37, 97), alone(37, 97);
+        const PathArgs all = path_arguments(path, arguments(w, x, nullptr, together, 37), 2);
+        run_as(path.run, all.args, 3);
+        for (int64_t i = 0; i < 37; ++i) {
+          LinearArgs one = arguments(w, x, nullptr, alone, 1);
+          one.x += i * one.x_stride;
+          one.y += i * one.y_stride;
+          const PathArgs args = path_arguments(path, one, 1);
+          run_as(path.run, args.args, 1 + static_cast<int>(i % 2));
+        }
+        for (int64_t i = 0; i < 37; ++i)
+          for (int64_t j = 0; j < 97; ++j)
+            ASSERT_EQ(alone.at(i, j), together.at(i, j))
+                << row.name << (prompt ? " prompt" : "") << " row " << i;
+      }
+    }
+  }
+}
+
 TEST(Linear, WorkersCoverTheOutputOnce) {
   Rng rng(2);
   for (const LinearKernel& row : linear_kernels()) {
     if (!runs_here(row.isa)) continue;
-    for (const Numerics& numerics : {Numerics::dense(DType::f32), Numerics::integer(4, 32, false)}) {
-      for (const auto [n, k] : {Shape2{1, 8}, Shape2{33, 40}, Shape2{200, 24}}) {
+    for (const Numerics& numerics :
+         {Numerics::dense(DType::f32), Numerics::integer(4, 32, false), Numerics::w8a8()}) {
+      for (const auto [n, k] : {Shape2{1, 8}, Shape2{33, 40}, Shape2{200, 24}, Shape2{300, 128}}) {
         if (!row.accepts(numerics, n, k)) continue;
         const Codes codes = random_codes(numerics, n, k, rng);
         const Weight w = packed(codes, row.packing);
@@ -184,7 +303,11 @@ TEST(Linear, WorkersCoverTheOutputOnce) {
           for (int workers : {1, 2, 3, 4, 5, 12}) {
             SCOPED_TRACE(describe(row, codes, m, false));
             Matrix y(m, n);
-            expect_partition(row.run, arguments(w, x, nullptr, y, m), y, workers);
+            const PathArgs decode = path_arguments(row.decode, arguments(w, x, nullptr, y, m), 2);
+            expect_partition(row.decode.run, decode.args, y, workers);
+            if (!row.prefill.run) continue;
+            const PathArgs prompt = path_arguments(row.prefill, arguments(w, x, nullptr, y, m), 2);
+            expect_partition(row.prefill.run, prompt.args, y, workers);
           }
       }
     }
@@ -215,9 +338,7 @@ TEST(Linear, X86PackingsRoundTrip) {
         ++checked;
       }
     }
-#if defined(__x86_64__)
   EXPECT_GT(checked, 100);
-#endif
 }
 
 TEST(Linear, DispatchTakesTheFirstRowThatFits) {
@@ -228,6 +349,9 @@ TEST(Linear, DispatchTakesTheFirstRowThatFits) {
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_avx2 | isa_avx512).name, "avx512.int4.bf16");
   EXPECT_EQ(choose_linear(odd, 64, 64, isa_avx2 | isa_avx512).name, "avx512.expanded");
   EXPECT_EQ(choose_linear(Numerics::dense(DType::f8e4m3), 64, 64, isa_avx2).name, "avx2.expanded");
+#elif defined(__aarch64__)
+  EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon).name, "neon.int4.bf16");
+  EXPECT_EQ(choose_linear(odd, 64, 64, isa_neon).name, "neon.expanded");
 #endif
 }
 

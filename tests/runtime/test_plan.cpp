@@ -70,8 +70,12 @@ TEST(Plan, SequencesOfABatchDoNotSeeEachOther) {
   std::iota(outputs.begin(), outputs.end(), 0);
   const std::vector<int32_t> starts{0, 9, 23}, slots{2, 0};
   for (const auto& used : {std::vector<int32_t>{}, slots}) {
-    const std::vector<float> together = rows_of(plan.run(
-        {.tokens = tokens, .positions = positions, .starts = starts, .slots = used, .outputs = outputs}));
+    const std::vector<float> together = rows_of(plan.run({.tokens = tokens,
+                                                          .positions = positions,
+                                                          .starts = starts,
+                                                          .slots = used,
+                                                          .outputs = outputs,
+                                                          .prompts = 2}));
     std::vector<float> expected = alone_a;
     expected.insert(expected.end(), alone_b.begin(), alone_b.end());
     expect_close(together, expected);
@@ -86,8 +90,12 @@ TEST(Plan, OnlyTheWantedRowsReachTheHead) {
   const std::vector<int32_t> starts{0, 12};
   Plan plan = Plan::compile(model, {.threads = 1, .max_tokens = 12, .max_outputs = 12});
   const std::vector<float> all = rows_of(plan.run(SingleSequence(tokens, 0, 12, false)));
-  const Tensor& some =
-      plan.run({.tokens = tokens, .positions = positions, .starts = starts, .slots = {}, .outputs = outputs});
+  const Tensor& some = plan.run({.tokens = tokens,
+                                 .positions = positions,
+                                 .starts = starts,
+                                 .slots = {},
+                                 .outputs = outputs,
+                                 .prompts = 1});
   ASSERT_EQ(some.shape, (Shape{3, 128}));
   for (size_t r = 0; r < outputs.size(); ++r)
     expect_close({some.as<float>().begin() + static_cast<long>(r) * 128,

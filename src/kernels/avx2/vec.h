@@ -5,6 +5,8 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "kernels/avx2/transpose.h"
+
 namespace lathe {
 namespace {
 

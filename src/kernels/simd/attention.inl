@@ -1,7 +1,7 @@
 // Causal grouped-query attention with online softmax, over blocks of queries and tiles of 64 keys.
 //
 // A block is some queries x the heads that share one key head, gathered as the rows of one matrix, so that
-// every key and value is read once per block. Per tile: keys transposed into scratch (8x8 shuffles), scores =
+// every key and value is read once per block. Per tile: keys transposed into scratch (in squares), scores =
 // q k^T and out += p v by multiply.inl, one exp per score between them. Tiles start at multiples of 64 and a
 // row ignores those without a key for it, so a row's bits depend on its own position only: not on the block,
 // the chunk or the workers. Bound by fma for long blocks; by reading keys and values in decode.
@@ -18,38 +18,14 @@ namespace {
 
 constexpr int64_t key_tile = 64, block_rows = 96;
 
-// 8 rows of 8 floats, `stride` apart, to 8 columns `key_tile` apart.
-inline void transpose_8x8(const float* const rows[8], float* out) {
-  __m256 r[8], t[8];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) r[i] = _mm256_loadu_ps(rows[i]);
-#pragma GCC unroll 4
-  for (int i = 0; i < 8; i += 2) {
-    t[i] = _mm256_unpacklo_ps(r[i], r[i + 1]);
-    t[i + 1] = _mm256_unpackhi_ps(r[i], r[i + 1]);
-  }
-#pragma GCC unroll 2
-  for (int i = 0; i < 8; i += 4) {
-    r[i] = _mm256_shuffle_ps(t[i], t[i + 2], 0x44);
-    r[i + 1] = _mm256_shuffle_ps(t[i], t[i + 2], 0xee);
-    r[i + 2] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0x44);
-    r[i + 3] = _mm256_shuffle_ps(t[i + 1], t[i + 3], 0xee);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    _mm256_storeu_ps(out + i * key_tile, _mm256_permute2f128_ps(r[i], r[i + 4], 0x20));
-    _mm256_storeu_ps(out + (i + 4) * key_tile, _mm256_permute2f128_ps(r[i], r[i + 4], 0x31));
-  }
-}
-
-// Keys [0, count) as columns: out[d][key]. Columns up to the next multiple of 8 repeat the last key.
+// Keys [0, count) as columns: out[d][key]. Columns up to the next multiple of `square` repeat the last key.
 void transpose_keys(const float* k, int64_t stride, int64_t count, int64_t head_dim, float* out) {
-  for (int64_t j = 0; j < count; j += 8) {
-    const float* rows[8];
-    for (int64_t i = 0; i < 8; ++i) rows[i] = k + (j + i < count ? j + i : count - 1) * stride;
-    for (int64_t d = 0; d < head_dim; d += 8) {
-      transpose_8x8(rows, out + d * key_tile + j);
-      for (const float*& row : rows) row += 8;
+  for (int64_t j = 0; j < count; j += square) {
+    const float* rows[square];
+    for (int64_t i = 0; i < square; ++i) rows[i] = k + (j + i < count ? j + i : count - 1) * stride;
+    for (int64_t d = 0; d < head_dim; d += square) {
+      transpose_square(rows, out + d * key_tile + j, key_tile);
+      for (const float*& row : rows) row += square;
     }
   }
 }

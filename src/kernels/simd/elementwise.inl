@@ -84,8 +84,6 @@ void each_vector(const BinaryArgs& args, const Share& share, F f) {
   }
 }
 
-inline V silu_of(V x) { return div(x, add(set(1), exp(sub(zero(), x)))); }
-
 void add_rows(const BinaryArgs& args, const Share& share) {
   each_vector(args, share, [](V a, V b) { return add(a, b); });
 }
@@ -95,10 +93,10 @@ void mul_rows(const BinaryArgs& args, const Share& share) {
 void silu_rows(const BinaryArgs& args, const Share& share) {
   BinaryArgs one = args;
   one.b = nullptr;
-  each_vector(one, share, [](V a, V) { return silu_of(a); });
+  each_vector(one, share, [](V a, V) { return silu(a); });
 }
 void silu_mul_rows(const BinaryArgs& args, const Share& share) {
-  each_vector(args, share, [](V a, V b) { return mul(silu_of(a), b); });
+  each_vector(args, share, [](V a, V b) { return mul(silu(a), b); });
 }
 
 }  // namespace

@@ -21,5 +21,7 @@ inline V exp(V x) {
   return times_power_of_two(p, n);
 }
 
+inline V silu(V x) { return div(x, add(set(1), exp(sub(zero(), x)))); }
+
 }  // namespace
 }  // namespace lathe

@@ -153,7 +153,7 @@ inline __attribute__((always_inline)) void walk(const Format& f, int64_t p, int6
   }
 }
 
-void store_columns(const LinearArgs& a, int64_t row, int64_t column, V sum) {
+inline void store_columns(const LinearArgs& a, int64_t row, int64_t column, V sum) {
   const int64_t left = a.n - column;
   if (left <= 0) return;
   if (a.bias) sum = add(sum, load_n(a.bias + column, left));
@@ -248,7 +248,8 @@ void linear(const LinearArgs& a, const Share& share) {
   const int64_t count = rows.end - rows.begin;
   if (count <= 0) return;
   if (count > fused_limit) return strips(a, f, mine, rows, share.scratch);
-  constexpr int wide = 4 / panel_vectors;  // panels with four vectors: enough fma chains to hide latency
+  // Panels with four vectors: enough fma chains to hide latency. (A panel of NEON has eight.)
+  constexpr int wide = panel_vectors < 4 ? 4 / panel_vectors : 1;
   int64_t p = mine.begin;
   for (; p + wide <= mine.end; p += wide) fused_rows<wide>(a, f, rows, p);
   for (; p < mine.end; ++p) fused_rows<1>(a, f, rows, p);

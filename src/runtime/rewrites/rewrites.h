@@ -10,12 +10,14 @@
 namespace lathe {
 
 void fuse_silu_mul(Graph&);  // silu(a) * b                -> silu_mul(a, b)
+void fuse_gate_up(Graph&);   // silu_mul(x Wg^T, x Wu^T)   -> gated_linear(x)
 void fuse_add_norm(Graph&);  // s = a + b; rms_norm(s)     -> s, n = add_rms_norm(a, b)
 
 struct Rewrite {
   std::string_view name;
   void (*apply)(Graph&);
 };
-inline constexpr Rewrite rewrites[] = {{"fuse_silu_mul", fuse_silu_mul}, {"fuse_add_norm", fuse_add_norm}};
+inline constexpr Rewrite rewrites[] = {
+    {"fuse_silu_mul", fuse_silu_mul}, {"fuse_gate_up", fuse_gate_up}, {"fuse_add_norm", fuse_add_norm}};
 
 }  // namespace lathe

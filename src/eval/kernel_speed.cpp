@@ -1,0 +1,262 @@
+#include "eval/kernel_speed.h"
+
+#include <chrono>
+#include <cmath>
+#include <cstring>
+
+#include "core/error.h"
+#include "core/hash.h"
+#include "core/rng.h"
+#include "quant/activations.h"
+
+namespace lathe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+template <class F>
+double fastest(double seconds, int calls, F&& call) {
+  double best = INFINITY;
+  const auto start = Clock::now();
+  for (int i = 0; i < calls || seconds_since(start) < seconds; ++i) {
+    const auto begin = Clock::now();
+    call();
+    best = std::min(best, seconds_since(begin));
+  }
+  return best;
+}
+
+std::vector<float> random_floats(int64_t n, Rng& rng) {
+  std::vector<float> out(static_cast<size_t>(n));
+  for (float& f : out) f = static_cast<float>(rng.uniform()) * 2 - 1;
+  return out;
+}
+
+Weight random_weight(const Numerics& numerics, const Packing& packing, int64_t n, int64_t k) {
+  Rng rng(1);
+  Weight w = make_weight(numerics, packing, {n, k});
+  const auto range = static_cast<uint64_t>(numerics.code_max() - numerics.code_min() + 1);
+  for (int64_t row = 0; row < n; row += pack_row_multiple) {
+    Codes c;
+    c.numerics = numerics;
+    c.rows = std::min(pack_row_multiple, n - row);
+    c.cols = k;
+    if (numerics.is_dense()) {
+      c.values = random_floats(c.rows * k, rng);
+    } else {
+      c.codes.resize(static_cast<size_t>(c.rows * k));
+      for (int16_t& code : c.codes)
+        code = static_cast<int16_t>(numerics.code_min() + static_cast<int>(rng.below(range)));
+      for (int64_t i = 0; i < c.rows * numerics.groups(k); ++i) {
+        c.scales.push_back(std::ldexp(1.0f, -static_cast<int>(6 + rng.below(4))));
+        if (numerics.offset == Numerics::Offset::zero_point)
+          c.zeros.push_back(static_cast<float>(rng.below(4)));
+        if (numerics.offset == Numerics::Offset::minimum) c.zeros.push_back(0.125f);
+      }
+    }
+    packing.pack(c, row, w);
+  }
+  return w;
+}
+
+// The weight with all its parts in one buffer, each at a multiple of 64 bytes.
+struct Joined {
+  Storage buffer;
+  std::vector<size_t> offsets;
+};
+Joined join(const Weight& w) {
+  Joined joined;
+  size_t bytes = 0;
+  for (const Tensor& part : w.parts) {
+    joined.offsets.push_back(bytes);
+    bytes += (part.bytes() + 63) / 64 * 64;
+  }
+  joined.buffer = Storage::allocate(bytes);
+  for (size_t i = 0; i < w.parts.size(); ++i)
+    std::memcpy(joined.buffer.data + joined.offsets[i], w.parts[i].storage.data, w.parts[i].bytes());
+  return joined;
+}
+
+LinearArgs arguments(const Weight& w, const float* x, const void* packed_x, float* y, int64_t m) {
+  const auto part = [&](size_t i) -> const void* {
+    return i < w.parts.size() ? w.parts[i].storage.data : nullptr;
+  };
+  const int64_t n = w.rows(), k = w.cols(), group = w.numerics.group == 0 ? k : w.numerics.group;
+  LinearArgs args{};
+  args.codes = part(0);
+  args.scales = part(1);
+  args.zeros = part(2);
+  args.x = x;
+  args.packed_x = packed_x;
+  args.y = y;
+  args.m = m;
+  args.n = n;
+  args.k = k;
+  args.group = group;
+  args.x_stride = k;
+  args.y_stride = n;
+  return args;
+}
+
+std::string short_hash(const std::vector<float>& values) {
+  return sha256({reinterpret_cast<const char*>(values.data()), values.size() * sizeof(float)}).substr(0, 12);
+}
+
+// Rows `stride` floats apart are compared in their first `cols` columns.
+double relative_error(const float* y, int64_t stride, const float* reference, int64_t rows, int64_t cols) {
+  double difference = 0, largest = 0;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t c = 0; c < cols; ++c) {
+      const double expected = static_cast<double>(reference[r * cols + c]);
+      const double d = std::abs(static_cast<double>(y[r * stride + c]) - expected);
+      difference = d >= difference ? d : std::isnan(d) ? INFINITY : difference;
+      largest = std::max(largest, std::abs(expected));
+    }
+  return difference / largest;
+}
+
+// The reference computes the first outputs of the first rows, from the same weight as floats.
+double linear_error(KernelRunner& runner, const Weight& w, const std::vector<float>& x,
+                    const std::vector<float>& y, int64_t m) {
+  const int64_t rows = std::min<int64_t>(m, 2), n = std::min<int64_t>(w.rows(), 256), k = w.cols();
+  const LinearKernel& reference = linear_kernels().back();
+  Codes floats;
+  floats.numerics = Numerics::dense(DType::f32);
+  floats.rows = n;
+  floats.cols = k;
+  floats.values.resize(static_cast<size_t>(n * k));
+  read_rows(w, 0, n, floats.values.data());
+  Weight expanded = make_weight(floats.numerics, packing(reference.packing), {n, k});
+  expanded.packing->pack(floats, 0, expanded);
+  std::vector<float> expected(static_cast<size_t>(rows * n)), input(x.begin(), x.begin() + rows * k);
+  if (w.numerics.activations == Numerics::Activations::int8_per_row)
+    for (int64_t r = 0; r < rows; ++r)
+      round_row_to_int8(&input[static_cast<size_t>(r * k)], k, &input[static_cast<size_t>(r * k)]);
+  runner.run(reference.path(false).run, arguments(expanded, input.data(), nullptr, expected.data(), rows));
+  return relative_error(y.data(), w.rows(), expected.data(), rows, n);
+}
+
+}  // namespace
+
+std::vector<Numerics> known_formats() {
+  using Offset = Numerics::Offset;
+  std::vector<Numerics> out = {Numerics::dense(DType::f32), Numerics::dense(DType::bf16),
+                               Numerics::dense(DType::f16)};
+  out.push_back(Numerics::w8a8());
+  for (int bits : {8, 4})
+    for (int group : {0, 32, 128}) out.push_back(Numerics::integer(bits, group, false));
+  out.push_back(Numerics::integer(4, 32, true));
+  out.push_back(Numerics::integer(8, 32, false, DType::f16));                    // GGUF Q8_0
+  out.push_back(Numerics::integer(4, 32, false, DType::f16));                    // GGUF Q4_0
+  out.push_back({Numerics::Kind::integer, DType::f32, 4, 32, Offset::minimum});  // GGUF Q4_K
+  out.push_back(Numerics::integer(6, 16, false, DType::f32));                    // GGUF Q6_K
+  out.push_back(Numerics::integer(3, 128, false));
+  out.push_back(Numerics::integer(2, 128, false));
+  return out;
+}
+
+std::string format_name(const Numerics& n) {
+  std::string name = to_string(n);
+  if (!n.is_dense() && n.dtype != DType::bf16) name += fmt::format(" {} scales", dtype_name(n.dtype));
+  return name;
+}
+
+KernelRunner::KernelRunner(int threads, size_t room_bytes)
+    : pool_(threads), room_(Storage::allocate(room_bytes)) {
+  for (int i = 0; i < pool_.size(); ++i) scratch_.push_back(Storage::allocate(kernel_scratch_bytes));
+}
+
+KernelRunner::Copies KernelRunner::fill_room(std::span<const std::byte> bytes) {
+  const Copies copies{room_.data, bytes.empty() ? 0 : room_.bytes / bytes.size()};
+  pool_.run([&](int worker, int workers) {
+    for (auto i = static_cast<size_t>(worker); i < copies.count; i += static_cast<size_t>(workers))
+      std::memcpy(copies.first + i * bytes.size(), bytes.data(), bytes.size());
+  });
+  return copies;
+}
+
+WeightCopies::WeightCopies(const Numerics& numerics, const Packing& packing, int64_t n, int64_t k,
+                           KernelRunner& runner)
+    : copies_{random_weight(numerics, packing, n, k)} {
+  const Joined joined = join(copies_[0]);
+  const auto room = runner.fill_room({joined.buffer.data, joined.buffer.bytes});
+  for (size_t c = 0; c < room.count; ++c) {
+    Weight copy = copies_[0];
+    for (size_t i = 0; i < copy.parts.size(); ++i) {
+      Tensor& part = copy.parts[i];
+      part.storage = {room.first + c * joined.buffer.bytes + joined.offsets[i], part.bytes(), nullptr};
+    }
+    copies_.push_back(std::move(copy));
+  }
+}
+
+KernelSpeed time_linear(KernelRunner& runner, const LinearKernel& row, WeightCopies& weights, int64_t m,
+                        double seconds, int calls) {
+  const int64_t n = weights.first().rows(), k = weights.first().cols();
+  Rng rng(2);
+  const std::vector<float> x = random_floats(m * k, rng);
+  std::vector<float> y(static_cast<size_t>(m * n));
+  const LinearPath& path = row.path(m >= prompt_rows);
+  const Storage packed = Storage::allocate(path.rows ? path.rows->bytes(m, k) : 0);
+  KernelSpeed speed;
+  speed.seconds = fastest(seconds, calls, [&] {
+    if (path.rows) runner.run(path.rows->run, PackRowsArgs{x.data(), m, k, k, packed.data});
+    runner.run(path.run, arguments(weights.next(), x.data(), packed.data, y.data(), m));
+  });
+  speed.bytes = static_cast<double>(weights.first().bytes());
+  speed.flops = 2 * static_cast<double>(m) * static_cast<double>(n * k);
+  speed.error = linear_error(runner, weights.first(), x, y, m);
+  speed.hash = short_hash(y);
+  return speed;
+}
+
+KernelSpeed time_attention(KernelRunner& runner, const AttentionKernel& row, int64_t rows, int64_t first,
+                           double seconds, int calls) {
+  constexpr int64_t heads = timed_heads, kv_heads = timed_kv_heads, dim = timed_head_dim;
+  const int64_t keys = first + rows, kv_floats = keys * kv_heads * dim;
+  Rng rng(3);
+  const std::vector<float> q = random_floats(rows * heads * dim, rng), kv = random_floats(2 * kv_floats, rng);
+  const auto copies = runner.fill_room(std::as_bytes(std::span(kv)));
+  std::vector<float> out(q.size());
+  size_t turn = 0;
+  auto arguments_of = [&](const float* k, int64_t some_rows, float* to) {
+    AttentionArgs args{};
+    args.q = q.data();
+    args.k = k;
+    args.v = k + kv_floats;
+    args.out = to;
+    args.rows = some_rows;
+    args.keys = first + some_rows;
+    args.first = first;
+    args.q_stride = args.out_stride = heads * dim;
+    args.kv_stride = kv_heads * dim;
+    args.heads = heads;
+    args.kv_heads = kv_heads;
+    args.head_dim = dim;
+    args.scale = 0.125f;
+    return args;
+  };
+  KernelSpeed speed;
+  const auto next = [&] {
+    return copies.count == 0
+               ? kv.data()
+               : reinterpret_cast<const float*>(copies.first) + turn++ % copies.count * kv.size();
+  };
+  speed.seconds = fastest(seconds, calls, [&] {
+    runner.run(row.path(rows >= prompt_rows), arguments_of(next(), rows, out.data()));
+  });
+  speed.bytes = static_cast<double>(kv.size() * sizeof(float));
+  const double pairs =
+      static_cast<double>(rows) * (static_cast<double>(first) + static_cast<double>(rows + 1) / 2);
+  speed.flops = 4 * pairs * static_cast<double>(heads * dim);
+  std::vector<float> expected(static_cast<size_t>(heads * dim));
+  runner.run(attention_kernels().back().decode, arguments_of(kv.data(), 1, expected.data()));
+  speed.error = relative_error(out.data(), heads * dim, expected.data(), 1, heads * dim);
+  speed.hash = short_hash(out);
+  return speed;
+}
+
+}  // namespace lathe

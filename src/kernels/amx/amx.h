@@ -1,0 +1,62 @@
+// The AMX kernels, for tables.cpp. They need AVX-512 (F, BW, DQ, VL, VNNI, BF16) too.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/linear.h"
+
+namespace lathe::amx {
+
+// Rows of x as bf16 tiles, rounded to nearest even.
+size_t bf16_rows_bytes(int64_t m, int64_t k);
+void pack_bf16_rows(const PackRowsArgs&, const Share&) noexcept;
+
+// y = x W^T + bias with x and W rounded to bf16 and sums in f32; x comes packed as bf16 rows.
+void prefill_f32(const LinearArgs&, const Share&) noexcept;  // row-major elements
+void prefill_bf16(const LinearArgs&, const Share&) noexcept;
+void prefill_f16(const LinearArgs&, const Share&) noexcept;
+void prefill_int4_bf16(const LinearArgs&, const Share&) noexcept;  // x86.int4 and x86.int8
+void prefill_int4_f16(const LinearArgs&, const Share&) noexcept;
+void prefill_int4_f32(const LinearArgs&, const Share&) noexcept;
+void prefill_int4_min(const LinearArgs&, const Share&) noexcept;
+void prefill_int8_bf16(const LinearArgs&, const Share&) noexcept;
+void prefill_int8_f16(const LinearArgs&, const Share&) noexcept;
+void prefill_int8_f32(const LinearArgs&, const Share&) noexcept;
+void prefill_int8_min(const LinearArgs&, const Share&) noexcept;
+
+// The same for y = silu(x Wg^T) * (x Wu^T).
+void gated_f32(const GatedArgs&, const Share&) noexcept;
+void gated_bf16(const GatedArgs&, const Share&) noexcept;
+void gated_f16(const GatedArgs&, const Share&) noexcept;
+void gated_int4_bf16(const GatedArgs&, const Share&) noexcept;
+void gated_int4_f16(const GatedArgs&, const Share&) noexcept;
+void gated_int4_f32(const GatedArgs&, const Share&) noexcept;
+void gated_int4_min(const GatedArgs&, const Share&) noexcept;
+void gated_int8_bf16(const GatedArgs&, const Share&) noexcept;
+void gated_int8_f16(const GatedArgs&, const Share&) noexcept;
+void gated_int8_f32(const GatedArgs&, const Share&) noexcept;
+void gated_int8_min(const GatedArgs&, const Share&) noexcept;
+
+// Rows of x as int8 tiles (W8A8): rint(x * 127 / max |x|), the scales max |x| / 127 and the sums of the
+// integers.
+size_t int8_rows_bytes(int64_t m, int64_t k);
+void pack_int8_rows(const PackRowsArgs&, const Share&) noexcept;
+
+// W8A8: y = (x8 (w8 + 128)^T - 128 sum x8) scale_x scale_w + bias, the products summed exactly in 32 bits. x
+// comes packed as int8 rows, W as x86.int8; k a multiple of 64. By the type of the scales.
+void w8a8_bf16(const LinearArgs&, const Share&) noexcept;
+void w8a8_f16(const LinearArgs&, const Share&) noexcept;
+void w8a8_f32(const LinearArgs&, const Share&) noexcept;
+void w8a8_gated_bf16(const GatedArgs&, const Share&) noexcept;
+void w8a8_gated_f16(const GatedArgs&, const Share&) noexcept;
+void w8a8_gated_f32(const GatedArgs&, const Share&) noexcept;
+
+// Row-major elements, in place, for few rows of x: f32 arithmetic.
+void rows_f32(const LinearArgs&, const Share&) noexcept;
+void rows_bf16(const LinearArgs&, const Share&) noexcept;
+void rows_f16(const LinearArgs&, const Share&) noexcept;
+
+// Queries scaled, keys, values and probabilities rounded to bf16, and sums in f32. head_dim a multiple of 16,
+// at most 256.
+void attention(const AttentionArgs&, const Share&) noexcept;
+
+}  // namespace lathe::amx

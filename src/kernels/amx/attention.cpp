@@ -1,0 +1,335 @@
+// Causal grouped-query attention for prompts, in bf16 tiles with f32 sums and online softmax.
+//
+// A block is up to 512 columns, each a query of one of the heads that share a key head. Everything is
+// transposed: scores = K q^T and out += V^T p, so that keys run down a tile's rows, a vector holds one key's
+// scores of 16 columns, and softmax needs no sum or maximum across a vector. Keys are activations of tiles.h
+// as they lie in memory; values are transposed once per block.
+//
+// Per tile of 64 keys: keys and values as bf16 tiles (16 KiB for heads of 64: they stay in L1), then for each
+// strip of 32 columns the scores, one exp2 per score, and its out from scratch and back. Strips that see no
+// key of a tile skip it. Tiles start at multiples of 64 and a masked key adds 0, so a row's bits depend on
+// its own position only: not on the block, the chunk or the workers.
+#include "kernels/amx/amx.h"
+#include "kernels/amx/tiles.h"
+#include "kernels/avx512/vec.h"
+
+namespace lathe::amx {
+namespace {
+
+constexpr int64_t key_tile = 64, key_rows = key_tile / tile_side;  // tiles of scores below each other
+constexpr int64_t most_columns = 512, most_dim = 256;
+constexpr int64_t step = 32;  // bf16 in a row of a tile
+constexpr int64_t tile_floats = tile_bytes / 4;
+constexpr int64_t strip_scores = key_tile * pair;
+constexpr int64_t chunk_elements = 256 * 64;  // of keys, and of values, that are packed at a time
+
+struct Block {
+  char* q;                   // [strip][depth][column half]: weights of tiles.h, scaled
+  char *keys, *values;       // [chunk tile][key_rows][depth], [chunk tile][dim / 16][key half]: activations
+  float* scores;             // [column half][key]: 16 columns; exp2 makes them weights in place
+  float* out;                // [strip][dim / 16][column half]: results
+  float *largest, *total;    // [column]
+  int32_t *oldest, *newest;  // [column]: the keys that it sees
+  int64_t dim, depth, columns;  // depth: tiles of `step` that hold dim
+  int64_t strips() const { return ceil_div(columns, pair); }
+  char* keys_of(int64_t tile) const { return keys + tile * key_rows * depth * tile_bytes; }
+  char* values_of(int64_t tile) const { return values + tile * dim / 8 * tile_bytes; }
+};
+constexpr int64_t scratch_bytes =
+    most_columns * most_dim * 6 + 2 * chunk_elements * 2 + strip_scores * 4 + most_columns * 16;
+static_assert(scratch_bytes <= static_cast<int64_t>(kernel_scratch_bytes));
+
+inline __m512i as_bf16(V low, V high) { return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)); }
+
+// Words (low[i], high[i]).
+inline __m512i as_pairs(V low, V high) {
+  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
+                                              23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+  return _mm512_permutexvar_epi16(interleave, as_bf16(low, high));
+}
+
+// 16 rows of 16 words to 16 columns.
+inline void transpose_tile(const float* words, float* out) {
+  for (int64_t r = 0; r < tile_side; r += square)
+    for (int64_t c = 0; c < tile_side; c += square) {
+      const float* rows[square];
+      for (int64_t i = 0; i < square; ++i) rows[i] = words + (r + i) * tile_side + c;
+      transpose_square(rows, out + c * tile_side + r, tile_side);
+    }
+}
+
+// A column is query `row` of `head`. Those beyond the block repeat its last position, with a query of zeros.
+struct Column {
+  int64_t row, head;
+};
+Column column_of(const AttentionArgs& a, int64_t kv_head, int64_t column) {
+  const int64_t group = a.heads / a.kv_heads;
+  return {column / group, kv_head * group + column % group};
+}
+
+void start(const AttentionArgs& a, int64_t kv_head, int64_t begin, const Block& b) {
+  const V scale = set(a.scale * 1.44269504088896341f);  // scores in powers of 2
+  for (int64_t top = 0; top < b.strips() * pair; top += tile_side) {
+    const float* queries[tile_side];
+    for (int64_t i = 0; i < tile_side; ++i) {
+      const int64_t c = top + i;
+      const Column at = column_of(a, kv_head, begin + (c < b.columns ? c : b.columns - 1));
+      queries[i] = a.q + at.row * a.q_stride + at.head * b.dim;
+      const int64_t position = a.first + at.row, oldest = a.window > 0 ? position - a.window + 1 : 0;
+      b.newest[c] = static_cast<int32_t>(position);
+      b.oldest[c] = static_cast<int32_t>(oldest > 0 ? oldest : 0);
+    }
+    store(b.largest + top, set(-__builtin_inff()));
+    store(b.total + top, zero());
+    for (int64_t t = 0; t < b.depth; ++t) {
+      alignas(64) float words[tile_floats];
+      for (int64_t i = 0; i < tile_side; ++i) {
+        const int64_t left = top + i < b.columns ? b.dim - t * step : 0;
+        const float* x = queries[i] + t * step;
+        _mm512_store_si512(words + i * tile_side,
+                           as_bf16(mul(scale, load_n(x, left)), mul(scale, load_n(x + lanes, left - lanes))));
+      }
+      const int64_t tile = (top / pair * b.depth + t) * 2 + top % pair / tile_side;
+      transpose_tile(words, reinterpret_cast<float*>(b.q + tile * tile_bytes));
+    }
+  }
+  for (int64_t i = 0; i < b.strips() * pair * b.dim; i += lanes) store(b.out + i, zero());
+}
+
+// Keys and values [0, count) of a tile; the others are zeros.
+void pack_keys(const float* k, int64_t stride, int64_t count, const Block& b, char* out) {
+  for (int64_t j = 0; j < key_tile; ++j)
+    for (int64_t t = 0; t < b.depth; ++t) {
+      const float* x = k + j * stride + t * step;
+      const int64_t left = j < count ? b.dim - t * step : 0;
+      _mm512_store_si512(out + (j / tile_side * b.depth + t) * tile_bytes + j % tile_side * 64,
+                         as_bf16(load_n(x, left), load_n(x + lanes, left - lanes)));
+    }
+}
+void pack_values(const float* v, int64_t stride, int64_t count, const Block& b, char* out) {
+  for (int64_t half = 0; half < 2; ++half)
+    for (int64_t d = 0; d < b.dim; d += tile_side) {
+      alignas(64) float words[tile_floats];
+      for (int64_t i = 0; i < tile_side; ++i) {
+        const int64_t j = half * step + 2 * i;
+        const float* x = v + j * stride + d;
+        _mm512_store_si512(words + i * tile_side,
+                           as_pairs(j < count ? load(x) : zero(), j + 1 < count ? load(x + stride) : zero()));
+      }
+      transpose_tile(words, reinterpret_cast<float*>(out + (d / tile_side * 2 + half) * tile_bytes));
+    }
+}
+
+// Brings part of a tile's keys and values into L2 while strips of the tile before it are computed: they lie
+// kv_stride apart, which no hardware prefetcher follows.
+void prefetch(const AttentionArgs& a, int64_t at, int64_t count, int64_t part, int64_t parts) {
+  const Range keys = part_of(count, part, parts);
+  for (int64_t j = keys.begin; j < keys.end; ++j)
+    for (int64_t d = 0; d < a.head_dim; d += lanes) {
+      _mm_prefetch(reinterpret_cast<const char*>(a.k + at + j * a.kv_stride + d), _MM_HINT_T1);
+      _mm_prefetch(reinterpret_cast<const char*>(a.v + at + j * a.kv_stride + d), _MM_HINT_T1);
+    }
+}
+
+// 2^x, for x whose result is rounded to bf16: 1 + r (c1 + r (c2 + r c3)) for the fraction r in [0, 1) has a
+// relative error of 8.6e-5 at most (2^-13.5; least maximum among cubics that are 1 at 0), and scalef takes
+// the whole part by itself. 0 for -infinity.
+inline V exp2(V x) {
+  const V r = _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+  V p = fma(set(0.07706704200379724f), r, set(0.2276449911952388f));
+  p = fma(p, r, set(0.6951167864133931f));
+  p = fma(p, r, set(1));
+  return _mm512_scalef_ps(p, x);
+}
+
+// Scores of a strip of columns.
+void score(const Block& b, int64_t strip, const char* keys) {
+  const char* q = b.q + strip * b.depth * 2 * tile_bytes;
+  for (int64_t row = 0; row < key_rows; row += 2) {
+    const char *k0 = keys + row * b.depth * tile_bytes, *k1 = k0 + b.depth * tile_bytes;
+    zero_results();
+    for (int64_t t = 0; t < b.depth; ++t) {
+      _tile_loadd(4, k0 + t * tile_bytes, 64);
+      _tile_loadd(6, q + 2 * t * tile_bytes, 64);
+      _tile_loadd(7, q + (2 * t + 1) * tile_bytes, 64);
+      _tile_loadd(5, k1 + t * tile_bytes, 64);
+      _tile_dpbf16ps(0, 4, 6);
+      _tile_dpbf16ps(1, 4, 7);
+      _tile_dpbf16ps(2, 5, 6);
+      _tile_dpbf16ps(3, 5, 7);
+    }
+    float* scores = b.scores + row * tile_floats;
+    _tile_stored(0, scores, 64);
+    _tile_stored(1, scores + key_tile * lanes, 64);
+    _tile_stored(2, scores + tile_floats, 64);
+    _tile_stored(3, scores + key_tile * lanes + tile_floats, 64);
+  }
+}
+
+// Scores of 16 columns to weights: exp2(score - largest), 0 where `masked` and the column does not see the
+// key. `largest` follows the true one only when that has grown by more than 2^8: out is rescaled rarely, and
+// weights of up to 2^8 lose nothing in floating point.
+template <bool masked>
+void softmax(const Block& b, int64_t strip, int64_t half, int64_t tile) {
+  const int64_t column = strip * pair + half * tile_side;
+  float* scores = b.scores + half * key_tile * lanes;
+  const auto at = [&](int64_t j) { return scores + j * lanes; };
+  const __m512i oldest = _mm512_loadu_si512(b.oldest + column),
+                newest = _mm512_loadu_si512(b.newest + column);
+  const auto seen = [&](int64_t j) {
+    const __m512i key = _mm512_set1_epi32(static_cast<int>(tile + j));
+    return _mm512_mask_cmple_epi32_mask(_mm512_cmple_epi32_mask(key, newest), oldest, key);
+  };
+
+  constexpr int64_t chains = 4;  // enough to hide the latency of max
+  V top[chains];
+  for (V& t : top) t = set(-__builtin_inff());
+  for (int64_t j = 0; j < key_tile; j += chains)
+#pragma GCC unroll 4
+    for (int64_t i = 0; i < chains; ++i)
+      top[i] = masked ? _mm512_mask_max_ps(top[i], seen(j + i), top[i], load(at(j + i)))
+                      : max(top[i], load(at(j + i)));
+  top[0] = max(max(top[0], top[1]), max(top[2], top[3]));
+
+  V largest = load(b.largest + column), total = load(b.total + column);
+  const __mmask16 grown = _mm512_cmp_ps_mask(top[0], add(largest, set(8)), _CMP_GT_OQ);
+  if (grown) {
+    const V factor = _mm512_mask_mov_ps(set(1), grown, exp2(sub(largest, top[0])));
+    largest = _mm512_mask_mov_ps(largest, grown, top[0]);
+    store(b.largest + column, largest);
+    total = mul(total, factor);
+    for (int64_t d = 0; d < b.dim; ++d) {
+      float* out = b.out + (strip * b.dim + d / tile_side * tile_side) * pair + half * tile_floats +
+                   d % tile_side * lanes;
+      store(out, mul(load(out), factor));
+    }
+  }
+
+  V even = zero(), odd = zero();
+  for (int64_t j = 0; j < key_tile; j += 2) {
+    V p0 = exp2(sub(load(at(j)), largest)), p1 = exp2(sub(load(at(j + 1)), largest));
+    if (masked) {
+      p0 = _mm512_maskz_mov_ps(seen(j), p0);
+      p1 = _mm512_maskz_mov_ps(seen(j + 1), p1);
+    }
+    even = add(even, p0);
+    odd = add(odd, p1);
+    _mm512_store_si512(at(j), as_pairs(p0, p1));
+  }
+  store(b.total + column, add(total, add(even, odd)));
+}
+
+void add_values(const Block& b, int64_t strip, const char* values) {
+  constexpr int64_t stride = 128;  // the pairs of two keys lie where the first key's scores were
+  const float *left = b.scores, *right = left + key_tile * lanes;
+  _tile_loadd(4, left, stride);
+  _tile_loadd(5, right, stride);
+  _tile_loadd(6, left + step * lanes, stride);
+  _tile_loadd(7, right + step * lanes, stride);
+  float* out = b.out + strip * b.dim * pair;
+  for (int64_t d = 0; d < b.dim; d += tile_side) {
+    const char* v = values + d / tile_side * 2 * tile_bytes;
+    _tile_loadd(0, out, 64);
+    _tile_loadd(1, out + tile_floats, 64);
+    _tile_loadd(2, v, 64);
+    _tile_loadd(3, v + tile_bytes, 64);
+    _tile_dpbf16ps(0, 2, 4);
+    _tile_dpbf16ps(1, 2, 5);
+    _tile_dpbf16ps(0, 3, 6);
+    _tile_dpbf16ps(1, 3, 7);
+    _tile_stored(0, out, 64);
+    _tile_stored(1, out + tile_floats, 64);
+    out += 2 * tile_floats;
+  }
+}
+
+void finish(const AttentionArgs& a, int64_t kv_head, int64_t begin, const Block& b) {
+  for (int64_t top = 0; top < b.columns; top += tile_side) {
+    const V inverse = div(set(1), load(b.total + top));
+    const int64_t count = b.columns - top < tile_side ? b.columns - top : tile_side;
+    float* outs[tile_side];
+    for (int64_t i = 0; i < count; ++i) {
+      const Column at = column_of(a, kv_head, begin + top + i);
+      outs[i] = a.out + at.row * a.out_stride + at.head * b.dim;
+    }
+    for (int64_t d = 0; d < b.dim; d += tile_side) {
+      const float* tile = b.out + (top / pair * b.dim + d) * pair + top % pair / tile_side * tile_floats;
+      alignas(64) float scaled[tile_floats], rows[tile_floats];
+      for (int64_t i = 0; i < tile_floats; i += lanes) store(scaled + i, mul(load(tile + i), inverse));
+      transpose_tile(scaled, rows);
+      for (int64_t i = 0; i < count; ++i) store(outs[i] + d, load(rows + i * tile_side));
+    }
+  }
+}
+
+void attend(const AttentionArgs& a, int64_t kv_head, int64_t begin, const Block& b) {
+  start(a, kv_head, begin, b);
+  const int64_t end = b.newest[b.columns - 1] + 1,
+                chunk = chunk_elements / (b.depth * step) / key_tile * key_tile;
+  const auto keys_from = [&](int64_t key) { return end - key < chunk ? end - key : chunk; };
+  for (int64_t top = b.oldest[0] / key_tile * key_tile; top < end; top += chunk) {
+    for (int64_t tile = top; tile < top + keys_from(top); tile += key_tile) {
+      const int64_t at = tile * a.kv_stride + kv_head * b.dim, t = (tile - top) / key_tile;
+      pack_keys(a.k + at, a.kv_stride, end - tile, b, b.keys_of(t));
+      pack_values(a.v + at, a.kv_stride, end - tile, b, b.values_of(t));
+    }
+    const int64_t next = top + chunk;
+    for (int64_t strip = 0; strip < b.strips(); ++strip) {
+      if (next < end) prefetch(a, next * a.kv_stride + kv_head * b.dim, keys_from(next), strip, b.strips());
+      const int64_t first = strip * pair, last = first + pair - 1;
+      for (int64_t tile = top; tile < top + keys_from(top); tile += key_tile) {
+        const int64_t tile_last = tile + key_tile - 1, t = (tile - top) / key_tile;
+        if (b.newest[last] < tile || b.oldest[first] > tile_last) continue;
+        const bool masked = b.newest[first] < tile_last || b.oldest[last] > tile;
+        score(b, strip, b.keys_of(t));
+        for (int64_t half = 0; half < 2; ++half)
+          masked ? softmax<true>(b, strip, half, tile) : softmax<false>(b, strip, half, tile);
+        add_values(b, strip, b.values_of(t));
+      }
+    }
+  }
+  finish(a, kv_head, begin, b);
+}
+
+}  // namespace
+
+void attention(const AttentionArgs& a, const Share& share) noexcept {
+  auto* scratch = static_cast<char*>(share.scratch);
+  const auto take = [&](int64_t bytes) {
+    char* at = scratch;
+    scratch += bytes;
+    return at;
+  };
+  const auto floats = [&](int64_t n) { return reinterpret_cast<float*>(take(n * 4)); };
+  const auto ints = [&](int64_t n) { return reinterpret_cast<int32_t*>(take(n * 4)); };
+  Block b;
+  b.dim = a.head_dim;
+  b.depth = ceil_div(b.dim, step);
+  b.keys = take(chunk_elements * 2);
+  b.values = take(chunk_elements * 2);
+  b.scores = floats(strip_scores);
+  b.q = take(most_columns * b.depth * 64);
+  b.out = floats(most_columns * b.dim);
+  b.largest = floats(most_columns);
+  b.total = floats(most_columns);
+  b.oldest = ints(most_columns);
+  b.newest = ints(most_columns);
+
+  // Items are (columns, key head): smaller blocks where there are few. Later columns cost more, so workers
+  // take turns, and in every second round in the other order.
+  const int64_t columns = a.rows * (a.heads / a.kv_heads);
+  const int64_t fair = ceil_div(columns * a.kv_heads, 4 * share.workers * pair) * pair;
+  const int64_t block = fair < most_columns ? fair : most_columns;
+  const int64_t items = ceil_div(columns, block) * a.kv_heads;
+  const Tiles tiles;
+  for (int64_t round = 0; round * share.workers < items; ++round) {
+    const int64_t item =
+        round * share.workers + (round % 2 ? share.workers - 1 - share.worker : share.worker);
+    if (item >= items) continue;
+    const int64_t begin = item / a.kv_heads * block;
+    b.columns = columns - begin < block ? columns - begin : block;
+    attend(a, item % a.kv_heads, begin, b);
+  }
+}
+
+}  // namespace lathe::amx

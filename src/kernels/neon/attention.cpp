@@ -1,0 +1,13 @@
+// Attention: see kernels/simd/attention.inl.
+#include "kernels/neon/neon.h"
+#include "kernels/neon/vec.h"
+// The body comes last: it is written in the vectors of vec.h.
+// clang-format off
+#include "kernels/simd/attention.inl"
+// clang-format on
+
+namespace lathe::neon {
+
+void attention(const AttentionArgs& a, const Share& s) noexcept { lathe::attention(a, s); }
+
+}  // namespace lathe::neon

@@ -1,0 +1,19 @@
+// Row-wise ops: see kernels/simd/elementwise.inl.
+#include "kernels/neon/neon.h"
+#include "kernels/neon/vec.h"
+// The body comes last: it is written in the vectors of vec.h.
+// clang-format off
+#include "kernels/simd/elementwise.inl"
+// clang-format on
+
+namespace lathe::neon {
+
+void rms_norm(const RmsNormArgs& a, const Share& s) noexcept { lathe::rms_norm(a, s); }
+void add_rms_norm(const AddRmsNormArgs& a, const Share& s) noexcept { lathe::add_rms_norm(a, s); }
+void rope(const RopeArgs& a, const Share& s) noexcept { lathe::rope(a, s); }
+void add(const BinaryArgs& a, const Share& s) noexcept { add_rows(a, s); }
+void mul(const BinaryArgs& a, const Share& s) noexcept { mul_rows(a, s); }
+void silu(const BinaryArgs& a, const Share& s) noexcept { silu_rows(a, s); }
+void silu_mul(const BinaryArgs& a, const Share& s) noexcept { silu_mul_rows(a, s); }
+
+}  // namespace lathe::neon

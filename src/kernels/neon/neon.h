@@ -1,0 +1,34 @@
+// The NEON kernels, for tables.cpp. Their bodies are in kernels/simd/, written in the vectors of vec.h.
+#pragma once
+
+#include "kernels/attention.h"
+#include "kernels/elementwise.h"
+#include "kernels/linear.h"
+
+namespace lathe::neon {
+
+void attention(const AttentionArgs&, const Share&) noexcept;  // head_dim a multiple of 4, at most 512
+
+void rms_norm(const RmsNormArgs&, const Share&) noexcept;
+void add_rms_norm(const AddRmsNormArgs&, const Share&) noexcept;
+void rope(const RopeArgs&, const Share&) noexcept;
+void add(const BinaryArgs&, const Share&) noexcept;
+void mul(const BinaryArgs&, const Share&) noexcept;
+void silu(const BinaryArgs&, const Share&) noexcept;
+void silu_mul(const BinaryArgs&, const Share&) noexcept;
+
+// By what the packing stores: elements; or codes and the type of their scales, "min" being f32 scales and
+// minima.
+void linear_f32(const LinearArgs&, const Share&) noexcept;
+void linear_f16(const LinearArgs&, const Share&) noexcept;
+void linear_bf16(const LinearArgs&, const Share&) noexcept;
+void linear_int4_bf16(const LinearArgs&, const Share&) noexcept;
+void linear_int4_f16(const LinearArgs&, const Share&) noexcept;
+void linear_int4_f32(const LinearArgs&, const Share&) noexcept;
+void linear_int4_min(const LinearArgs&, const Share&) noexcept;
+void linear_int8_bf16(const LinearArgs&, const Share&) noexcept;
+void linear_int8_f16(const LinearArgs&, const Share&) noexcept;
+void linear_int8_f32(const LinearArgs&, const Share&) noexcept;
+void linear_int8_min(const LinearArgs&, const Share&) noexcept;
+
+}  // namespace lathe::neon

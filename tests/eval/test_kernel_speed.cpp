@@ -1,0 +1,63 @@
+#include <gtest/gtest.h>
+#include <set>
+
+#include "core/cpu.h"
+#include "eval/kernel_speed.h"
+#include "eval/support.h"
+
+namespace lathe {
+namespace {
+
+TEST(KernelSpeed, FormatsHaveDistinctNames) {
+  std::set<std::string> names;
+  for (const Numerics& format : known_formats()) EXPECT_TRUE(names.insert(format_name(format)).second);
+}
+
+TEST(Support, FollowsTheTables) {
+  for (const IsaLevel& level : isa_levels())
+    for (const Numerics& format : known_formats()) {
+      const FormatSupport s = support_of(format, 64, 256, level.features);
+      ASSERT_NE(s.kernel, nullptr) << format_name(format);
+      EXPECT_EQ(s.kernel->name, choose_linear(format, 64, 256, level.features).name);
+      EXPECT_EQ(s.support == Support::emulated,
+                s.kernel->packing.starts_with("expand.") && format != Numerics::dense(DType::f32));
+    }
+  EXPECT_EQ(support_of(Numerics::dense(DType::f32), 64, 256, 0).support, Support::native);
+  EXPECT_EQ(support_of(Numerics::integer(4, 32, false), 64, 256, 0).support, Support::emulated);
+}
+
+// Timed kernels compute what the reference computes: bf16 rounds inputs to 2^-9, int8 rows to about 2^-8, and
+// the errors of the products of a row add up like a random walk does, as the sum itself.
+TEST(KernelSpeed, KernelsAgreeWithTheReference) {
+  KernelRunner runner(2, 1 << 20);
+  constexpr int64_t n = 96, k = 256;
+  for (const LinearKernel& row : linear_kernels()) {
+    if ((row.isa & ~cpu_features()) != 0) continue;
+    for (const Numerics& format : known_formats()) {
+      if (!row.accepts(format, n, k) || !packing(row.packing).holds(format)) continue;
+      WeightCopies weights(format, packing(row.packing), n, k, runner);
+      for (int64_t m : {int64_t{1}, prompt_rows}) {
+        const KernelSpeed s = time_linear(runner, row, weights, m, 0, 2);
+        EXPECT_GT(s.seconds, 0);
+        EXPECT_EQ(s.flops, 2.0 * static_cast<double>(m * n * k));
+        EXPECT_EQ(s.bytes, static_cast<double>(packed_bytes(format, packing(row.packing), {n, k})));
+        EXPECT_LT(s.error, 0.02) << row.name << " " << format_name(format) << " m=" << m;
+        EXPECT_EQ(s.hash.size(), 12u);
+        EXPECT_EQ(time_linear(runner, row, weights, m, 0, 1).hash, s.hash) << "every copy is the same";
+      }
+    }
+  }
+}
+
+TEST(KernelSpeed, AttentionAgreesWithTheReference) {
+  KernelRunner runner(2, 1 << 20);
+  for (const AttentionKernel& row : attention_kernels()) {
+    if ((row.isa & ~cpu_features()) != 0 || !row.accepts(timed_head_dim)) continue;
+    const KernelSpeed s = time_attention(runner, row, 5, 70, 0, 3);
+    EXPECT_LT(s.error, 1e-2) << row.name;
+    EXPECT_EQ(s.bytes, 2.0 * 75 * timed_kv_heads * timed_head_dim * 4);
+  }
+}
+
+}  // namespace
+}  // namespace lathe
