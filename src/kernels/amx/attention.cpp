@@ -5,10 +5,15 @@
 // scores of 16 columns, and softmax needs no sum or maximum across a vector. Keys are activations of tiles.h
 // as they lie in memory; values are transposed once per block.
 //
-// Per tile of 64 keys: keys and values as bf16 tiles (16 KiB for heads of 64: they stay in L1), then for each
-// strip of 32 columns the scores, one exp2 per score, and its out from scratch and back. Strips that see no
-// key of a tile skip it. Tiles start at multiples of 64 and a masked key adds 0, so a row's bits depend on
-// its own position only: not on the block, the chunk or the workers.
+// Keys and values become bf16 tiles 256 at a time (heads of 64; 64 KiB, in L2). Then, for each strip of 32
+// columns, the chunk streams by in tiles of 64 keys: scores, one exp2 per score, out from scratch and back,
+// all of it in L1. Strips skip tiles of which they see no key. Tiles start at multiples of 64 and a masked
+// key adds 0, so a row's bits depend on its own position only: not on the block, the chunk or the workers.
+//
+// Measured as in simd/attention.inl, by the best of many calls: 512 queries 656 GFLOP/s, 512 after 3584 keys
+// 1136 (f32: 139 and 215). Of the latter 40 % goes to softmax (7 cycles per 16 scores), as much to the tile
+// unit and its loads, 15 % to packing; with few keys a quarter goes to reading q and writing out. Scores of
+// the next tile before the softmax of this one, or between its halves, gained nothing.
 #include "kernels/amx/amx.h"
 #include "kernels/amx/tiles.h"
 #include "kernels/avx512/vec.h"
@@ -120,7 +125,7 @@ void pack_values(const float* v, int64_t stride, int64_t count, const Block& b, 
     }
 }
 
-// Brings part of a tile's keys and values into L2 while strips of the tile before it are computed: they lie
+// Brings part of the next chunk's keys and values into L2 while strips of this one are computed: they lie
 // kv_stride apart, which no hardware prefetcher follows.
 void prefetch(const AttentionArgs& a, int64_t at, int64_t count, int64_t part, int64_t parts) {
   const Range keys = part_of(count, part, parts);

@@ -1,4 +1,4 @@
-// A square of floats, transposed. AVX-512 uses it too: its keys come eight at a time.
+// A square of floats, transposed.
 #pragma once
 
 #include <immintrin.h>

@@ -5,7 +5,7 @@
 #include <immintrin.h>
 #include <stdint.h>
 
-#include "kernels/avx2/transpose.h"
+#include "kernels/avx512/transpose.h"
 
 namespace lathe {
 namespace {
