@@ -125,6 +125,30 @@ void print(const Row& r) {
              human_bytes(static_cast<double>(r.bytes)), bits(r));
 }
 
+// Rows that read the format are named with what is missing; those of other formats are only counted.
+std::string passed_over(const Plan::Choice& c) {
+  std::vector<std::string> parts;
+  int64_t others = 0;
+  for (const Plan::Choice::Passed& p : c.passed_over)
+    p.reads ? parts.push_back(fmt::format("{} ({})", p.kernel, p.reason)) : void(++others);
+  if (others > 0) parts.push_back(fmt::format("{} for other formats", others));
+  return fmt::format("{}", fmt::join(parts, ", "));
+}
+
+void print(const std::vector<Plan::Choice>& choices) {
+  const auto line = [](auto... columns) {
+    fmt::print("{:<44} {:<18} {:<18} {:<22} {:<16} {}\n", columns...);
+  };
+  fmt::print("\n");
+  line("kernels", "prompts", "decoding", "packing", "rows packed", "passed over");
+  for (const Plan::Choice& c : choices) {
+    std::string rows = c.prompt_rows;
+    if (c.decode_rows != rows) rows += " / " + (c.decode_rows.empty() ? "-" : c.decode_rows);
+    line(printable(c.param.empty() ? c.node : module_path(c.param)), c.prompts, c.decode,
+         c.packing + (c.emulated ? " (emulated)" : ""), rows.empty() ? "-" : rows, passed_over(c));
+  }
+}
+
 void print(const Findings& f, const Options& o) {
   fmt::print("{}  {}\n", printable(o.model), printable(architecture(f.config)));
   fmt::print("context   {} tokens\n",
@@ -135,11 +159,7 @@ void print(const Findings& f, const Options& o) {
   for (const Row& r : f.table.rows) print(r);
   print(f.table.total());
   if (o.graph && f.graph) fmt::print("\n{}", to_string(*f.graph));
-  if (!f.choices.empty()) {
-    fmt::print("\nkernels\n");
-    for (const Plan::Choice& c : f.choices)
-      fmt::print("{:<48} {:<24} {}{}\n", c.node, c.kernel, c.packing, c.emulated ? " (emulated)" : "");
-  }
+  if (!f.choices.empty()) print(f.choices);
 }
 
 Json to_json(const Row& r) {
@@ -147,6 +167,22 @@ Json to_json(const Row& r) {
                {"parameters", r.parameters}, {"bytes", r.bytes},   {"bits_per_weight", bits(r)}};
   if (!r.shape.empty()) json["shape"] = r.shape;
   return json;
+}
+
+Json to_json(const Plan::Choice& c) {
+  Json passed = Json::array();
+  for (const Plan::Choice::Passed& p : c.passed_over)
+    passed.push_back({{"kernel", p.kernel}, {"reason", p.reason}, {"reads_format", p.reads}});
+  return {{"node", c.node},
+          {"param", c.param},
+          {"kernel", c.kernel},
+          {"prompts", c.prompts},
+          {"decode", c.decode},
+          {"packing", c.packing},
+          {"prompt_rows", c.prompt_rows},
+          {"decode_rows", c.decode_rows},
+          {"emulated", c.emulated},
+          {"passed_over", std::move(passed)}};
 }
 
 Json to_json(const Findings& f, const Options& o) {
@@ -172,9 +208,7 @@ Json to_json(const Findings& f, const Options& o) {
   if (o.graph && f.graph) json["graph"] = to_string(*f.graph);
   if (o.plan) {
     Json kernels = Json::array();
-    for (const Plan::Choice& c : f.choices)
-      kernels.push_back(
-          {{"node", c.node}, {"kernel", c.kernel}, {"packing", c.packing}, {"emulated", c.emulated}});
+    for (const Plan::Choice& c : f.choices) kernels.push_back(to_json(c));
     json["kernels"] = std::move(kernels);
   }
   return json;
@@ -200,7 +234,8 @@ void add_inspect(CLI::App& app) {
                   "A Hugging Face directory, a .gguf file, a bare config.json, or `builtin`")
       ->required();
   verb.add_flag("--graph", o->graph, "Also print the graph");
-  verb.add_flag("--plan", o->plan, "Also list the kernels chosen on this machine");
+  verb.add_flag("--plan", o->plan,
+                "Also list the kernels chosen on this machine, and the better ones passed over");
   add_threads(verb, o->threads);
   add_json(verb, o->json);
   verb.callback([o] { inspect_verb(*o); });

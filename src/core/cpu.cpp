@@ -2,11 +2,10 @@
 
 #include <cstdlib>
 #include <fstream>
-#include <sched.h>
 #include <sys/syscall.h>
-#include <thread>
 #include <unistd.h>
 
+#include "core/cores.h"
 #include "core/error.h"
 
 #if defined(__x86_64__)
@@ -127,11 +126,7 @@ std::string cpu_model() {
   return "unknown CPU";
 }
 
-int physical_cores() {
-  cpu_set_t set;
-  if (sched_getaffinity(0, sizeof set, &set) == 0) return std::max(1, CPU_COUNT(&set));
-  return std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-}
+int physical_cores() { return static_cast<int>(cores().size()); }
 
 std::string describe_features(uint32_t features) {
   std::string out;

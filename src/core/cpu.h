@@ -30,7 +30,7 @@ std::vector<IsaLevel> isa_levels();  // the levels that this machine has, always
 uint32_t cpu_features();      // of the machine, by CPUID and XGETBV
 uint32_t allowed_features();  // cpu_features() cut down to LATHE_ISA; InputError on an unknown level
 std::string cpu_model();      // "Intel(R) Xeon(R) ..."
-int physical_cores();         // that this process may run on
+int physical_cores();         // that this process may run on: core/cores.h
 std::string describe_features(uint32_t);  // "avx2 avx512 avx512vnni"
 
 }  // namespace lathe

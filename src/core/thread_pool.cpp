@@ -2,8 +2,14 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdlib>
+#include <pthread.h>
+#include <sched.h>
+#include <string_view>
 #include <thread>
 #include <vector>
+
+#include "core/cores.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -32,6 +38,31 @@ void wait_while_equal(std::atomic<uint32_t>& value, uint32_t old) {
   while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
 }
 
+// A CPU for each worker but the caller; empty: they are not pinned. Pools of other processes start elsewhere,
+// where their callers are.
+std::vector<int> cpus_of_workers(int threads) {
+  const char* wish = std::getenv("LATHE_PIN");
+  if (threads < 2 || (wish && std::string_view(wish) == "0")) return {};
+  auto all = cores();
+  if (std::ssize(all) < threads) return {};
+  const int here = sched_getcpu();
+  const auto callers = std::find_if(all.begin(), all.end(), [&](const std::vector<int>& core) {
+    return std::find(core.begin(), core.end(), here) != core.end();
+  });
+  if (callers != all.end()) std::rotate(all.begin(), callers, all.end());
+  std::vector<int> out;
+  for (int i = 1; i < threads; ++i) out.push_back(all[static_cast<size_t>(i)].front());
+  return out;
+}
+
+// Best effort: a sandbox may refuse, and the results are the same.
+void pin(std::jthread& thread, int cpu) {
+  cpu_set_t set;
+  CPU_ZERO(&set);
+  CPU_SET(cpu, &set);
+  pthread_setaffinity_np(thread.native_handle(), sizeof set, &set);
+}
+
 }  // namespace
 
 struct ThreadPool::State {
@@ -55,6 +86,8 @@ ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
         if (state_->running.fetch_sub(1, std::memory_order_acq_rel) == 1) state_->running.notify_one();
       }
     });
+  const std::vector<int> cpus = cpus_of_workers(extra + 1);
+  for (size_t i = 0; i < cpus.size(); ++i) pin(state_->threads[i], cpus[i]);
 }
 
 ThreadPool::~ThreadPool() {

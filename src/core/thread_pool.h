@@ -1,4 +1,9 @@
 // A persistent pool: workers wait by spinning briefly, then sleep. One parallel region at a time.
+//
+// Each worker but the caller is pinned to a core of its own, the cores after the one that the caller is on: a
+// worker that moves leaves its caches behind. The caller stays as it is: its thread is not the pool's to
+// bind, and whatever it starts would inherit the binding. Nothing is pinned where the process may not use as
+// many cores as it has threads, or with LATHE_PIN=0 in the environment.
 #pragma once
 
 #include <functional>

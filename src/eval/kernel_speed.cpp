@@ -232,7 +232,8 @@ KernelSpeed time_attention(KernelRunner& runner, const AttentionKernel& row, int
     args.keys = first + some_rows;
     args.first = first;
     args.q_stride = args.out_stride = heads * dim;
-    args.kv_stride = kv_heads * dim;
+    args.kv_stride = dim;  // as a plan's cache holds them
+    args.kv_head_stride = keys * dim;
     args.heads = heads;
     args.kv_heads = kv_heads;
     args.head_dim = dim;

@@ -121,28 +121,23 @@ std::map<std::string, double, std::less<>> packed_sizes(const Model& model, cons
   std::map<std::string, double, std::less<>> bytes;
   for (const auto& [name, weight] : model.weights) bytes[name] = static_cast<double>(weight.bytes());
   for (const Plan::Choice& choice : plan.choices()) {
-    const NodeId id = plan.graph().find(choice.node);
-    if (id < 0 || choice.packing.empty() || !std::holds_alternative<op::Linear>(plan.graph().node(id).op))
-      continue;
-    const std::string& param = plan.graph().node(id).params[0];
-    const auto weight = model.weights.find(param);
+    if (choice.param.empty()) continue;
+    const auto weight = model.weights.find(choice.param);
     if (weight == model.weights.end()) continue;
-    bytes[param] = static_cast<double>(
+    bytes[choice.param] = static_cast<double>(
         packed_bytes(weight->second.numerics, packing(choice.packing), weight->second.shape));
   }
   return bytes;
 }
 
-// The compute roof of each linear layer of a prompt, by the kernel that the plan chose for it.
+// The compute roof of each node of linear layers of a prompt, by the kernel that the plan chose; of several
+// layers in one node, that of the last.
 std::map<std::string, const RoofField*, std::less<>> prompt_roofs(const Plan& plan) {
   std::map<std::string, const RoofField*, std::less<>> roofs;
   for (const Plan::Choice& choice : plan.choices())
-    for (const LinearKernel& row : linear_kernels()) {
-      const NodeId id = plan.graph().find(choice.node);
-      if (row.name == choice.kernel && id >= 0 &&
-          std::holds_alternative<op::Linear>(plan.graph().node(id).op))
+    for (const LinearKernel& row : linear_kernels())
+      if (row.name == choice.kernel && !choice.param.empty())
         roofs[choice.node] = &compute_roof(row.isa, row.path(true));
-    }
   return roofs;
 }
 

@@ -37,38 +37,47 @@ Cost cost(const Graph& g, const Node& node, const Workload& w,
   Cost c;
   for (ValueId v : node.inputs) c.activation_bytes += 4 * rows_of(v) * width(v);
   for (ValueId v : node.outputs) c.activation_bytes += 4 * rows_of(v) * width(v);
-  std::visit(
-      overloaded{
-          [&](const op::Embedding& e) {
-            // Only the rows looked up are read.
-            c.weight_bytes = bytes_of(node.params[0]) / static_cast<double>(std::max<int64_t>(e.vocab, 1)) *
-                             static_cast<double>(w.tokens);
-          },
-          [&](const op::Linear&) {
-            c.flops = 2 * elements * width(in);
-            for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
-          },
-          [&](const op::GatedLinear&) {
-            c.flops = 4 * elements * width(in) + 5 * elements;
-            for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
-          },
-          [&](const op::RmsNorm&) { c.flops = 4 * elements; },
-          [&](const op::AddRmsNorm&) { c.flops = 5 * elements; },
-          [&](const op::Rope&) { c.flops = 3 * elements; },
-          [&](const op::Silu&) { c.flops = 4 * elements; },
-          [&](const op::SiluMul&) { c.flops = 5 * elements; },
-          [&](const op::Add&) { c.flops = elements; },
-          [&](const op::Mul&) { c.flops = elements; },
-          [&](const op::TakeRows&) {},
-          [&](const op::Attention& a) {
-            const double keys = visible_keys(w, a.window);
-            c.flops = 4 * keys * a.heads * a.head_dim;  // q k^T and p v
-            const int64_t reach = a.window > 0 ? std::min<int64_t>(w.context + w.tokens, a.window + w.tokens)
-                                               : w.context + w.tokens;
-            c.kv_bytes = 2.0 * 4 * static_cast<double>(reach) * a.kv_heads * a.head_dim;
-          },
-      },
-      node.op);
+  auto attention = [&](const op::Attention& a) {
+    const double keys = visible_keys(w, a.window);
+    c.flops = 4 * keys * a.heads * a.head_dim;  // q k^T and p v
+    const int64_t reach =
+        a.window > 0 ? std::min<int64_t>(w.context + w.tokens, a.window + w.tokens) : w.context + w.tokens;
+    c.kv_bytes = 2.0 * 4 * static_cast<double>(reach) * a.kv_heads * a.head_dim;
+  };
+  std::visit(overloaded{
+                 [&](const op::Embedding& e) {
+                   // Only the rows looked up are read.
+                   c.weight_bytes = bytes_of(node.params[0]) /
+                                    static_cast<double>(std::max<int64_t>(e.vocab, 1)) *
+                                    static_cast<double>(w.tokens);
+                 },
+                 [&](const op::Linear&) {
+                   c.flops = 2 * elements * width(in);
+                   for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
+                 },
+                 [&](const op::MultiLinear&) {
+                   for (ValueId v : node.outputs) c.flops += 2 * rows_of(v) * width(v) * width(in);
+                   for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
+                 },
+                 [&](const op::GatedLinear&) {
+                   c.flops = 4 * elements * width(in) + 5 * elements;
+                   for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
+                 },
+                 [&](const op::RmsNorm&) { c.flops = 4 * elements; },
+                 [&](const op::AddRmsNorm&) { c.flops = 5 * elements; },
+                 [&](const op::Rope&) { c.flops = 3 * elements; },
+                 [&](const op::Silu&) { c.flops = 4 * elements; },
+                 [&](const op::SiluMul&) { c.flops = 5 * elements; },
+                 [&](const op::Add&) { c.flops = elements; },
+                 [&](const op::Mul&) { c.flops = elements; },
+                 [&](const op::TakeRows&) {},
+                 [&](const op::Attention& a) { attention(a); },
+                 [&](const op::RopeAttention& a) {
+                   attention(a.attention);
+                   c.flops += 3 * (elements + rows_of(node.inputs[1]) * width(node.inputs[1]));
+                 },
+             },
+             node.op);
   return c;
 }
 

@@ -21,6 +21,8 @@ std::string_view op_name(const Op& op) {
                         [](const op::SiluMul&) { return "silu_mul"; },
                         [](const op::GatedLinear&) { return "gated_linear"; },
                         [](const op::AddRmsNorm&) { return "add_rms_norm"; },
+                        [](const op::MultiLinear&) { return "multi_linear"; },
+                        [](const op::RopeAttention&) { return "rope_attention"; },
                     },
                     op);
 }
@@ -117,6 +119,17 @@ std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() c
                    [&](const op::Linear& linear) {
                      declare(node, 0, {out, in});
                      if (linear.bias) declare(node, 1, {out});
+                   },
+                   [&](const op::MultiLinear& linear) {
+                     const size_t n = node.outputs.size();
+                     for (size_t i = 0; i < n; ++i) {
+                       const int64_t rows = value(node.outputs[i]).cols;
+                       declare(node, i, {rows, in});
+                       if (linear.bias) declare(node, n + i, {rows});
+                     }
+                   },
+                   [&](const op::GatedLinear&) {
+                     for (size_t i : {0u, 1u}) declare(node, i, {out, in});
                    },
                    [&](const op::RmsNorm& norm) { declare(node, 0, {norm.width ? norm.width : in}); },
                    [&](const op::AddRmsNorm&) { declare(node, 0, {in}); },

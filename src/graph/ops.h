@@ -39,13 +39,21 @@ struct GatedLinear {};  // y = silu(x Wg^T) * (x Wu^T); params: gate, up, both [
 struct AddRmsNorm {
   float eps = 1e-6f;
 };  // outputs: sum = a + b, rms_norm(sum)
+struct MultiLinear {
+  bool bias = false;
+};  // outputs: y_i = x W_i^T (+ b_i); params: the weights, then the biases
+struct RopeAttention {
+  Attention attention;
+  Rope rope;
+};  // attention(rope(q), rope(k), v)
 
 }  // namespace lathe::op
 
 namespace lathe {
 
 using Op = std::variant<op::Embedding, op::Linear, op::RmsNorm, op::Rope, op::Silu, op::Add, op::Mul,
-                        op::TakeRows, op::Attention, op::SiluMul, op::GatedLinear, op::AddRmsNorm>;
+                        op::TakeRows, op::Attention, op::SiluMul, op::GatedLinear, op::AddRmsNorm,
+                        op::MultiLinear, op::RopeAttention>;
 
 std::string_view op_name(const Op&);  // "embedding", "linear", ... as printed
 

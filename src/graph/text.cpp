@@ -44,6 +44,17 @@ void attributes(op::Attention& o, V&& v) {
   v("window", o.window, 0);
   v("scale", o.scale, 0.0f);
 }
+template <class V>
+void attributes(op::MultiLinear& o, V&& v) {
+  v("bias", o.bias, false);
+}
+template <class V>
+void attributes(op::RopeAttention& o, V&& v) {
+  attributes(o.attention, v);
+  v("rope_head_dim", o.rope.head_dim, 0);
+  v("rope_scale", o.rope.scale, 1.0f);
+  v("inv_freq", o.rope.inv_freq, std::vector<float>{});
+}
 template <class Plain, class V>
 void attributes(Plain&, V&&) {}
 
@@ -196,7 +207,8 @@ struct Arity {
   size_t inputs, params, outputs;
 };
 
-Arity arity(const Op& op) {
+// `outputs`: of the node at hand, for ops that have any number.
+Arity arity(const Op& op, size_t outputs) {
   return std::visit(overloaded{
                         [](const op::Embedding&) {
                           return Arity{1, 1, 1};
@@ -233,6 +245,12 @@ Arity arity(const Op& op) {
                         },
                         [](const op::AddRmsNorm&) {
                           return Arity{2, 1, 2};
+                        },
+                        [&](const op::MultiLinear& o) {
+                          return Arity{1, o.bias ? 2 * outputs : outputs, outputs};
+                        },
+                        [](const op::RopeAttention&) {
+                          return Arity{3, 0, 1};
                         },
                     },
                     op);
@@ -283,7 +301,7 @@ Graph parse_graph(std::string_view text) {
       std::vector<int64_t> cols;
       Node node = parse_node(line, outputs, cols);
       node.block = block;
-      const Arity a = arity(node.op);
+      const Arity a = arity(node.op, outputs.size());
       if (node.inputs.size() != a.inputs || node.params.size() != a.params || outputs.size() != a.outputs ||
           cols.size() != a.outputs)
         line.bad(fmt::format("{} with {} inputs, {} parameters and {} outputs", op_name(node.op), a.inputs,

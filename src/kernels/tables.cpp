@@ -9,6 +9,7 @@
 #include "kernels/amx/amx.h"
 #include "kernels/avx2/avx2.h"
 #include "kernels/avx512/avx512.h"
+#include "kernels/avx512vnni/avx512vnni.h"
 #elif defined(__aarch64__)
 #include "kernels/neon/neon.h"
 #endif
@@ -38,6 +39,13 @@ bool integer(const Numerics& numerics, int64_t, int64_t k) {
          (minimum || numerics.dtype == scale);
 }
 
+// Groups of whole 32 columns.
+template <DType scale, bool minimum>
+bool int4_groups(const Numerics& numerics, int64_t n, int64_t k) {
+  return integer<4, scale, minimum>(numerics, n, k) && k % 32 == 0 &&
+         (numerics.group >= k || numerics.group % 32 == 0);
+}
+
 // Whole tiles of 64 columns; int8 per channel without zero points, which is all that Numerics::w8a8 makes.
 template <DType scale>
 bool w8a8(const Numerics& numerics, int64_t, int64_t k) {
@@ -52,6 +60,8 @@ bool head_of(int64_t head_dim) {
 
 #if defined(__x86_64__)
 constexpr uint32_t isa_tiles = isa_amx | isa_avx512 | isa_avx512bf16 | isa_avx512vnni;
+constexpr RowPacking int8_groups = {"int8 groups", avx512vnni::int8_groups_bytes,
+                                    avx512vnni::pack_int8_groups};
 constexpr RowPacking int8_rows = {"int8 tiles", amx::int8_rows_bytes, amx::pack_int8_rows};
 constexpr RowPacking bf16_rows = {"bf16 tiles", amx::bf16_rows_bytes, amx::pack_bf16_rows};
 #endif
@@ -73,24 +83,24 @@ void on_rounded_rows(const LinearArgs& a, const Share& share) noexcept {
 
 constexpr LinearKernel linear_rows[] = {
 #if defined(__x86_64__)
-    // Dense weights stay where they are. Prompts go through bf16 tiles whatever the format.
+    // Prompts go through bf16 tiles whatever the format.
     {"amx.bf16",
      isa_tiles,
-     "dense",
+     "amx.bf16",
      dense<DType::bf16>,
-     {amx::rows_bf16},
+     {amx::decode_bf16},
      {amx::prefill_bf16, &bf16_rows, amx::gated_bf16}},
     {"amx.f16",
      isa_tiles,
-     "dense",
+     "x86.f16",
      dense<DType::f16>,
-     {amx::rows_f16},
+     {avx512::linear_f16},
      {amx::prefill_f16, &bf16_rows, amx::gated_f16}},
     {"amx.f32",
      isa_tiles,
-     "dense",
+     "x86.f32",
      dense<DType::f32>,
-     {amx::rows_f32},
+     {avx512::linear_f32},
      {amx::prefill_f32, &bf16_rows, amx::gated_f32}},
     {"amx.w8a8.bf16",
      isa_tiles,
@@ -113,22 +123,46 @@ constexpr LinearKernel linear_rows[] = {
     {"amx.int4.bf16",
      isa_tiles,
      "x86.int4",
+     int4_groups<DType::bf16, false>,
+     {avx512vnni::int4_bf16, &int8_groups},
+     {amx::prefill_int4_bf16, &bf16_rows, amx::gated_int4_bf16}},
+    {"amx.int4.f16",
+     isa_tiles,
+     "x86.int4",
+     int4_groups<DType::f16, false>,
+     {avx512vnni::int4_f16, &int8_groups},
+     {amx::prefill_int4_f16, &bf16_rows, amx::gated_int4_f16}},
+    {"amx.int4.f32",
+     isa_tiles,
+     "x86.int4",
+     int4_groups<DType::f32, false>,
+     {avx512vnni::int4_f32, &int8_groups},
+     {amx::prefill_int4_f32, &bf16_rows, amx::gated_int4_f32}},
+    {"amx.int4.min",
+     isa_tiles,
+     "x86.int4",
+     int4_groups<DType::f32, true>,
+     {avx512vnni::int4_min, &int8_groups},
+     {amx::prefill_int4_min, &bf16_rows, amx::gated_int4_min}},
+    {"amx.int4.bf16.odd",
+     isa_tiles,
+     "x86.int4",
      integer<4, DType::bf16, false>,
      {avx512::linear_int4_bf16},
      {amx::prefill_int4_bf16, &bf16_rows, amx::gated_int4_bf16}},
-    {"amx.int4.f16",
+    {"amx.int4.f16.odd",
      isa_tiles,
      "x86.int4",
      integer<4, DType::f16, false>,
      {avx512::linear_int4_f16},
      {amx::prefill_int4_f16, &bf16_rows, amx::gated_int4_f16}},
-    {"amx.int4.f32",
+    {"amx.int4.f32.odd",
      isa_tiles,
      "x86.int4",
      integer<4, DType::f32, false>,
      {avx512::linear_int4_f32},
      {amx::prefill_int4_f32, &bf16_rows, amx::gated_int4_f32}},
-    {"amx.int4.min",
+    {"amx.int4.min.odd",
      isa_tiles,
      "x86.int4",
      integer<4, DType::f32, true>,
@@ -158,6 +192,30 @@ constexpr LinearKernel linear_rows[] = {
      integer<8, DType::f32, true>,
      {avx512::linear_int8_min},
      {amx::prefill_int8_min, &bf16_rows, amx::gated_int8_min}},
+    {"avx512vnni.int4.bf16",
+     isa_avx512 | isa_avx512vnni,
+     "x86.int4",
+     int4_groups<DType::bf16, false>,
+     {avx512vnni::int4_bf16, &int8_groups},
+     {avx512::linear_int4_bf16}},
+    {"avx512vnni.int4.f16",
+     isa_avx512 | isa_avx512vnni,
+     "x86.int4",
+     int4_groups<DType::f16, false>,
+     {avx512vnni::int4_f16, &int8_groups},
+     {avx512::linear_int4_f16}},
+    {"avx512vnni.int4.f32",
+     isa_avx512 | isa_avx512vnni,
+     "x86.int4",
+     int4_groups<DType::f32, false>,
+     {avx512vnni::int4_f32, &int8_groups},
+     {avx512::linear_int4_f32}},
+    {"avx512vnni.int4.min",
+     isa_avx512 | isa_avx512vnni,
+     "x86.int4",
+     int4_groups<DType::f32, true>,
+     {avx512vnni::int4_min, &int8_groups},
+     {avx512::linear_int4_min}},
     {"avx512.f32", isa_avx512, "x86.f32", dense<DType::f32>, {avx512::linear_f32}, {}},
     {"avx512.bf16", isa_avx512, "x86.bf16", dense<DType::bf16>, {avx512::linear_bf16}, {}},
     {"avx512.f16", isa_avx512, "x86.f16", dense<DType::f16>, {avx512::linear_f16}, {}},
@@ -193,9 +251,9 @@ constexpr LinearKernel linear_rows[] = {
     // Everything else, as f32: exact, but four bytes per weight.
     {"amx.expanded",
      isa_tiles,
-     "expand.f32",
+     "expand.x86",
      anything,
-     {amx::rows_f32},
+     {avx512::linear_f32},
      {amx::prefill_f32, &bf16_rows, amx::gated_f32}},
     {"avx512.expanded", isa_avx512, "expand.x86", anything, {avx512::linear_f32}, {}},
     {"avx2.expanded", isa_avx2, "expand.x86", anything, {avx2::linear_f32}, {}},

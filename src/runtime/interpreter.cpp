@@ -54,10 +54,10 @@ class Walk {
       read_rows(table, batch_.tokens[r], 1, out(node) + static_cast<int64_t>(r) * width);
   }
   // y = x W^T + bias, x rounded first where the weight's numerics say so.
-  void linear(const Node& node, const std::string& param_name, const float* bias, float* y) {
+  void linear(const Node& node, const std::string& param_name, const float* bias, int64_t n, float* y) {
     const Weight& w = model_.weights.find(param_name)->second;
     const std::vector<float> weight = read_all(w);
-    const int64_t n = cols(node.outputs[0]), k = cols(node.inputs[0]), m = rows(node.outputs[0]);
+    const int64_t k = cols(node.inputs[0]), m = rows(node.outputs[0]);
     const float* x = in(node, 0);
     std::vector<float> rounded;
     if (w.numerics.activations == Numerics::Activations::int8_per_row) {
@@ -81,13 +81,20 @@ class Walk {
   }
   void compute(const op::Linear& op, const Node& node) {
     const std::vector<float> bias = op.bias ? param(node, 1) : std::vector<float>();
-    linear(node, node.params[0], op.bias ? bias.data() : nullptr, out(node));
+    linear(node, node.params[0], op.bias ? bias.data() : nullptr, cols(node.outputs[0]), out(node));
+  }
+  void compute(const op::MultiLinear& op, const Node& node) {
+    const size_t parts = node.outputs.size();
+    for (size_t i = 0; i < parts; ++i) {
+      const std::vector<float> bias = op.bias ? param(node, parts + i) : std::vector<float>();
+      linear(node, node.params[i], op.bias ? bias.data() : nullptr, cols(node.outputs[i]), out(node, i));
+    }
   }
   void compute(const op::GatedLinear&, const Node& node) {
     const int64_t n = cols(node.outputs[0]), m = rows(node.outputs[0]);
     std::vector<float> up(static_cast<size_t>(m * n));
-    linear(node, node.params[0], nullptr, out(node));
-    linear(node, node.params[1], nullptr, up.data());
+    linear(node, node.params[0], nullptr, n, out(node));
+    linear(node, node.params[1], nullptr, n, up.data());
     silu_mul_ref({.a = out(node),
                   .b = up.data(),
                   .out = out(node),
@@ -126,28 +133,31 @@ class Walk {
                       .eps = norm.eps},
                      {});
   }
-  void compute(const op::Rope& rope, const Node& node) {
+  void rotate(const op::Rope& rope, ValueId v, const float* x, float* y) {
     const size_t half = rope.inv_freq.size();
     std::vector<float> cos(batch_.positions.size() * half), sin(cos.size());
     rope_angles(rope, batch_.positions, cos.data(), sin.data());
-    const int64_t width = cols(node.inputs[0]);
-    rope_ref({.x = in(node, 0),
+    const int64_t width = cols(v);
+    rope_ref({.x = x,
               .cos = cos.data(),
               .sin = sin.data(),
-              .out = out(node),
-              .rows = rows(node.inputs[0]),
+              .out = y,
+              .rows = rows(v),
               .cols = width,
               .head_dim = rope.head_dim,
               .x_stride = width,
               .out_stride = width},
              {});
   }
-  void compute(const op::Attention& a, const Node& node) {
+  void compute(const op::Rope& rope, const Node& node) {
+    rotate(rope, node.inputs[0], in(node, 0), out(node));
+  }
+  void attend(const op::Attention& a, const Node& node, const float* q, const float* k) {
     const int64_t q_cols = cols(node.inputs[0]), kv_cols = cols(node.inputs[1]);
     for (size_t s = 0; s + 1 < batch_.starts.size(); ++s) {
       const int64_t begin = batch_.starts[s], n = batch_.starts[s + 1] - begin;
-      attention_ref({.q = in(node, 0) + begin * q_cols,
-                     .k = in(node, 1) + begin * kv_cols,
+      attention_ref({.q = q + begin * q_cols,
+                     .k = k + begin * kv_cols,
                      .v = in(node, 2) + begin * kv_cols,
                      .out = out(node) + begin * q_cols,
                      .rows = n,
@@ -155,6 +165,7 @@ class Walk {
                      .first = 0,
                      .q_stride = q_cols,
                      .kv_stride = kv_cols,
+                     .kv_head_stride = a.head_dim,
                      .out_stride = q_cols,
                      .heads = a.heads,
                      .kv_heads = a.kv_heads,
@@ -163,6 +174,16 @@ class Walk {
                      .scale = a.scale},
                     {});
     }
+  }
+  void compute(const op::Attention& a, const Node& node) { attend(a, node, in(node, 0), in(node, 1)); }
+  void compute(const op::RopeAttention& a, const Node& node) {
+    std::vector<float> rotated[2];
+    for (size_t i : {0u, 1u}) {
+      const ValueId v = node.inputs[i];
+      rotated[i].resize(static_cast<size_t>(rows(v) * cols(v)));
+      rotate(a.rope, v, in(node, i), rotated[i].data());
+    }
+    attend(a.attention, node, rotated[0].data(), rotated[1].data());
   }
   void compute(const op::TakeRows&, const Node& node) {
     const int64_t width = cols(node.inputs[0]);

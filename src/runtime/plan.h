@@ -31,16 +31,24 @@ class Plan {
   ~Plan();
 
   // Logits [outputs, vocab], valid until the next run. Allocates nothing but for unpacking the rows of a
-  // quantized embedding, and in the first runs for moving weights from the mapped file to huge pages. Error
-  // when the batch is beyond the target's limits.
+  // quantized embedding. Error when the batch is beyond the target's limits.
   const Tensor& run(const Batch&);
 
   // For the report: node and kernel, in order; "emulated" marks a weight format without a kernel of its own
   // here.
   struct Choice {
-    std::string node, kernel, packing;
+    // A better row of the kernel's table, and why it does not run: the CPU (or LATHE_ISA) lacks what it
+    // needs, or, where not `reads`, it is for another format.
+    struct Passed {
+      std::string kernel, reason;
+      bool reads = true;
+    };
+    std::string node, kernel, packing;  // the kernel is a row of its table
     bool emulated = false;
-    std::string param = {};  // the weight, where a node has several
+    std::string param = {};                          // the weight of a linear layer; a node may have several
+    std::string prompts = {}, decode = {};           // whose code runs in each phase, by name of the row
+    std::string prompt_rows = {}, decode_rows = {};  // how that wants x packed; empty: as it is
+    std::vector<Passed> passed_over = {};            // best first
   };
   std::span<const Choice> choices() const;
   // Seconds per node since the last call, where Target::profile is set.
@@ -49,6 +57,10 @@ class Plan {
     double seconds = 0;
   };
   std::vector<Timing> take_timings();
+
+  // Parallel regions of the last run, each a barrier for all workers: a decode step of one sequence has five
+  // per layer (q k v, attention, o, gate and up, down) and one for the head.
+  int64_t regions_per_step() const;
 
   size_t weight_bytes() const;  // as packed
   size_t kv_bytes() const;

@@ -25,14 +25,16 @@ inline std::string quoted(const std::string& text) {
   return out + "'";
 }
 
-// `arguments` go through the shell.
-inline Outcome lathe(const std::string& arguments) {
+// `environment` ("NAME=value ...") and `arguments` go through the shell.
+inline Outcome lathe_with(const std::string& environment, const std::string& arguments) {
   const TemporaryDirectory dir;
   const std::string out = (dir.path() / "out").string(), err = (dir.path() / "err").string();
   const int status = std::system(
-      (quoted(LATHE_BINARY) + " " + arguments + " >" + quoted(out) + " 2>" + quoted(err)).c_str());
+      (environment + " " + quoted(LATHE_BINARY) + " " + arguments + " >" + quoted(out) + " 2>" + quoted(err))
+          .c_str());
   return {WIFEXITED(status) ? WEXITSTATUS(status) : -1, read_text_file(out), read_text_file(err)};
 }
+inline Outcome lathe(const std::string& arguments) { return lathe_with("", arguments); }
 
 inline std::string builtin() { return quoted((source_dir() / "models/builtin").string()); }
 inline std::string heldout() { return quoted((source_dir() / "models/builtin/heldout.txt").string()); }

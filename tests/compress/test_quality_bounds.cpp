@@ -39,6 +39,13 @@ TEST(QualityBounds, Int8PerChannelIsAllButFree) {
   }
 }
 
+TEST(QualityBounds, Int8WeightsAndActivationsCostLittle) {
+  const Cost cost = cost_of(Numerics::w8a8(), true);
+  EXPECT_LE(cost.rise, 0.003);
+  EXPECT_LE(cost.kl, 2e-3);
+  EXPECT_GT(cost.kl, 1e-5);
+}
+
 TEST(QualityBounds, Int4InGroupsOf32CostsLittle) {
   const Cost cost = cost_of(Numerics::integer(4, 32, true), false);
   EXPECT_LE(cost.rise, 0.015);

@@ -42,7 +42,7 @@ class Save : public testing::TestWithParam<const char*> {};
 
 TEST_P(Save, OpensAsExactlyWhatWasQuantizedInMemory) {
   for (const Numerics& numerics : {Numerics::integer(8, 0, false), Numerics::integer(4, 32, true),
-                                   Numerics::integer(4, 32, false, DType::f16)}) {
+                                   Numerics::integer(4, 32, false, DType::f16), Numerics::w8a8()}) {
     const TemporaryDirectory dir;
     const Saved saved = save_and_open(golden(GetParam()), numerics, with_head, dir.path() / "m");
     Model expected = load(Checkpoint::open(golden(GetParam())));

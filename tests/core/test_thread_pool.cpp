@@ -1,8 +1,13 @@
 #include <chrono>
+#include <cstdlib>
 #include <gmock/gmock.h>
+#include <sched.h>
+#include <set>
 #include <thread>
 #include <vector>
 
+#include "core/cores.h"
+#include "core/cpu.h"
 #include "core/thread_pool.h"
 
 namespace lathe {
@@ -43,6 +48,82 @@ TEST(ThreadPool, WorkersThatSleepWakeUp) {
     for (int s : seen) calls += s;
   }
   EXPECT_EQ(calls, 9);
+}
+
+// The CPUs that each worker may run on.
+std::vector<std::set<int>> affinities(int threads) {
+  ThreadPool pool(threads);
+  std::vector<std::set<int>> out(static_cast<size_t>(threads));
+  pool.run([&](int worker, int) {
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0) return;
+    for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+      if (CPU_ISSET(cpu, &set)) out[static_cast<size_t>(worker)].insert(cpu);
+  });
+  return out;
+}
+
+// Sets a variable of the environment for one scope; null unsets it.
+class Environment {
+ public:
+  Environment(const char* name, const char* value) : name_(name) {
+    if (const char* old = std::getenv(name)) before_ = old, had_ = true;
+    value ? ::setenv(name, value, 1) : ::unsetenv(name);
+  }
+  ~Environment() { had_ ? ::setenv(name_, before_.c_str(), 1) : ::unsetenv(name_); }
+
+ private:
+  const char* name_;
+  std::string before_;
+  bool had_ = false;
+};
+
+TEST(Pinning, EachWorkerHasACpuOfItsOwnAndTheCallerKeepsItsOwn) {
+  const Environment pin("LATHE_PIN", nullptr);
+  const std::set<int> before = affinities(1)[0];
+  const int threads = physical_cores();
+  const auto after = affinities(threads);
+  EXPECT_EQ(after[0], before);
+  std::set<int> used;
+  for (size_t worker = 1; worker < after.size(); ++worker) {
+    ASSERT_EQ(after[worker].size(), 1u);
+    EXPECT_TRUE(used.insert(*after[worker].begin()).second) << "worker " << worker;
+    EXPECT_TRUE(before.contains(*after[worker].begin()));
+  }
+}
+
+TEST(Pinning, MoreThreadsThanCoresAreNotPinned) {
+  const Environment pin("LATHE_PIN", nullptr);
+  const std::set<int> before = affinities(1)[0];
+  EXPECT_THAT(affinities(physical_cores() + 1), testing::Each(before));
+}
+
+TEST(Pinning, CanBeTurnedOff) {
+  const Environment pin("LATHE_PIN", "0");
+  EXPECT_THAT(affinities(physical_cores()), testing::Each(affinities(1)[0]));
+}
+
+TEST(Pinning, AnAffinityOfOneCpuIsOneCore) {
+  cpu_set_t before, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+  const int cpu = cores().back().back();
+  CPU_ZERO(&one);
+  CPU_SET(cpu, &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  EXPECT_EQ(cores(), (std::vector<std::vector<int>>{{cpu}}));
+  EXPECT_EQ(physical_cores(), 1);
+  EXPECT_THAT(affinities(2), testing::Each(std::set<int>{cpu}));
+  ASSERT_EQ(sched_setaffinity(0, sizeof before, &before), 0);
+}
+
+// hwloc takes a made-up machine from its environment.
+TEST(Pinning, HyperthreadsAreNoCores) {
+  cpu_set_t set;
+  ASSERT_EQ(sched_getaffinity(0, sizeof set, &set), 0);
+  if (!CPU_ISSET(0, &set) || !CPU_ISSET(1, &set)) GTEST_SKIP() << "CPUs 0 and 1 are not allowed";
+  const Environment machine("HWLOC_SYNTHETIC", "core:1 pu:2"), real("HWLOC_THISSYSTEM", "1");
+  EXPECT_EQ(cores(), (std::vector<std::vector<int>>{{0, 1}}));
+  EXPECT_EQ(physical_cores(), 1);
 }
 
 TEST(ThreadPool, NoWorkAndManyPools) {

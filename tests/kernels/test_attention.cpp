@@ -36,11 +36,10 @@ Tensors tensors(const Case& c, Rng& rng) {
           random_matrix(keys, c.kv_heads * c.head_dim, rng), Matrix(c.rows, c.heads * c.head_dim)};
 }
 AttentionArgs arguments(const Case& c, Tensors& t) {
-  return {t.q.data.data(),   t.k.data.data(), t.v.data.data(),
-          t.out.data.data(), c.rows,          t.k.rows,
-          c.first,           t.q.stride,      t.k.stride,
-          t.out.stride,      c.heads,         c.kv_heads,
-          c.head_dim,        c.window,        1 / std::sqrt(static_cast<float>(c.head_dim))};
+  return {t.q.data.data(), t.k.data.data(), t.v.data.data(), t.out.data.data(),
+          c.rows,          t.k.rows,        c.first,         t.q.stride,
+          t.k.stride,      c.head_dim,      t.out.stride,    c.heads,
+          c.kv_heads,      c.head_dim,      c.window,        1 / std::sqrt(static_cast<float>(c.head_dim))};
 }
 
 // How far f32 kernels may lie apart. A score is a sum of head_dim products, so each side has it within e =
@@ -155,6 +154,34 @@ TEST(Attention, RowsDoNotDependOnTheirBatch) {
       for (int64_t r = 0; r < c.rows; ++r)
         for (int64_t i = 0; i < t.out.cols; ++i)
           ASSERT_EQ(t.out.at(r, i), together.at(r, i)) << name << " row " << r;
+    });
+  }
+}
+
+TEST(Attention, KeysOfAHeadMayLieTogether) {
+  Rng rng(8);
+  for (const Case& c : cases) {
+    Tensors t = tensors(c, rng);
+    const AttentionArgs args = arguments(c, t);
+    Matrix k(c.kv_heads * args.keys, c.head_dim), v = k;
+    for (int64_t h = 0; h < c.kv_heads; ++h)
+      for (int64_t j = 0; j < args.keys; ++j)
+        for (int64_t d = 0; d < c.head_dim; ++d) {
+          k.at(h * args.keys + j, d) = t.k.at(j, h * c.head_dim + d);
+          v.at(h * args.keys + j, d) = t.v.at(j, h * c.head_dim + d);
+        }
+    AttentionArgs together = args;
+    together.k = k.data.data();
+    together.v = v.data.data();
+    together.kv_stride = k.stride;
+    together.kv_head_stride = args.keys * k.stride;
+    for_each_path(c, [&](AttentionKernel::Run run, const std::string& name) {
+      run_as(run, args, 2);
+      const Matrix expected = t.out;
+      run_as(run, together, 2);
+      for (int64_t r = 0; r < c.rows; ++r)
+        for (int64_t i = 0; i < t.out.cols; ++i)
+          ASSERT_EQ(t.out.at(r, i), expected.at(r, i)) << name << " row " << r;
     });
   }
 }

@@ -108,8 +108,8 @@ struct Shape2 {
 };
 // Around the panel (32), the step (4, 8), a group, the strip (512 columns, 8 panels) and both ways through
 // it.
-constexpr Shape2 shapes[] = {{1, 1},    {3, 5},     {31, 33},  {32, 64}, {65, 40},
-                             {97, 257}, {33, 1030}, {300, 70}, {70, 704}};
+constexpr Shape2 shapes[] = {{1, 1},    {3, 5},     {31, 33},  {32, 64},  {65, 40},
+                             {97, 257}, {33, 1030}, {300, 70}, {70, 704}, {100, 256}};
 constexpr int64_t most_rows = 64;
 constexpr int64_t row_counts[] = {1, 2, 3, 4, 5, 6, 8, 13, 17, most_rows};
 
@@ -148,7 +148,10 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
     for (const auto [n, k] : shapes) {
       const Codes codes = random_codes(numerics, n, k, rng);
       const std::vector<float> weights = weights_rounded_once(codes);
-      Matrix given = random_matrix(most_rows, k, rng), x = given;
+      Matrix given = random_matrix(most_rows, k, rng), x = given, grouped = given;
+      for (int64_t i = 0; i < most_rows; ++i)
+        for (int64_t c = 0; c < k; c += 32)
+          round_row_to_int8(given.row(i) + c, std::min<int64_t>(32, k - c), grouped.row(i) + c);
       if (numerics.activations == Numerics::Activations::int8_per_row)
         for (int64_t i = 0; i < most_rows; ++i) round_row_to_int8(given.row(i), k, x.row(i));
       const Matrix bias = random_matrix(1, n, rng, 0);
@@ -184,6 +187,26 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
             for (int64_t j = 0; j < n; ++j) {
               const float b = with_bias ? bias.at(0, j) : 0,
                           expected = with_bias ? chain.at(i, j) + b : chain.at(i, j);
+              if (row.decode.rows && row.decode.rows->name == "int8 groups") {
+                // x rounded to int8 in groups of 32; codes and their offset apart, so each term counts with
+                // both.
+                float sum = 0, size = 0;
+                const int64_t groups = numerics.groups(k), group = numerics.group ? numerics.group : k;
+                for (int64_t c = 0; c < k; ++c) {
+                  const auto at = static_cast<size_t>(j * k + c),
+                             g = static_cast<size_t>(j * groups + c / group);
+                  const float zero = codes.zeros.empty() ? 0 : codes.zeros[g];
+                  const float part = codes.scales[g] * static_cast<float>(codes.codes[at]),
+                              offset = numerics.offset == Offset::minimum ? zero : codes.scales[g] * zero;
+                  sum += grouped.at(i, c) * (part - offset);
+                  size += std::fabs(grouped.at(i, c)) * (std::fabs(part) + std::fabs(offset));
+                }
+                ASSERT_NEAR(y.at(i, j), sum + b,
+                            static_cast<float>(2 * k + 8) * unit_roundoff * size +
+                                4 * unit_roundoff * (std::fabs(b) + 1))
+                    << i << ", " << j;
+                continue;
+              }
               if (row.name.starts_with(
                       "amx.w8a8")) {  // exact sums; then three roundings, and one for the bias
                 ASSERT_NEAR(y.at(i, j), expected,
@@ -193,7 +216,7 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
                 continue;
               }
               // expand.* hold what dequantize() gave: for a minimum, another rounding of each weight.
-              if (row.packing.starts_with("x86.") ||
+              if (row.packing.starts_with("x86.") || row.packing == "amx.bf16" ||
                   (row.packing == "expand.x86" && numerics.offset != Offset::minimum)) {
                 ASSERT_EQ(y.at(i, j), expected) << i << ", " << j;
               } else {
@@ -319,7 +342,7 @@ TEST(Linear, X86PackingsRoundTrip) {
   int checked = 0;
   for (const Numerics& numerics : all_numerics())
     for (const Packing& p : packings()) {
-      if (!p.name.starts_with("x86.") || !p.holds(numerics)) continue;
+      if (!(p.name.starts_with("x86.") || p.name == "amx.bf16") || !p.holds(numerics)) continue;
       for (const auto [n, k] : shapes) {
         SCOPED_TRACE(fmt::format("{} {} [{}, {}]", p.name, to_string(numerics), n, k));
         const Codes in = random_codes(numerics, n, k, rng);

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 
 #include "core/error.h"
+#include "quant/activations.h"
 #include "quant/codes.h"
 #include "quant/numerics.h"
 
@@ -31,13 +32,27 @@ TEST(ParseScheme, KnownNamesWithTheirDefaults) {
   EXPECT_EQ(parse_scheme("w4a16", -1, false, DType::bf16), Numerics::integer(4, 128, false));
   EXPECT_EQ(parse_scheme("w4a16", 0, true, DType::f16), Numerics::integer(4, 0, true, DType::f16));
   EXPECT_EQ(parse_scheme("w8a16", 64, false, DType::f32), Numerics::integer(8, 64, false, DType::f32));
+  EXPECT_EQ(parse_scheme("w8a8", -1, false, DType::f16), Numerics::w8a8(DType::f16));
   for (int bits = 2; bits <= 8; ++bits)
     EXPECT_EQ(parse_scheme(fmt::format("w{}a16", bits), 32, false, DType::bf16).bits, bits);
+}
+
+TEST(Activations, RoundToInt8PerRow) {
+  const float x[] = {0, 1, -127, 63.4f, 0.5f, 1.5f, -0.5f};  // the scale is 1; halves go to the even integer
+  float y[7];
+  round_row_to_int8(x, 7, y);
+  EXPECT_THAT(y, testing::ElementsAre(0, 1, -127, 63, 0, 2, 0));
+  const float zeros[] = {0, 0};
+  round_row_to_int8(zeros, 2, y);
+  EXPECT_EQ(y[0], 0);
+  EXPECT_EQ(y[1], 0);
 }
 
 TEST(ParseScheme, RefusesOthers) {
   for (std::string_view bad : {"", "w4", "w1a16", "w9a16", "w4a8", "w16a16", "W4A16", "w4a16 ", "int4"})
     EXPECT_THROW(parse_scheme(bad, -1, false, DType::bf16), InputError) << bad;
+  EXPECT_THROW(parse_scheme("w8a8", 128, false, DType::bf16), InputError);
+  EXPECT_THROW(parse_scheme("w8a8", -1, true, DType::bf16), InputError);
   EXPECT_THROW(parse_scheme("w4a16", -2, false, DType::bf16), InputError);
   EXPECT_THROW(parse_scheme("w4a16", 1 << 30, false, DType::bf16), InputError);
   EXPECT_THROW(parse_scheme("w4a16", -1, false, DType::i8), InputError);

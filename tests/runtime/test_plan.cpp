@@ -115,6 +115,30 @@ TEST(Plan, ThreadCountChangesNoBit) {
   }
 }
 
+// Each region is a barrier of about 1 us; elementwise work of one row is done by the calling thread.
+TEST(Plan, DecodingHasFiveParallelRegionsPerLayer) {
+  for (const char* family : {"llama3", "qwen2", "qwen3", "mistral_v01"})
+    for (const IsaLevel& level : isa_levels()) {
+      const Model model = tiny(family);
+      int64_t layers = 0;
+      for (NodeId id : model.graph.order())
+        layers += std::holds_alternative<op::Attention>(model.graph.node(id).op);
+      Plan plan = Plan::compile(model, {.threads = 2, .isa = level.features, .max_tokens = 8, .context = 16});
+      plan.run(SingleSequence(random_tokens(5, 1), 0, 1, true));
+      plan.run(SingleSequence(random_tokens(1, 2), 5, 1, true, Phase::decode));
+      EXPECT_LE(plan.regions_per_step(), 5 * layers + 1) << family << " " << level.name;
+    }
+}
+
+TEST(Plan, AStepWithoutOutputsEndsAtTheLastAttention) {
+  Plan plan = Plan::compile(tiny(), {.threads = 2, .max_tokens = 8, .context = 16});
+  plan.run(SingleSequence(random_tokens(5, 1), 0, 1, true));
+  const int64_t whole = plan.regions_per_step();
+  const Tensor& none = plan.run(SingleSequence(random_tokens(5, 1), 5, 0, true));
+  EXPECT_EQ(none.shape[0], 0);
+  EXPECT_EQ(plan.regions_per_step(), whole - 4);  // o, gate and up, down, and the head
+}
+
 TEST(Plan, RefusesWhatItWasNotCompiledFor) {
   Plan plan =
       Plan::compile(tiny(), {.threads = 1, .max_tokens = 4, .max_outputs = 2, .slots = 1, .context = 8});

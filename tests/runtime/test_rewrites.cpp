@@ -19,15 +19,121 @@ TEST(Rewrites, FusedGraphMatchesTheGoldenFile) {
 }
 
 TEST(Rewrites, ChangeNoBitOfTheInterpretersLogits) {
-  for (const char* family : {"llama3", "qwen3", "smollm2"}) {
+  for (const char* family : {"llama3", "qwen2", "qwen3", "smollm2", "mistral_v01"}) {
     Model model = load(Checkpoint::open(golden(family)));
     const std::vector<int32_t> tokens{1, 5, 9, 100, 7, 3};
     const SingleSequence batch(tokens, 0, 3, false);
     const Tensor before = interpret(model, batch);
+    for (const Rewrite& r : rewrites) {  // each alone, and all
+      Model one = model;
+      r.apply(one.graph);
+      EXPECT_THAT(interpret(one, batch).as<float>(), testing::ElementsAreArray(before.as<float>()))
+          << family << " " << r.name;
+    }
     for (const Rewrite& r : rewrites) r.apply(model.graph);
     const Tensor after = interpret(model, batch);
     EXPECT_THAT(after.as<float>(), testing::ElementsAreArray(before.as<float>())) << family;
   }
+}
+
+TEST(Rewrites, KeepShapesOfParametersAndReadBack) {
+  for (const char* family : {"llama3", "qwen2", "qwen3"}) {
+    Graph g = define(read_json(golden(family) / "config.json"));
+    const auto shapes = g.param_shapes();
+    for (const Rewrite& r : rewrites) {
+      r.apply(g);
+      EXPECT_EQ(g.param_shapes(), shapes) << family << " " << r.name;
+      EXPECT_EQ(to_string(parse_graph(to_string(g))), to_string(g)) << family << " " << r.name;
+    }
+  }
+}
+
+std::string rewritten(void (*rewrite)(Graph&), std::string_view text) {
+  Graph g = parse_graph(text);
+  rewrite(g);
+  return to_string(g);
+}
+
+TEST(Rewrites, LinearLayersOverOneInputAreOneNode) {
+  EXPECT_EQ(rewritten(fuse_qkv, R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear a.q_proj(%1) {bias=true} [wq, bq] : tokens x 8
+%3 = linear a.k_proj(%1) {bias=true} [wk, bk] : tokens x 6
+%4 = linear a.other(%1) [wo] : tokens x 6
+%5 = linear a.v_proj(%1) {bias=true} [wv, bv] : tokens x 6
+%6 = mul a.mul(%3, %5) : tokens x 6
+%7 = add a.add(%6, %4) : tokens x 6
+%8 = attention a.a(%2, %7, %6) {heads=4, kv_heads=3, head_dim=2, scale=1} : tokens x 8
+return %8
+)"),
+            R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2, %3, %4 = multi_linear a.q_proj+k_proj+v_proj(%1) {bias=true} [wq, wk, wv, bq, bk, bv] : tokens x 8, 6, 6
+%5 = linear a.other(%1) [wo] : tokens x 6
+%6 = mul a.mul(%3, %4) : tokens x 6
+%7 = add a.add(%6, %5) : tokens x 6
+%8 = attention a.a(%2, %7, %6) {heads=4, kv_heads=3, head_dim=2, scale=1} : tokens x 8
+return %8
+)");
+}
+
+constexpr std::string_view attention_of_rotations = R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear q(%1) [wq] : tokens x 4
+%3 = rope rq(%2) {head_dim=2, inv_freq=[1]} : tokens x 4
+%4 = rope rk(%1) {head_dim=2, inv_freq=[1]} : tokens x 4
+%5 = attention a(%3, %4, %1) {heads=2, kv_heads=2, head_dim=2, scale=1} : tokens x 4
+return %5
+)";
+
+TEST(Rewrites, RotationsBelongToAttention) {
+  EXPECT_EQ(rewritten(fuse_rope_attention, attention_of_rotations), R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear q(%1) [wq] : tokens x 4
+%3 = rope_attention a(%2, %1, %1) {heads=2, kv_heads=2, head_dim=2, scale=1, rope_head_dim=2, inv_freq=[1]} : tokens x 4
+return %3
+)");
+  // Not where q and k rotate differently.
+  std::string other(attention_of_rotations);
+  other.replace(other.find("inv_freq=[1]"), 12, "inv_freq=[2]");
+  EXPECT_EQ(rewritten(fuse_rope_attention, other), other);
+}
+
+TEST(Rewrites, WantedRowsAreTakenRightAfterTheLastAttention) {
+  EXPECT_EQ(rewritten(take_rows_early, R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = attention a(%1, %1, %1) {heads=2, kv_heads=2, head_dim=2, scale=1} : tokens x 4
+%3 = linear o(%2) [wo] : tokens x 4
+%4 = add sum(%1, %3) : tokens x 4
+%5 = rms_norm n(%4) {eps=0.1} [wn] : tokens x 4
+%6 = add sum2(%4, %5) : tokens x 4
+%7 = take_rows take_rows(%6) : outputs x 4
+%8 = linear head(%7) [wh] : outputs x 9
+return %8
+)"),
+            R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = take_rows e.take_rows(%1) : outputs x 4
+%3 = attention a(%1, %1, %1) {heads=2, kv_heads=2, head_dim=2, scale=1} : tokens x 4
+%4 = take_rows a.take_rows(%3) : outputs x 4
+%5 = linear o(%4) [wo] : outputs x 4
+%6 = add sum(%2, %5) : outputs x 4
+%7 = rms_norm n(%6) {eps=0.1} [wn] : outputs x 4
+%8 = add sum2(%6, %7) : outputs x 4
+%9 = linear head(%8) [wh] : outputs x 9
+return %9
+)");
+  // A value that something else reads in full stays whole.
+  constexpr std::string_view read_twice = R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear o(%1) [wo] : tokens x 4
+%3 = take_rows t(%2) : outputs x 4
+%4 = attention a(%2, %2, %2) {heads=2, kv_heads=2, head_dim=2, scale=1} : tokens x 4
+%5 = take_rows u(%4) : outputs x 4
+%6 = mul m(%3, %5) : outputs x 4
+return %6
+)";
+  EXPECT_EQ(rewritten(take_rows_early, read_twice), read_twice);
 }
 
 TEST(Rewrites, PerHeadNormsAndSharedGatesAreLeftAlone) {

@@ -11,7 +11,7 @@ size_t bf16_rows_bytes(int64_t m, int64_t k);
 void pack_bf16_rows(const PackRowsArgs&, const Share&) noexcept;
 
 // y = x W^T + bias with x and W rounded to bf16 and sums in f32; x comes packed as bf16 rows.
-void prefill_f32(const LinearArgs&, const Share&) noexcept;  // row-major elements
+void prefill_f32(const LinearArgs&, const Share&) noexcept;  // x86.f32, amx.bf16, x86.f16
 void prefill_bf16(const LinearArgs&, const Share&) noexcept;
 void prefill_f16(const LinearArgs&, const Share&) noexcept;
 void prefill_int4_bf16(const LinearArgs&, const Share&) noexcept;  // x86.int4 and x86.int8
@@ -50,10 +50,8 @@ void w8a8_gated_bf16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f32(const GatedArgs&, const Share&) noexcept;
 
-// Row-major elements, in place, for few rows of x: f32 arithmetic.
-void rows_f32(const LinearArgs&, const Share&) noexcept;
-void rows_bf16(const LinearArgs&, const Share&) noexcept;
-void rows_f16(const LinearArgs&, const Share&) noexcept;
+// Few rows of x over amx.bf16, in f32.
+void decode_bf16(const LinearArgs&, const Share&) noexcept;
 
 // Queries scaled, keys, values and probabilities rounded to bf16, and sums in f32. head_dim a multiple of 16,
 // at most 256.

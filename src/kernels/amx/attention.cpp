@@ -10,8 +10,8 @@
 // all of it in L1. Strips skip tiles of which they see no key. Tiles start at multiples of 64 and a masked
 // key adds 0, so a row's bits depend on its own position only: not on the block, the chunk or the workers.
 //
-// Measured as in simd/attention.inl, by the best of many calls: 512 queries 656 GFLOP/s, 512 after 3584 keys
-// 1136 (f32: 139 and 215). Of the latter 40 % goes to softmax (7 cycles per 16 scores), as much to the tile
+// Measured as in simd/attention.inl, by the best of many calls: 512 queries 710 GFLOP/s, 512 after 3584 keys
+// 1250 (f32: 150 and 215). Of the latter 40 % goes to softmax (7 cycles per 16 scores), as much to the tile
 // unit and its loads, 15 % to packing; with few keys a quarter goes to reading q and writing out. Scores of
 // the next tile before the softmax of this one, or between its halves, gained nothing.
 #include "kernels/amx/amx.h"
@@ -274,13 +274,14 @@ void attend(const AttentionArgs& a, int64_t kv_head, int64_t begin, const Block&
   const auto keys_from = [&](int64_t key) { return end - key < chunk ? end - key : chunk; };
   for (int64_t top = b.oldest[0] / key_tile * key_tile; top < end; top += chunk) {
     for (int64_t tile = top; tile < top + keys_from(top); tile += key_tile) {
-      const int64_t at = tile * a.kv_stride + kv_head * b.dim, t = (tile - top) / key_tile;
+      const int64_t at = tile * a.kv_stride + kv_head * a.kv_head_stride, t = (tile - top) / key_tile;
       pack_keys(a.k + at, a.kv_stride, end - tile, b, b.keys_of(t));
       pack_values(a.v + at, a.kv_stride, end - tile, b, b.values_of(t));
     }
     const int64_t next = top + chunk;
     for (int64_t strip = 0; strip < b.strips(); ++strip) {
-      if (next < end) prefetch(a, next * a.kv_stride + kv_head * b.dim, keys_from(next), strip, b.strips());
+      if (next < end)
+        prefetch(a, next * a.kv_stride + kv_head * a.kv_head_stride, keys_from(next), strip, b.strips());
       const int64_t first = strip * pair, last = first + pair - 1;
       for (int64_t tile = top; tile < top + keys_from(top); tile += key_tile) {
         const int64_t tile_last = tile + key_tile - 1, t = (tile - top) / key_tile;

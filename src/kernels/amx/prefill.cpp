@@ -19,106 +19,105 @@ namespace {
 
 constexpr int64_t columns = 32;  // columns of W in a tile
 
-// 16 rows of 16 words, to 16 columns.
-inline void transpose_words(__m512i (&r)[16]) {
-  __m512i t[16];
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    t[2 * i] = _mm512_unpacklo_epi32(r[2 * i], r[2 * i + 1]);
-    t[2 * i + 1] = _mm512_unpackhi_epi32(r[2 * i], r[2 * i + 1]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    r[4 * i] = _mm512_unpacklo_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 1] = _mm512_unpackhi_epi64(t[4 * i], t[4 * i + 2]);
-    r[4 * i + 2] = _mm512_unpacklo_epi64(t[4 * i + 1], t[4 * i + 3]);
-    r[4 * i + 3] = _mm512_unpackhi_epi64(t[4 * i + 1], t[4 * i + 3]);
-  }
-#pragma GCC unroll 4
-  for (int i = 0; i < 4; ++i) {
-    t[i] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0x88);
-    t[i + 4] = _mm512_shuffle_i32x4(r[i], r[i + 4], 0xdd);
-    t[i + 8] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0x88);
-    t[i + 12] = _mm512_shuffle_i32x4(r[i + 8], r[i + 12], 0xdd);
-  }
-#pragma GCC unroll 8
-  for (int i = 0; i < 8; ++i) {
-    r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-    r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xdd);
-  }
-}
+// Where a strip's tiles are: for each 32 columns that of its first 16 rows, then that of the others.
 
-// 32 elements of a row as bf16, of which `n` exist.
-inline __m512i as_bf16(const BF16* p, int64_t n) {
-  return _mm512_maskz_loadu_epi16(n >= columns ? ~0u : n <= 0 ? 0u : (1u << n) - 1, p);
-}
-inline __m512i as_bf16(const float* p, int64_t n) {
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load_n(p + 16, n - 16), load_n(p, n)));
-}
-inline __m512i as_bf16(const F16* p, int64_t n) {
-  const __m512i h = _mm512_maskz_loadu_epi16(n >= columns ? ~0u : n <= 0 ? 0u : (1u << n) - 1, p);
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_cvtph_ps(_mm512_extracti64x4_epi64(h, 1)),
-                                                       _mm512_cvtph_ps(_mm512_castsi512_si256(h))));
-}
-
-// Weights of one strip (32 rows of W) and `depth` tiles of columns from `begin`, as tiles: for each 32
-// columns the tile of the first 16 rows, then that of the others.
-template <class T>
-struct RowMajor {
-  const T* elements;
-  int64_t n, k;
-  explicit RowMajor(const LinearArgs& a) : elements(static_cast<const T*>(a.codes)), n(a.n), k(a.k) {}
-
-  void expand(int64_t strip, int64_t begin, int64_t depth, char* out) const {
-    for (int64_t half = 0; half < 2; ++half) {
-      const int64_t top = strip * pair + half * tile_side;
-      for (int64_t t = 0; t < depth; ++t) {
-        const int64_t column = begin + t * columns;
-        __m512i rows[16];
-        for (int64_t r = 0; r < 16; ++r)
-          rows[r] =
-              top + r < n ? as_bf16(elements + (top + r) * k + column, k - column) : _mm512_setzero_si512();
-        transpose_words(rows);
-        for (int64_t r = 0; r < 16; ++r)
-          _mm512_store_si512(out + (2 * t + half) * tile_bytes + r * 64, rows[r]);
-      }
-    }
+// Weights that lie as tiles already.
+struct Tiled {
+  static constexpr bool expands = false;
+  static constexpr int lines =
+      2;  // cache lines of weights that a pass reads, per product over 32 columns and 512 rows
+  const char* tiles;
+  int64_t depth;
+  explicit Tiled(const LinearArgs& a)
+      : tiles(static_cast<const char*>(a.codes)), depth(ceil_div(a.k, columns)) {}
+  const char* stored(int64_t strip, int64_t pass) const {
+    return tiles + (strip * depth + pass * depth_tiles) * 2 * tile_bytes;
   }
 };
 
 // Panels of 32 rows (quant/packings/x86.cpp), in any format of simd/linear.inl.
 template <class Format>
 struct Panels {
+  static constexpr bool expands = true;
+  static constexpr int lines = Format::step == 8 ? 1 : Format::step == 4 ? 1 : 2;
   Format format;
   int64_t k;
   explicit Panels(const LinearArgs& a) : format(a), k(a.k) {}
 
+  const char* stored(int64_t strip, int64_t pass) const {
+    return static_cast<const char*>(format.stored(strip, pass * depth_tiles * columns));
+  }
   void expand(int64_t strip, int64_t begin, int64_t depth, char* out) const {
-    alignas(64) float weights[columns * panel];
-    const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
-                                                23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    for (int64_t t = 0; t < depth; ++t) {
-      const int64_t first = begin + t * columns, end = first + columns < k ? first + columns : k;
-      for (int64_t i = (end - first) * panel; i < columns * panel; i += lanes) store(weights + i, zero());
-      walk<1>(
-          format, strip, first, end, [&](int64_t column, int v, V w) __attribute__((always_inline)) {
-            store(weights + (column - first) * panel + v * lanes, w);
-          });
-      for (int64_t half = 0; half < 2; ++half)
-        for (int64_t r = 0; r < 16; ++r) {
-          const float* at = weights + 2 * r * panel + half * tile_side;
-          const __m512i both = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(load(at + panel), load(at)));
-          _mm512_store_si512(out + (2 * t + half) * tile_bytes + r * 64,
-                             _mm512_permutexvar_epi16(interleave, both));
-        }
+    for (int64_t t = 0; t < depth; ++t, out += 2 * tile_bytes) {
+      const int64_t first = begin + t * columns;
+      if (first + columns <= k && format.group % Format::step == 0)
+        whole(strip, first, out);
+      else
+        ragged(strip, first, out);
     }
+  }
+
+ private:
+  // Two columns of 16 rows as the row of a tile that holds them.
+  static __m512i interleaved(V even, V odd) {
+    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
+                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
+    return _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even)));
+  }
+
+  // 32 columns that exist; words do not cross groups.
+  void whole(int64_t strip, int64_t first, char* out) const {
+    constexpr int step = Format::step;
+    typename Format::Scale scales[2];
+    int64_t group = -1;
+    for (int64_t column = first; column < first + columns; column += step < 2 ? 2 : step) {
+      if (column / format.group != group) {
+        group = column / format.group;
+        for (int half = 0; half < 2; ++half) scales[half] = format.scale(strip, group, half * lanes);
+      }
+#pragma GCC unroll 2
+      for (int half = 0; half < 2; ++half) {
+        char* to = out + half * tile_bytes + (column - first) / 2 * 64;
+        if constexpr (step == 1) {
+          const V even = format.weight(At<0>{}, format.codes(strip, column, half * lanes), scales[half]),
+                  odd = format.weight(At<0>{}, format.codes(strip, column + 1, half * lanes), scales[half]);
+          _mm512_store_si512(to, interleaved(even, odd));
+        } else {
+          const auto codes = format.codes(strip, column, half * lanes);
+          unroll<step / 2>([&]<int i>(At<i>) __attribute__((always_inline)) {
+            _mm512_store_si512(to + i * 64, interleaved(format.weight(At<2 * i>{}, codes, scales[half]),
+                                                        format.weight(At<2 * i + 1>{}, codes, scales[half])));
+          });
+        }
+      }
+    }
+  }
+
+  // The last columns, or groups of an odd size: column by column, and zeros after the last.
+  void ragged(int64_t strip, int64_t first, char* out) const {
+    alignas(64) float weights[columns * panel];
+    const int64_t end = first + columns < k ? first + columns : k;
+    for (int64_t i = (end - first) * panel; i < columns * panel; i += lanes) store(weights + i, zero());
+    walk<1>(
+        format, strip, first, end, [&](int64_t column, int v, V w) __attribute__((always_inline)) {
+          store(weights + (column - first) * panel + v * lanes, w);
+        });
+    for (int64_t half = 0; half < 2; ++half)
+      for (int64_t r = 0; r < 16; ++r) {
+        const float* at = weights + 2 * r * panel + half * tile_side;
+        _mm512_store_si512(out + half * tile_bytes + r * 64, interleaved(load(at), load(at + panel)));
+      }
   }
 };
 
-// Tiles 0 to 3 += rows times weights over `depth` tiles. The second row tile may be absent: it is read from
-// the first.
-inline void multiply_tiles(const char* x0, const char* x1, const char* w, int64_t depth) {
+// Tiles 0 to 3 += rows times weights over `depth` tiles. `ahead`: what to bring into L2 meanwhile, a little
+// per product, because each line that comes from memory holds one of the few buffers that tile loads need
+// too.
+template <int lines>
+inline void multiply_tiles(const char* x0, const char* x1, const char* w, int64_t depth, const char* ahead) {
   for (int64_t t = 0; t < depth; ++t) {
+#pragma GCC unroll 2
+    for (int i = 0; i < lines; ++i) _mm_prefetch(ahead + (t * lines + i) * 64, _MM_HINT_T1);
     _tile_loadd(6, w + 2 * t * tile_bytes, 64);
     _tile_loadd(4, x0 + t * tile_bytes, 64);
     _tile_loadd(5, x1 + t * tile_bytes, 64);
@@ -152,10 +151,25 @@ void prefill(const LinearArgs& a, const LinearArgs* up, const Share& share) {
       const auto sums_of = [&](int64_t s, int64_t p) { return sums + (s * pairs + p) * pair * pair; };
       for (int64_t pass = 0; pass < x.passes(); ++pass) {
         const int64_t depth = x.tiles_in(pass), begin = pass * depth_tiles * columns;
-        for (int64_t s = 0; s < strips; ++s)
-          (s < wide ? source : other)
-              .expand(block + s % wide, begin, depth, weights + s * 2 * depth_tiles * tile_bytes);
-        for (int64_t s = 0; s < strips; ++s)
+        const auto expanded = [&](int64_t s) { return weights + s * 2 * depth_tiles * tile_bytes; };
+        if constexpr (Source::expands)
+          for (int64_t s = 0; s < strips; ++s)
+            (s < wide ? source : other).expand(block + s % wide, begin, depth, expanded(s));
+        for (int64_t s = 0; s < strips; ++s) {
+          const auto stored = [&](int64_t strip, int64_t of_pass) {
+            return (strip < wide ? source : other).stored(block + strip % wide, of_pass);
+          };
+          // What comes next: where weights are expanded, the same strip's; else the next strip's.
+          const char *w = expanded(s), *next;
+          if constexpr (Source::expands) {
+            next = pass + 1 < x.passes() ? stored(s, pass + 1) : source.stored(block + wide + s % wide, 0);
+          } else {
+            w = stored(s, pass);
+            next = s + 1 < strips          ? stored(s + 1, pass)
+                   : pass + 1 < x.passes() ? stored(0, pass + 1)
+                                           : source.stored(block + wide, 0);
+          }
+          const int64_t part = Source::lines * depth_tiles * 64;
           for (int64_t p = 0; p < pairs; ++p) {
             float* c = sums_of(s, p);
             if (pass == 0)
@@ -164,9 +178,10 @@ void prefill(const LinearArgs& a, const LinearArgs* up, const Share& share) {
               load_results(c);
             const char* x0 = packed + x.at(pass, top + 2 * p);
             const char* x1 = 2 * p + 1 < row_tiles ? packed + x.at(pass, top + 2 * p + 1) : x0;
-            multiply_tiles(x0, x1, weights + s * 2 * depth_tiles * tile_bytes, depth);
+            multiply_tiles<Source::lines>(x0, x1, w, depth, next + p * part);
             store_results(c);
           }
+        }
       }
       // [pair of row tiles][row half][column half][16][16] to rows of y.
       const int64_t rows =
@@ -198,12 +213,16 @@ static_assert(block_strips * (2 * depth_tiles * tile_bytes + block_rows_most * p
 
 }  // namespace
 
-void prefill_f32(const LinearArgs& a, const Share& s) noexcept { prefill<RowMajor<float>>(a, nullptr, s); }
-void gated_f32(const GatedArgs& a, const Share& s) noexcept { prefill<RowMajor<float>>(a.gate, &a.up, s); }
-void prefill_bf16(const LinearArgs& a, const Share& s) noexcept { prefill<RowMajor<BF16>>(a, nullptr, s); }
-void gated_bf16(const GatedArgs& a, const Share& s) noexcept { prefill<RowMajor<BF16>>(a.gate, &a.up, s); }
-void prefill_f16(const LinearArgs& a, const Share& s) noexcept { prefill<RowMajor<F16>>(a, nullptr, s); }
-void gated_f16(const GatedArgs& a, const Share& s) noexcept { prefill<RowMajor<F16>>(a.gate, &a.up, s); }
+void prefill_f32(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<Dense<float>>>(a, nullptr, s);
+}
+void gated_f32(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<Dense<float>>>(a.gate, &a.up, s);
+}
+void prefill_bf16(const LinearArgs& a, const Share& s) noexcept { prefill<Tiled>(a, nullptr, s); }
+void gated_bf16(const GatedArgs& a, const Share& s) noexcept { prefill<Tiled>(a.gate, &a.up, s); }
+void prefill_f16(const LinearArgs& a, const Share& s) noexcept { prefill<Panels<Dense<F16>>>(a, nullptr, s); }
+void gated_f16(const GatedArgs& a, const Share& s) noexcept { prefill<Panels<Dense<F16>>>(a.gate, &a.up, s); }
 void prefill_int4_bf16(const LinearArgs& a, const Share& s) noexcept {
   prefill<Panels<Integer<4, BF16, Rule::affine>>>(a, nullptr, s);
 }

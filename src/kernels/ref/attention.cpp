@@ -20,7 +20,7 @@ void attention_ref(const AttentionArgs& a, const Share& share) noexcept {
 
     float largest = -INFINITY;
     for (int64_t j = begin; j < end; ++j) {
-      const float* k = a.k + j * a.kv_stride + kv_head * a.head_dim;
+      const float* k = a.k + j * a.kv_stride + kv_head * a.kv_head_stride;
       float score = 0;
       for (int64_t d = 0; d < a.head_dim; ++d) score += q[d] * k[d];
       weights[static_cast<size_t>(j)] = score * a.scale;
@@ -35,7 +35,7 @@ void attention_ref(const AttentionArgs& a, const Share& share) noexcept {
     float* out = a.out + row * a.out_stride + head * a.head_dim;
     std::fill(out, out + a.head_dim, 0.0f);
     for (int64_t j = begin; j < end; ++j) {
-      const float* v = a.v + j * a.kv_stride + kv_head * a.head_dim;
+      const float* v = a.v + j * a.kv_stride + kv_head * a.kv_head_stride;
       for (int64_t d = 0; d < a.head_dim; ++d) out[d] += weights[static_cast<size_t>(j)] * v[d];
     }
     for (int64_t d = 0; d < a.head_dim; ++d) out[d] /= total;

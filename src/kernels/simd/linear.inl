@@ -54,6 +54,7 @@ struct Dense {
     return load_as_f32(at);
   }
   V weight(At<0>, V code, Scale) const { return code; }
+  const void* stored(int64_t p, int64_t column) const { return elements + (p * k + column) * panel; }
 };
 
 // How a code u (q + 2^(bits-1), or q itself with a minimum) becomes a weight, by what is exact. Codes enter
@@ -111,6 +112,7 @@ struct Integer {
     __builtin_prefetch(reinterpret_cast<const char*>(at) + read_ahead);
     return load_words(at);
   }
+  const void* stored(int64_t p, int64_t column) const { return words + (p * steps + column / step) * panel; }
   template <int i>
   V weight(At<i>, I code, const Scale& s) const {
     constexpr int place = i % places, lowest = 23 - bits * places;

@@ -3,6 +3,7 @@
 // rows:
 //
 //   x86.f32, x86.bf16, x86.f16, expand.x86   elements [panels, cols, 32]
+//   amx.bf16                                 elements [panels, ceil(cols / 32), 2, 16, 16, 2]: see tile_at()
 //   x86.int4 (2 to 4 bits)                   words [panels, ceil(cols / 8), 32]: 8 columns of a row, lowest
 //   bits first x86.int8 (5 to 8 bits)                   words [panels, ceil(cols / 4), 32]: 4 columns of a
 //   row
@@ -164,6 +165,53 @@ Codes unpack_integer(const Weight& w, int64_t row, int64_t rows) {
   return c;
 }
 
+// amx.bf16: elements as weight tiles. Per strip of 32 rows and 32 columns: the tile of rows 0 to 15, then
+// that of rows 16 to 31; a tile holds, for each pair of columns, its 16 rows' pairs. Padding is 0.
+constexpr int64_t tile_columns = 32, tile_rows = 16;
+std::vector<Part> tile_parts(const Numerics&, const Shape& shape) {
+  const auto [panels, cols] = dims(shape);
+  return {{"elements", DType::i16, {panels, (cols + tile_columns - 1) / tile_columns, panel * tile_columns}}};
+}
+size_t tile_at(int64_t row, int64_t column, int64_t cols) {
+  const int64_t across = (cols + tile_columns - 1) / tile_columns, in = column % tile_columns;
+  const int64_t tile = (row / panel * across + column / tile_columns) * 2 + row % panel / tile_rows;
+  return static_cast<size_t>(tile * tile_rows * tile_columns + in / 2 * 2 * tile_rows + row % tile_rows * 2 +
+                             in % 2);
+}
+
+// Tile by tile, a word of two columns at a time: the rows of a strip as bf16 fit the second-level cache.
+void pack_tiles(const Codes& c, int64_t row, Weight& out) {
+  const int64_t words = (c.cols + 1) / 2, tile_words = tile_columns / 2;
+  std::vector<uint32_t> pairs(static_cast<size_t>(panel * words));
+  auto* elements = out.parts[0].as_mutable<uint16_t>().data();
+  for (int64_t top = 0; top < c.rows; top += panel) {
+    const int64_t rows = std::min(panel, c.rows - top);
+    for (int64_t r = 0; r < rows; ++r)
+      from_f32(DType::bf16, c.values.data() + (top + r) * c.cols, &pairs[static_cast<size_t>(r * words)],
+               c.cols);
+    for (int64_t left = 0; left < words; left += tile_words)
+      for (int64_t r = 0; r < rows; ++r) {
+        auto* tile = reinterpret_cast<uint32_t*>(elements + tile_at(row + top + r, 2 * left, c.cols));
+        const uint32_t* from = &pairs[static_cast<size_t>(r * words + left)];
+        for (int64_t i = 0; i < std::min(tile_words, words - left); ++i) tile[i * tile_rows] = from[i];
+      }
+  }
+}
+
+Codes unpack_tiles(const Weight& w, int64_t row, int64_t rows) {
+  Codes c;
+  c.numerics = w.numerics;
+  c.rows = rows;
+  c.cols = w.cols();
+  c.values.resize(static_cast<size_t>(rows * c.cols));
+  const auto elements = w.parts[0].as<uint16_t>();
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < c.cols; ++i)
+      to_f32(DType::bf16, &elements[tile_at(row + r, i, c.cols)],
+             &c.values[static_cast<size_t>(r * c.cols + i)], 1);
+  return c;
+}
+
 template <DType dtype>
 constexpr Packing dense(std::string_view name, bool (*holds)(const Numerics&)) {
   return {name, holds, dense_parts<dtype>, pack_dense<dtype>, unpack_dense<dtype>};
@@ -176,6 +224,7 @@ constexpr Packing rows[] = {
     {"x86.int4", holds_integer<4>, integer_parts<4>, pack_integer<4>, unpack_integer<4>},
     {"x86.int8", holds_integer<8>, integer_parts<8>, pack_integer<8>, unpack_integer<8>},
     dense<DType::f32>("expand.x86", holds_all),
+    {"amx.bf16", holds_dense<DType::bf16>, tile_parts, pack_tiles, unpack_tiles},
 };
 
 }  // namespace

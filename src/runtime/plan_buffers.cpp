@@ -1,0 +1,65 @@
+// Where every value and every packed x lies in the arena.
+#include <algorithm>
+
+#include "runtime/plan_impl.h"
+
+namespace lathe {
+
+void Plan::Impl::plan_packed_rows() {
+  int step = 0;
+  for (NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    for (size_t i = 0; i < matrices_of(node); ++i)
+      for (Phase phase : phases) {
+        const RowPacking* packing = packed.at(node.params[i]).kernel->path(phase == Phase::prefill).rows;
+        if (!packing) continue;
+        const ValueId x = node.inputs[0];
+        const int64_t most = most_rows(x);
+        auto [it, fresh] = packed_rows.try_emplace({x, phase, packing});
+        if (fresh) it->second = {id, {step, step, packing->bytes(most, cols(x))}, nullptr, false};
+        it->second.lifetime.last = step;
+      }
+    ++step;
+  }
+}
+
+// Memory that only the node itself sees is of the size of these values.
+static std::vector<ValueId> locals_like(const Node& node) {
+  if (std::holds_alternative<op::GatedLinear>(node.op)) return {node.outputs[0]};
+  if (std::holds_alternative<op::RopeAttention>(node.op)) return {node.inputs[0], node.inputs[1]};
+  return {};
+}
+
+void Plan::Impl::place_buffers() {
+  std::vector<Lifetime> lifetimes;
+  std::vector<ValueId> values;
+  std::map<ValueId, size_t> index;
+  std::vector<std::pair<NodeId, Lifetime>> own;
+  int step = 0;
+  for (NodeId id : graph.order()) {
+    const Node& node = graph.node(id);
+    for (ValueId v : node.inputs)
+      if (v != graph.tokens()) lifetimes[index.at(v)].last = step;
+    for (ValueId v : node.outputs) {
+      index[v] = values.size();
+      values.push_back(v);
+      lifetimes.push_back({step, step, static_cast<size_t>(most_rows(v) * cols(v)) * sizeof(float)});
+    }
+    for (ValueId v : locals_like(node))
+      own.emplace_back(id, Lifetime{step, step, static_cast<size_t>(most_rows(v) * cols(v)) * sizeof(float)});
+    ++step;
+  }
+  lifetimes[index.at(graph.output())].last = step;
+  for (auto& [key, rows] : packed_rows) lifetimes.push_back(rows.lifetime);
+  for (auto& [node, lifetime] : own) lifetimes.push_back(lifetime);
+  const Placement placement = place(lifetimes);
+  arena = Storage::allocate(placement.bytes);
+  size_t next = values.size();
+  for (auto& [key, rows] : packed_rows) rows.data = arena.data + placement.offsets[next++];
+  for (auto& [node, lifetime] : own)
+    locals[node].push_back(reinterpret_cast<float*>(arena.data + placement.offsets[next++]));
+  for (size_t i = 0; i < values.size(); ++i)
+    buffers[values[i]] = reinterpret_cast<float*>(arena.data + placement.offsets[i]);
+}
+
+}  // namespace lathe

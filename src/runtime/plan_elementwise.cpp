@@ -1,0 +1,55 @@
+// Steps that go row by row: table lookups, copies, norms, sums and products.
+#include <cstring>
+
+#include "runtime/plan_impl.h"
+
+namespace lathe {
+
+void Plan::Impl::build_embedding(const Node& node) {
+  const Weight& table = tables.at(node.params[0]);
+  const int64_t width = cols(node.outputs[0]);
+  float* out = buffer(node.outputs[0]);
+  chose(node, {.node = {},
+               .kernel = "rows",
+               .packing = std::string(table.packing->name),
+               .prompts = "rows",
+               .decode = "rows"});
+  add_step([this, &table, width, out](const Batch& b) {
+    const auto rows = static_cast<int64_t>(b.tokens.size());
+    elementwise(rows * width, [&](const Share& share) {
+      for (int64_t r = share.worker; r < rows; r += share.workers)
+        read_rows(table, b.tokens[static_cast<size_t>(r)], 1, out + r * width);
+    });
+  });
+}
+
+void Plan::Impl::build_take_rows(const Node& node) {
+  const float* x = buffer(node.inputs[0]);
+  float* out = buffer(node.outputs[0]);
+  const int64_t width = cols(node.inputs[0]);
+  chose(node, {.node = {}, .kernel = "copy", .packing = "f32", .prompts = "copy", .decode = "copy"});
+  add_step([this, x, out, width](const Batch& b) {
+    const auto wanted = static_cast<int64_t>(b.outputs.size());
+    elementwise(wanted * width, [&](const Share& share) {
+      for (int64_t r = share.worker; r < wanted; r += share.workers)
+        std::memcpy(out + r * width, x + b.outputs[static_cast<size_t>(r)] * width,
+                    static_cast<size_t>(width) * sizeof(float));
+    });
+  });
+}
+
+void Plan::Impl::build_binary(const Node& node, void (*run)(const BinaryArgs&, const Share&) noexcept) {
+  const ValueId y = node.outputs[0];
+  const int64_t width = cols(y);
+  BinaryArgs args{.a = buffer(node.inputs[0]),
+                  .b = node.inputs.size() > 1 ? buffer(node.inputs[1]) : nullptr,
+                  .out = buffer(y),
+                  .rows = 0,
+                  .cols = width,
+                  .a_stride = width,
+                  .b_stride = width,
+                  .out_stride = width};
+  add_row_step(args, y, run);
+}
+
+}  // namespace lathe

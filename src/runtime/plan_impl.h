@@ -1,0 +1,161 @@
+// What a plan holds and how its steps are made. Private to runtime/plan*.cpp, one file per idea.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "kernels/tables.h"
+#include "runtime/arena.h"
+#include "runtime/choices.h"
+#include "runtime/plan.h"
+
+namespace lathe {
+
+// Below this many elements an elementwise op is done by the calling thread: waking the others costs more
+// (about 1 us).
+constexpr int64_t serial_elements = 16 * 1024;
+
+// Parameters of a node that are matrices for a linear kernel.
+inline size_t matrices_of(const Node& node) {
+  if (std::holds_alternative<op::Linear>(node.op)) return 1;
+  if (std::holds_alternative<op::MultiLinear>(node.op)) return node.outputs.size();
+  return std::holds_alternative<op::GatedLinear>(node.op) ? 2 : 0;
+}
+
+constexpr Phase phases[] = {Phase::prefill, Phase::decode};
+
+struct Plan::Impl {
+  // cos and sin of one rotation at this step's positions. Layers that rotate alike share one.
+  struct RopeBuffer {
+    op::Rope rope;
+    Tensor cos, sin;
+  };
+
+  struct KvBuffer {
+    Tensor k, v;  // [slots * kv heads * context, head_dim]
+  };
+
+  // Rows of one phase as the kernels of several linear layers read them: packed before the first, free after
+  // the last.
+  struct RowsKey {
+    ValueId x;
+    Phase phase;
+    const RowPacking* packing;
+    auto operator<=>(const RowsKey&) const = default;
+  };
+  struct PackedRows {
+    NodeId first = -1;
+    Lifetime lifetime;
+    void* data = nullptr;
+    bool made = false;  // its packing step exists
+  };
+
+  // A matrix as its kernel wants it.
+  struct Packed {
+    Weight weight;
+    const LinearKernel* kernel = nullptr;
+  };
+
+  Graph graph;
+  Target target;
+  ThreadPool pool;
+  int64_t vocab = 0;
+  std::vector<Choice> choices;
+  std::map<std::string, Weight> tables;  // embeddings, as stored
+  std::map<std::string, Packed> packed;
+  std::map<std::string, std::vector<float>> vectors;  // norms and biases
+  std::vector<RopeBuffer> ropes;
+  std::map<NodeId, KvBuffer> kv;
+  std::vector<Storage> scratch;  // one per worker
+  Storage arena;
+  std::map<ValueId, float*> buffers;
+  // What only a node itself sees: the up projection, where a kernel cannot keep it to itself; rotated q, k.
+  std::map<NodeId, std::vector<float*>> locals;
+  std::map<RowsKey, PackedRows> packed_rows;
+  struct Step {
+    std::string name;  // the node's
+    std::function<void(const Batch&)> run;
+    double seconds = 0;
+  };
+  std::vector<Step> steps;
+  std::string building;  // the node whose steps are being added
+  void add_step(std::function<void(const Batch&)> run) { steps.push_back({building, std::move(run), 0}); }
+  Tensor logits;
+
+  explicit Impl(const Target& t) : target(t), pool(t.threads > 0 ? t.threads : physical_cores()) {
+    for (int i = 0; i < pool.size(); ++i) scratch.push_back(Storage::allocate(kernel_scratch_bytes));
+  }
+
+  int64_t cols(ValueId v) const { return graph.value(v).cols; }
+  float* buffer(ValueId v) const { return buffers.at(v); }
+  int64_t rows(ValueId v, const Batch& b) const {
+    return static_cast<int64_t>(graph.value(v).rows == Rows::outputs ? b.outputs.size() : b.tokens.size());
+  }
+
+  int64_t most_rows(ValueId v) const {
+    return graph.value(v).rows == Rows::outputs ? target.max_outputs : target.max_tokens;
+  }
+  // The rows of a value that belong to a phase.
+  Range rows_of(ValueId v, Phase phase, const Batch& b) const {
+    const int64_t all = rows(v, b);
+    int64_t prompts = b.starts[static_cast<size_t>(b.prompts)];
+    if (graph.value(v).rows == Rows::outputs)
+      prompts =
+          b.prompts + 1 == static_cast<int64_t>(b.starts.size()) && all > most_sampled_outputs ? all : 0;
+    return phase == Phase::prefill ? Range{0, prompts} : Range{prompts, all};
+  }
+
+  int64_t regions = 0;  // of this run
+  // fn(share) on every worker. std::ref keeps std::function from allocating.
+  template <class F>
+  void parallel(F&& fn) {
+    ++regions;
+    auto work = [&](int worker, int workers) {
+      fn(Share{worker, workers, scratch[static_cast<size_t>(worker)].data});
+    };
+    pool.run(std::ref(work));
+  }
+  template <class F>
+  void elementwise(int64_t elements, F&& fn) {
+    if (elements < serial_elements)
+      fn(Share{0, 1, scratch[0].data});
+    else
+      parallel(fn);
+  }
+  // A step over the rows of `y`: every elementwise kernel's arguments have rows and cols.
+  template <class Args>
+  void add_row_step(Args args, ValueId y, void (*run)(const Args&, const Share&) noexcept) {
+    add_step([this, args, y, run](const Batch& b) mutable {
+      args.rows = rows(y, b);
+      elementwise(args.rows * args.cols, [&](const Share& share) { run(args, share); });
+    });
+  }
+
+  void pack_weights(const Model&);
+  void plan_packed_rows();
+  void place_buffers();
+  void build(const Node&, const ElementwiseKernels&);
+  void build_embedding(const Node&);
+  LinearArgs linear_args(const std::string& param, ValueId x, float* y, int64_t n) const;
+  // What the node runs, for the report.
+  void chose(const Node& node, Choice choice) {
+    choice.node = node.name;
+    choices.push_back(std::move(choice));
+  }
+  void chose(const Node&, const std::string& param);
+  void use_packed_rows(const Node&, Phase, const LinearPath&, LinearArgs&);
+  void build_linear(const Node&, bool bias);
+  void build_gated_linear(const Node&, const ElementwiseKernels&);
+  void add_pack_step(ValueId x, Phase, const RowPacking&, void* out);
+  struct HeadStep;
+  const RopeBuffer& rope_buffer(const op::Rope&);
+  void build_attention(const Node&, const op::Attention&, const op::Rope*, const ElementwiseKernels&);
+  void build_rope(const Node&, const op::Rope&, const ElementwiseKernels&);
+  void build_take_rows(const Node&);
+  void build_binary(const Node&, void (*)(const BinaryArgs&, const Share&) noexcept);
+};
+
+}  // namespace lathe

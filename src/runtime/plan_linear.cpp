@@ -1,0 +1,134 @@
+// Steps of linear layers: rows of x are packed where a kernel wants that, then the kernel runs per phase.
+#include "runtime/plan_impl.h"
+
+namespace lathe {
+
+void Plan::Impl::add_pack_step(ValueId x, Phase phase, const RowPacking& packing, void* out) {
+  const PackRowsArgs args{.x = buffer(x), .m = 0, .k = cols(x), .x_stride = cols(x), .out = out};
+  add_step([this, args, x, phase, run = packing.run](const Batch& b) {
+    const Range rows = rows_of(x, phase, b);
+    PackRowsArgs now = args;
+    now.m = rows.end - rows.begin;
+    now.x += rows.begin * now.x_stride;
+    if (now.m > 0) elementwise(now.m * now.k, [&](const Share& share) { run(now, share); });
+  });
+}
+
+LinearArgs Plan::Impl::linear_args(const std::string& param, ValueId x, float* y, int64_t n) const {
+  const Weight& weight = packed.at(param).weight;
+  const int group = weight.numerics.group;
+  auto part = [&](size_t i) -> const void* {
+    return i < weight.parts.size() ? weight.parts[i].storage.data : nullptr;
+  };
+  return {.codes = part(0),
+          .scales = part(1),
+          .zeros = part(2),
+          .x = buffer(x),
+          .bias = nullptr,
+          .y = y,
+          .m = 0,
+          .n = n,
+          .k = cols(x),
+          .group = group ? group : cols(x),
+          .x_stride = cols(x),
+          .y_stride = n};
+}
+
+void Plan::Impl::chose(const Node& node, const std::string& param) {
+  const Packed& matrix = packed.at(param);
+  Choice choice = explain(*matrix.kernel, matrix.weight, target.isa);
+  choice.param = param;
+  chose(node, std::move(choice));
+}
+
+// Points the arguments to the packed x of a path, packing it first where this node is the first to want it.
+void Plan::Impl::use_packed_rows(const Node& node, Phase phase, const LinearPath& path, LinearArgs& args) {
+  if (!path.rows) return;
+  PackedRows& rows = packed_rows.at({node.inputs[0], phase, path.rows});
+  args.packed_x = rows.data;
+  if (rows.first != node.id || rows.made) return;
+  rows.made = true;
+  add_pack_step(node.inputs[0], phase, *path.rows, rows.data);
+}
+
+// The rows of a phase.
+static void narrow(LinearArgs& args, Range rows) {
+  args.m = rows.end - rows.begin;
+  args.x += rows.begin * args.x_stride;
+  args.y += rows.begin * args.y_stride;
+}
+
+// One layer, or several over the same x: then each worker runs its part of one after the other, and waits for
+// nobody in between.
+void Plan::Impl::build_linear(const Node& node, bool bias) {
+  struct Layer {
+    LinearArgs args;
+    void (*run)(const LinearArgs&, const Share&) noexcept;
+  };
+  const size_t count = node.outputs.size();
+  for (size_t i = 0; i < count; ++i) chose(node, node.params[i]);
+  for (Phase phase : phases) {
+    std::vector<Layer> layers;
+    for (size_t i = 0; i < count; ++i) {
+      const Packed& matrix = packed.at(node.params[i]);
+      const LinearPath& path = matrix.kernel->path(phase == Phase::prefill);
+      const ValueId y = node.outputs[i];
+      LinearArgs args = linear_args(node.params[i], node.inputs[0], buffer(y), cols(y));
+      if (bias) args.bias = vectors.at(node.params[count + i]).data();
+      use_packed_rows(node, phase, path, args);
+      layers.push_back({args, path.run});
+    }
+    add_step([this, layers = std::move(layers), y = node.outputs[0], phase](const Batch& b) {
+      const Range rows = rows_of(y, phase, b);
+      if (rows.begin == rows.end) return;
+      parallel([&](const Share& share) {
+        for (const Layer& layer : layers) {
+          LinearArgs now = layer.args;
+          narrow(now, rows);
+          layer.run(now, share);
+        }
+      });
+    });
+  }
+}
+
+void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& kernels) {
+  const Packed &gate = packed.at(node.params[0]), &up = packed.at(node.params[1]);
+  chose(node, node.params[0]);
+  chose(node, node.params[1]);
+  const ValueId y = node.outputs[0];
+  for (Phase phase : phases) {
+    const LinearPath& path = gate.kernel->path(phase == Phase::prefill);
+    const LinearPath& up_path = up.kernel->path(phase == Phase::prefill);
+    const bool fused = path.gated && gate.kernel == up.kernel && gate.weight.numerics == up.weight.numerics;
+    float* other = fused ? buffer(y) : locals.at(node.id)[0];
+    LinearArgs args = linear_args(node.params[0], node.inputs[0], buffer(y), cols(y)),
+               up_args = linear_args(node.params[1], node.inputs[0], other, cols(y));
+    use_packed_rows(node, phase, path, args);
+    use_packed_rows(node, phase, up_path, up_args);
+    add_step(
+        [this, args, up_args, y, phase, fused, &path, &up_path, silu_mul = kernels.silu_mul](const Batch& b) {
+          const Range rows = rows_of(y, phase, b);
+          if (rows.begin == rows.end) return;
+          GatedArgs now{args, up_args};
+          narrow(now.gate, rows);
+          narrow(now.up, rows);
+          if (fused) return parallel([&](const Share& share) { path.gated(now, share); });
+          parallel([&](const Share& share) {
+            path.run(now.gate, share);
+            up_path.run(now.up, share);
+          });
+          const BinaryArgs multiply{.a = now.gate.y,
+                                    .b = now.up.y,
+                                    .out = now.gate.y,
+                                    .rows = now.gate.m,
+                                    .cols = now.gate.n,
+                                    .a_stride = now.gate.n,
+                                    .b_stride = now.gate.n,
+                                    .out_stride = now.gate.n};
+          elementwise(multiply.rows * multiply.cols, [&](const Share& share) { silu_mul(multiply, share); });
+        });
+  }
+}
+
+}  // namespace lathe
