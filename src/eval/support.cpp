@@ -13,8 +13,7 @@ FormatSupport support_of(const Numerics& numerics, int64_t n, int64_t k, uint32_
   try {
     const LinearKernel& row = choose_linear(numerics, n, k, features);
     if (!packing(row.packing).holds(numerics)) return {};
-    const bool expands = row.packing.starts_with("expand.") && numerics != Numerics::dense(DType::f32);
-    return {expands ? Support::emulated : Support::native, &row};
+    return {emulates(row, numerics) ? Support::emulated : Support::native, &row};
   } catch (const Error&) {  // no row takes it
     return {};
   }

@@ -36,6 +36,11 @@ struct LinearKernel {
   const LinearPath& path(bool prompt) const { return prompt && prefill.run ? prefill : decode; }
 };
 
+// No kernel reads these numbers themselves: the row holds them expanded to f32, four bytes per weight.
+inline bool emulates(const LinearKernel& row, const Numerics& numerics) {
+  return row.packing.starts_with("expand.") && numerics != Numerics::dense(DType::f32);
+}
+
 // Two paths, as in LinearKernel.
 struct AttentionKernel {
   using Run = void (*)(const AttentionArgs&, const Share&) noexcept;

@@ -44,7 +44,7 @@ Plan::Choice explain(const LinearKernel& chosen, const Weight& weight, uint32_t 
   return {.node = {},
           .kernel = std::string(chosen.name),
           .packing = std::string(chosen.packing),
-          .emulated = chosen.packing.starts_with("expand.") && n != Numerics::dense(DType::f32),
+          .emulated = emulates(chosen, n),
           .prompts = std::string(owner(chosen, prompt)),
           .decode = std::string(owner(chosen, decode)),
           .prompt_rows = rows(prompt),

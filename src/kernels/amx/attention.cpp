@@ -46,13 +46,6 @@ static_assert(scratch_bytes <= static_cast<int64_t>(kernel_scratch_bytes));
 
 inline __m512i as_bf16(V low, V high) { return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)); }
 
-// Words (low[i], high[i]).
-inline __m512i as_pairs(V low, V high) {
-  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
-                                              23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(interleave, as_bf16(low, high));
-}
-
 // 16 rows of 16 words to 16 columns.
 inline void transpose_tile(const float* words, float* out) {
   for (int64_t r = 0; r < tile_side; r += square)

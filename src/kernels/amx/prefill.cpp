@@ -19,13 +19,13 @@ namespace {
 
 constexpr int64_t columns = 32;  // columns of W in a tile
 
-// Where a strip's tiles are: for each 32 columns that of its first 16 rows, then that of the others.
+// Sources of weights. A strip's tiles lie, for each 32 columns, that of its first 16 rows before that of the
+// others; `lines` of the stored weights are prefetched per step of 32 columns.
 
 // Weights that lie as tiles already.
 struct Tiled {
   static constexpr bool expands = false;
-  static constexpr int lines =
-      2;  // cache lines of weights that a pass reads, per product over 32 columns and 512 rows
+  static constexpr int lines = 2;
   const char* tiles;
   int64_t depth;
   explicit Tiled(const LinearArgs& a)
@@ -39,7 +39,7 @@ struct Tiled {
 template <class Format>
 struct Panels {
   static constexpr bool expands = true;
-  static constexpr int lines = Format::step == 8 ? 1 : Format::step == 4 ? 1 : 2;
+  static constexpr int lines = Format::step >= 4 ? 1 : 2;
   Format format;
   int64_t k;
   explicit Panels(const LinearArgs& a) : format(a), k(a.k) {}
@@ -58,13 +58,6 @@ struct Panels {
   }
 
  private:
-  // Two columns of 16 rows as the row of a tile that holds them.
-  static __m512i interleaved(V even, V odd) {
-    const __m512i order = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8, 23,
-                                           7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-    return _mm512_permutexvar_epi16(order, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even)));
-  }
-
   // 32 columns that exist; words do not cross groups.
   void whole(int64_t strip, int64_t first, char* out) const {
     constexpr int step = Format::step;
@@ -81,12 +74,12 @@ struct Panels {
         if constexpr (step == 1) {
           const V even = format.weight(At<0>{}, format.codes(strip, column, half * lanes), scales[half]),
                   odd = format.weight(At<0>{}, format.codes(strip, column + 1, half * lanes), scales[half]);
-          _mm512_store_si512(to, interleaved(even, odd));
+          _mm512_store_si512(to, as_pairs(even, odd));
         } else {
           const auto codes = format.codes(strip, column, half * lanes);
           unroll<step / 2>([&]<int i>(At<i>) __attribute__((always_inline)) {
-            _mm512_store_si512(to + i * 64, interleaved(format.weight(At<2 * i>{}, codes, scales[half]),
-                                                        format.weight(At<2 * i + 1>{}, codes, scales[half])));
+            _mm512_store_si512(to + i * 64, as_pairs(format.weight(At<2 * i>{}, codes, scales[half]),
+                                                     format.weight(At<2 * i + 1>{}, codes, scales[half])));
           });
         }
       }
@@ -105,7 +98,7 @@ struct Panels {
     for (int64_t half = 0; half < 2; ++half)
       for (int64_t r = 0; r < 16; ++r) {
         const float* at = weights + 2 * r * panel + half * tile_side;
-        _mm512_store_si512(out + half * tile_bytes + r * 64, interleaved(load(at), load(at + panel)));
+        _mm512_store_si512(out + half * tile_bytes + r * 64, as_pairs(load(at), load(at + panel)));
       }
   }
 };

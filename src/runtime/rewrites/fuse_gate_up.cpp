@@ -3,13 +3,9 @@
 namespace lathe {
 namespace {
 
-// The node that makes `v`, if it is a linear layer without bias that nobody else reads.
-const Node* only_linear(const Graph& g, ValueId v) {
-  const NodeId producer = g.value(v).producer;
-  if (producer < 0 || g.users(v).size() != 1 || v == g.output()) return nullptr;
-  const Node& node = g.node(producer);
-  const auto* linear = std::get_if<op::Linear>(&node.op);
-  return linear && !linear->bias ? &node : nullptr;
+const Node* linear_without_bias(const Graph& g, ValueId v) {
+  const Node* node = made_for_one<op::Linear>(g, v);
+  return node && !std::get<op::Linear>(node->op).bias ? node : nullptr;
 }
 
 }  // namespace
@@ -19,7 +15,7 @@ void fuse_gate_up(Graph& g) {
   for (NodeId id : order) {
     const Node mul = g.node(id);
     if (!std::holds_alternative<op::SiluMul>(mul.op)) continue;
-    const Node *gate = only_linear(g, mul.inputs[0]), *up = only_linear(g, mul.inputs[1]);
+    const Node *gate = linear_without_bias(g, mul.inputs[0]), *up = linear_without_bias(g, mul.inputs[1]);
     if (!gate || !up || gate->inputs != up->inputs) continue;
     Node fused{.id = -1,
                .op = op::GatedLinear{},

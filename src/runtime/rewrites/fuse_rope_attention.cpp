@@ -1,25 +1,13 @@
 #include "runtime/rewrites/rewrites.h"
 
 namespace lathe {
-namespace {
-
-// The rotation that makes `v`, and nothing else reads.
-const Node* only_rope(const Graph& g, ValueId v) {
-  const NodeId producer = g.value(v).producer;
-  if (producer < 0 || g.users(v).size() != 1 || v == g.output()) return nullptr;
-  const Node& node = g.node(producer);
-  return std::holds_alternative<op::Rope>(node.op) ? &node : nullptr;
-}
-
-}  // namespace
-
 void fuse_rope_attention(Graph& g) {
   const std::vector<NodeId> order(g.order().begin(), g.order().end());
   for (NodeId id : order) {
     const Node node = g.node(id);
     const auto* attention = std::get_if<op::Attention>(&node.op);
     if (!attention) continue;
-    const Node *q = only_rope(g, node.inputs[0]), *k = only_rope(g, node.inputs[1]);
+    const Node *q = made_for_one<op::Rope>(g, node.inputs[0]), *k = made_for_one<op::Rope>(g, node.inputs[1]);
     if (!q || !k) continue;
     const auto &rope = std::get<op::Rope>(q->op), &other = std::get<op::Rope>(k->op);
     if (rope.inv_freq != other.inv_freq || rope.scale != other.scale || rope.head_dim != other.head_dim ||

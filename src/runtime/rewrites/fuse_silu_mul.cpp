@@ -8,15 +8,12 @@ void fuse_silu_mul(Graph& g) {
     const Node mul = g.node(id);
     if (!std::holds_alternative<op::Mul>(mul.op)) continue;
     for (size_t side : {0u, 1u}) {
-      const ValueId gated = mul.inputs[side], other = mul.inputs[1 - side];
-      const NodeId producer = g.value(gated).producer;
-      if (producer < 0 || !std::holds_alternative<op::Silu>(g.node(producer).op) ||
-          g.users(gated).size() != 1)
-        continue;
+      const Node* silu = made_for_one<op::Silu>(g, mul.inputs[side]);
+      if (!silu) continue;
       Node fused{.id = -1,
                  .op = op::SiluMul{},
                  .name = mul.name,
-                 .inputs = {g.node(producer).inputs[0], other},
+                 .inputs = {silu->inputs[0], mul.inputs[1 - side]},
                  .outputs = {},
                  .params = {},
                  .block = mul.block};

@@ -19,6 +19,15 @@ void fuse_qkv(Graph&);       // x Wq^T, x Wk^T, x Wv^T     -> q, k, v = multi_li
 // attention(rope(q), rope(k), v) -> rope_attention(q, k, v): keys are rotated on their way into the cache
 void fuse_rope_attention(Graph&);
 
+// The node that makes `v`, if its op is an O and exactly one node reads it; else null.
+template <class O>
+const Node* made_for_one(const Graph& g, ValueId v) {
+  const NodeId producer = g.value(v).producer;
+  if (producer < 0 || g.users(v).size() != 1 || v == g.output()) return nullptr;
+  const Node& node = g.node(producer);
+  return std::holds_alternative<O>(node.op) ? &node : nullptr;
+}
+
 struct Rewrite {
   std::string_view name;
   void (*apply)(Graph&);
