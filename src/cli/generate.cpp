@@ -103,7 +103,8 @@ void generate_verb(const Options& o) {
                                            .max_tokens = std::min(length, chunk),
                                            .max_outputs = 1,
                                            .slots = 1,
-                                           .context = length + max_tokens});
+                                           .context = length + max_tokens,
+                                           .ready_at_once = true});
   const double load_seconds = seconds_since(start);
   const Generated g = generate(plan, tokenizer, prompt, stop_tokens(opened.checkpoint), max_tokens, o);
 

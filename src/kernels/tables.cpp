@@ -90,6 +90,13 @@ constexpr LinearKernel linear_rows[] = {
      dense<DType::bf16>,
      {amx::decode_bf16},
      {amx::prefill_bf16, &bf16_rows, amx::gated_bf16}},
+    {"amx.bf16.stored",
+     isa_tiles,
+     "dense",
+     dense<DType::bf16>,
+     {avx512::linear_stored},
+     {amx::prefill_stored, &bf16_rows, amx::gated_stored},
+     "amx.bf16"},
     {"amx.f16",
      isa_tiles,
      "x86.f16",
@@ -218,6 +225,13 @@ constexpr LinearKernel linear_rows[] = {
      {avx512::linear_int4_min}},
     {"avx512.f32", isa_avx512, "x86.f32", dense<DType::f32>, {avx512::linear_f32}, {}},
     {"avx512.bf16", isa_avx512, "x86.bf16", dense<DType::bf16>, {avx512::linear_bf16}, {}},
+    {"avx512.bf16.stored",
+     isa_avx512,
+     "dense",
+     dense<DType::bf16>,
+     {avx512::linear_stored},
+     {},
+     "avx512.bf16"},
     {"avx512.f16", isa_avx512, "x86.f16", dense<DType::f16>, {avx512::linear_f16}, {}},
     {"avx512.int4.bf16",
      isa_avx512,
@@ -239,6 +253,7 @@ constexpr LinearKernel linear_rows[] = {
     {"avx512.int8.min", isa_avx512, "x86.int8", integer<8, DType::f32, true>, {avx512::linear_int8_min}, {}},
     {"avx2.f32", isa_avx2, "x86.f32", dense<DType::f32>, {avx2::linear_f32}, {}},
     {"avx2.bf16", isa_avx2, "x86.bf16", dense<DType::bf16>, {avx2::linear_bf16}, {}},
+    {"avx2.bf16.stored", isa_avx2, "dense", dense<DType::bf16>, {avx2::linear_stored}, {}, "avx2.bf16"},
     {"avx2.f16", isa_avx2, "x86.f16", dense<DType::f16>, {avx2::linear_f16}, {}},
     {"avx2.int4.bf16", isa_avx2, "x86.int4", integer<4, DType::bf16, false>, {avx2::linear_int4_bf16}, {}},
     {"avx2.int4.f16", isa_avx2, "x86.int4", integer<4, DType::f16, false>, {avx2::linear_int4_f16}, {}},
@@ -273,6 +288,7 @@ constexpr LinearKernel linear_rows[] = {
     // The panels of x86.* suit any vector that divides 32.
     {"neon.f32", isa_neon, "x86.f32", dense<DType::f32>, {neon::linear_f32}, {}},
     {"neon.bf16", isa_neon, "x86.bf16", dense<DType::bf16>, {neon::linear_bf16}, {}},
+    {"neon.bf16.stored", isa_neon, "dense", dense<DType::bf16>, {neon::linear_stored}, {}, "neon.bf16"},
     {"neon.f16", isa_neon, "x86.f16", dense<DType::f16>, {neon::linear_f16}, {}},
     {"neon.int4.bf16", isa_neon, "x86.int4", integer<4, DType::bf16, false>, {neon::linear_int4_bf16}, {}},
     {"neon.int4.f16", isa_neon, "x86.int4", integer<4, DType::f16, false>, {neon::linear_int4_f16}, {}},
@@ -323,6 +339,12 @@ constexpr ElementwiseKernels elementwise_rows[] = {
 std::span<const LinearKernel> linear_kernels() { return linear_rows; }
 std::span<const AttentionKernel> attention_kernels() { return attention_rows; }
 std::span<const ElementwiseKernels> elementwise_kernels() { return elementwise_rows; }
+
+const LinearKernel* row_that_starts_for(const LinearKernel& chosen, std::string_view stored_as) {
+  for (const LinearKernel& row : linear_rows)
+    if (row.starts_for == chosen.name && row.packing == stored_as) return &row;
+  return nullptr;
+}
 
 const LinearKernel& choose_linear(const Numerics& numerics, int64_t n, int64_t k, uint32_t features) {
   for (const LinearKernel& row : linear_rows)

@@ -33,6 +33,9 @@ struct LinearKernel {
   bool (*accepts)(const Numerics&, int64_t n, int64_t k);
   LinearPath decode;   // few rows of x: decoding, verifying drafts
   LinearPath prefill;  // prompts: other arithmetic where that is faster; empty: as decode
+  // Name of the row with the same bits and a better packing. This one is for weights as a checkpoint stores
+  // them: a plan may start with it, and repack as it runs (Target::ready_at_once).
+  std::string_view starts_for = {};
   const LinearPath& path(bool prompt) const { return prompt && prefill.run ? prefill : decode; }
 };
 
@@ -71,6 +74,8 @@ std::span<const ElementwiseKernels> elementwise_kernels();
 
 // First row whose features are all in `features` and that accepts.
 const LinearKernel& choose_linear(const Numerics&, int64_t n, int64_t k, uint32_t features);
+// The row that gives the bits of `chosen` over weights of the packing `stored_as`; null: none.
+const LinearKernel* row_that_starts_for(const LinearKernel& chosen, std::string_view stored_as);
 const AttentionKernel& choose_attention(int64_t head_dim, uint32_t features);
 const ElementwiseKernels& choose_elementwise(uint32_t features);
 

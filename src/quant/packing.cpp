@@ -113,11 +113,14 @@ size_t packed_bytes(const Numerics& numerics, const Packing& packing, const Shap
   return n;
 }
 
+void repack_strip(const Weight& from, int64_t row, Weight& to) {
+  to.packing->pack(from.packing->unpack(from, row, std::min(pack_row_multiple, from.rows() - row)), row, to);
+}
+
 Weight repack(const Weight& w, const Packing& target) {
   if (!target.pack) fail("packing {} is only read", target.name);
   Weight out = make_weight(w.numerics, target, w.shape);
-  for (int64_t row = 0; row < w.rows(); row += pack_row_multiple)
-    target.pack(w.packing->unpack(w, row, std::min(pack_row_multiple, w.rows() - row)), row, out);
+  for (int64_t row = 0; row < w.rows(); row += pack_row_multiple) repack_strip(w, row, out);
   return out;
 }
 

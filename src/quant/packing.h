@@ -63,5 +63,7 @@ std::vector<float> read_all(const Weight&);
 size_t packed_bytes(const Numerics&, const Packing&, const Shape&);
 // pack(unpack(w)), a strip of rows at a time: lossless by construction.
 Weight repack(const Weight&, const Packing&);
+// The same for pack_row_multiple rows (or the last ones) from `row`, into what make_weight returned.
+void repack_strip(const Weight& from, int64_t row, Weight& to);
 
 }  // namespace lathe

@@ -97,6 +97,8 @@ const Tensor& Plan::run(const Batch& b) {
   }
   for (Impl::RopeBuffer& r : impl.ropes)
     rope_angles(r.rope, b.positions, r.cos.as_mutable<float>().data(), r.sin.as_mutable<float>().data());
+  if (impl.started) impl.settle();
+  impl.started = true;
   impl.regions = 0;
   if (!t.profile) {
     for (auto& step : impl.steps) step.run(b);

@@ -20,7 +20,10 @@ struct Target {
   int64_t max_outputs = 512;  // rows that reach the head in one run
   int64_t slots = 1;          // sequences with a KV cache
   int64_t context = 0;        // tokens a slot holds; 0: no KV cache
-  bool profile = false;       // keep the time of every node: see Plan::take_timings
+  // Start on weights as they lie in a mapped file, where a kernel gives the same bits so, and repack some of
+  // them before each later run: a large model answers at once, and is at full speed some dozens of runs on.
+  bool ready_at_once = false;
+  bool profile = false;  // keep the time of every node: see Plan::take_timings
 };
 
 class Plan {

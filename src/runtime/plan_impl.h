@@ -53,10 +53,18 @@ struct Plan::Impl {
     bool made = false;  // its packing step exists
   };
 
-  // A matrix as its kernel wants it.
+  // A matrix and the kernel that reads it. Steps look both up at each run: they change when weights settle.
   struct Packed {
     Weight weight;
     const LinearKernel* kernel = nullptr;
+    const LinearPath& path(Phase phase) const { return kernel->path(phase == Phase::prefill); }
+    void bind(LinearArgs&) const;  // points to the parts of the weight
+  };
+
+  // A matrix that runs as it was stored, and what it becomes when all of them are repacked.
+  struct Settling {
+    Packed* matrix;
+    Packed settled;
   };
 
   Graph graph;
@@ -66,6 +74,10 @@ struct Plan::Impl {
   std::vector<Choice> choices;
   std::map<std::string, Weight> tables;  // embeddings, as stored
   std::map<std::string, Packed> packed;
+  std::vector<Settling> settling;
+  size_t next_to_settle = 0;                          // in `settling`,
+  int64_t settled_rows = 0;                           // and how many of its rows are done
+  bool started = false;                               // a run was made
   std::map<std::string, std::vector<float>> vectors;  // norms and biases
   std::vector<RopeBuffer> ropes;
   std::map<NodeId, KvBuffer> kv;
@@ -135,11 +147,12 @@ struct Plan::Impl {
   }
 
   void pack_weights(const Model&);
+  void settle();
   void plan_packed_rows();
   void place_buffers();
   void build(const Node&, const ElementwiseKernels&);
   void build_embedding(const Node&);
-  LinearArgs linear_args(const std::string& param, ValueId x, float* y, int64_t n) const;
+  LinearArgs linear_args(const Packed&, ValueId x, float* y, int64_t n) const;
   // What the node runs, for the report.
   void chose(const Node& node, Choice choice) {
     choice.node = node.name;

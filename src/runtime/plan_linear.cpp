@@ -14,15 +14,21 @@ void Plan::Impl::add_pack_step(ValueId x, Phase phase, const RowPacking& packing
   });
 }
 
-LinearArgs Plan::Impl::linear_args(const std::string& param, ValueId x, float* y, int64_t n) const {
-  const Weight& weight = packed.at(param).weight;
-  const int group = weight.numerics.group;
+void Plan::Impl::Packed::bind(LinearArgs& args) const {
   auto part = [&](size_t i) -> const void* {
     return i < weight.parts.size() ? weight.parts[i].storage.data : nullptr;
   };
-  return {.codes = part(0),
-          .scales = part(1),
-          .zeros = part(2),
+  args.codes = part(0);
+  args.scales = part(1);
+  args.zeros = part(2);
+}
+
+// All but the weight's parts: see Packed::bind.
+LinearArgs Plan::Impl::linear_args(const Packed& matrix, ValueId x, float* y, int64_t n) const {
+  const int group = matrix.weight.numerics.group;
+  return {.codes = nullptr,
+          .scales = nullptr,
+          .zeros = nullptr,
           .x = buffer(x),
           .bias = nullptr,
           .y = y,
@@ -62,8 +68,8 @@ static void narrow(LinearArgs& args, Range rows) {
 // nobody in between.
 void Plan::Impl::build_linear(const Node& node, bool bias) {
   struct Layer {
+    const Packed* matrix;
     LinearArgs args;
-    void (*run)(const LinearArgs&, const Share&) noexcept;
   };
   const size_t count = node.outputs.size();
   for (size_t i = 0; i < count; ++i) chose(node, node.params[i]);
@@ -71,12 +77,11 @@ void Plan::Impl::build_linear(const Node& node, bool bias) {
     std::vector<Layer> layers;
     for (size_t i = 0; i < count; ++i) {
       const Packed& matrix = packed.at(node.params[i]);
-      const LinearPath& path = matrix.kernel->path(phase == Phase::prefill);
       const ValueId y = node.outputs[i];
-      LinearArgs args = linear_args(node.params[i], node.inputs[0], buffer(y), cols(y));
+      LinearArgs args = linear_args(matrix, node.inputs[0], buffer(y), cols(y));
       if (bias) args.bias = vectors.at(node.params[count + i]).data();
-      use_packed_rows(node, phase, path, args);
-      layers.push_back({args, path.run});
+      use_packed_rows(node, phase, matrix.path(phase), args);
+      layers.push_back({&matrix, args});
     }
     add_step([this, layers = std::move(layers), y = node.outputs[0], phase](const Batch& b) {
       const Range rows = rows_of(y, phase, b);
@@ -84,8 +89,9 @@ void Plan::Impl::build_linear(const Node& node, bool bias) {
       parallel([&](const Share& share) {
         for (const Layer& layer : layers) {
           LinearArgs now = layer.args;
+          layer.matrix->bind(now);
           narrow(now, rows);
-          layer.run(now, share);
+          layer.matrix->path(phase).run(now, share);
         }
       });
     });
@@ -98,36 +104,36 @@ void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& 
   chose(node, node.params[1]);
   const ValueId y = node.outputs[0];
   for (Phase phase : phases) {
-    const LinearPath& path = gate.kernel->path(phase == Phase::prefill);
-    const LinearPath& up_path = up.kernel->path(phase == Phase::prefill);
-    const bool fused = path.gated && gate.kernel == up.kernel && gate.weight.numerics == up.weight.numerics;
+    const bool fused =
+        gate.path(phase).gated && gate.kernel == up.kernel && gate.weight.numerics == up.weight.numerics;
     float* other = fused ? buffer(y) : locals.at(node.id)[0];
-    LinearArgs args = linear_args(node.params[0], node.inputs[0], buffer(y), cols(y)),
-               up_args = linear_args(node.params[1], node.inputs[0], other, cols(y));
-    use_packed_rows(node, phase, path, args);
-    use_packed_rows(node, phase, up_path, up_args);
-    add_step(
-        [this, args, up_args, y, phase, fused, &path, &up_path, silu_mul = kernels.silu_mul](const Batch& b) {
-          const Range rows = rows_of(y, phase, b);
-          if (rows.begin == rows.end) return;
-          GatedArgs now{args, up_args};
-          narrow(now.gate, rows);
-          narrow(now.up, rows);
-          if (fused) return parallel([&](const Share& share) { path.gated(now, share); });
-          parallel([&](const Share& share) {
-            path.run(now.gate, share);
-            up_path.run(now.up, share);
-          });
-          const BinaryArgs multiply{.a = now.gate.y,
-                                    .b = now.up.y,
-                                    .out = now.gate.y,
-                                    .rows = now.gate.m,
-                                    .cols = now.gate.n,
-                                    .a_stride = now.gate.n,
-                                    .b_stride = now.gate.n,
-                                    .out_stride = now.gate.n};
-          elementwise(multiply.rows * multiply.cols, [&](const Share& share) { silu_mul(multiply, share); });
-        });
+    LinearArgs args = linear_args(gate, node.inputs[0], buffer(y), cols(y)),
+               up_args = linear_args(up, node.inputs[0], other, cols(y));
+    use_packed_rows(node, phase, gate.path(phase), args);
+    use_packed_rows(node, phase, up.path(phase), up_args);
+    add_step([this, args, up_args, y, phase, fused, &gate, &up, silu_mul = kernels.silu_mul](const Batch& b) {
+      const Range rows = rows_of(y, phase, b);
+      if (rows.begin == rows.end) return;
+      GatedArgs now{args, up_args};
+      gate.bind(now.gate);
+      up.bind(now.up);
+      narrow(now.gate, rows);
+      narrow(now.up, rows);
+      if (fused) return parallel([&](const Share& share) { gate.path(phase).gated(now, share); });
+      parallel([&](const Share& share) {
+        gate.path(phase).run(now.gate, share);
+        up.path(phase).run(now.up, share);
+      });
+      const BinaryArgs multiply{.a = now.gate.y,
+                                .b = now.up.y,
+                                .out = now.gate.y,
+                                .rows = now.gate.m,
+                                .cols = now.gate.n,
+                                .a_stride = now.gate.n,
+                                .b_stride = now.gate.n,
+                                .out_stride = now.gate.n};
+      elementwise(multiply.rows * multiply.cols, [&](const Share& share) { silu_mul(multiply, share); });
+    });
   }
 }
 

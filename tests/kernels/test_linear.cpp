@@ -216,7 +216,7 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
                 continue;
               }
               // expand.* hold what dequantize() gave: for a minimum, another rounding of each weight.
-              if (row.packing.starts_with("x86.") || row.packing == "amx.bf16" ||
+              if (row.packing.starts_with("x86.") || row.packing == "amx.bf16" || row.packing == "dense" ||
                   (row.packing == "expand.x86" && numerics.offset != Offset::minimum)) {
                 ASSERT_EQ(y.at(i, j), expected) << i << ", " << j;
               } else {
@@ -362,6 +362,45 @@ TEST(Linear, X86PackingsRoundTrip) {
       }
     }
   EXPECT_GT(checked, 100);
+}
+
+TEST(Linear, ARowThatStartsForAnotherGivesItsBits) {
+  Rng rng(13);
+  int checked = 0;
+  for (const LinearKernel& row : linear_kernels()) {
+    if (row.starts_for.empty() || !runs_here(row.isa)) continue;
+    const auto rows = linear_kernels();
+    const auto other = std::ranges::find(rows, row.starts_for, &LinearKernel::name);
+    ASSERT_NE(other, rows.end()) << row.name;
+    EXPECT_EQ(row_that_starts_for(*other, row.packing), &row);
+    for (const Numerics& numerics : all_numerics())
+      for (const auto [n, k] : shapes) {
+        ASSERT_EQ(row.accepts(numerics, n, k), other->accepts(numerics, n, k)) << row.name;
+        if (!row.accepts(numerics, n, k)) continue;
+        const Codes codes = random_codes(numerics, n, k, rng);
+        const Weight stored = packed(codes, row.packing), settled = packed(codes, other->packing);
+        const Matrix x = random_matrix(40, k, rng);
+        for (bool prompt : {false, true}) {
+          // A plan packs x once for both.
+          ASSERT_EQ(row.path(prompt).rows, other->path(prompt).rows) << row.name;
+          ASSERT_EQ(row.path(prompt).gated == nullptr, other->path(prompt).gated == nullptr) << row.name;
+          for (int64_t m : {1, 5, 40}) {
+            Matrix y(m, n), expected(m, n);
+            const PathArgs a = path_arguments(row.path(prompt), arguments(stored, x, nullptr, y, m), 1),
+                           b = path_arguments(other->path(prompt),
+                                              arguments(settled, x, nullptr, expected, m), 1);
+            run_as(row.path(prompt).run, a.args, 2);
+            run_as(other->path(prompt).run, b.args, 3);
+            for (int64_t i = 0; i < m; ++i)
+              for (int64_t j = 0; j < n; ++j)
+                ASSERT_EQ(y.at(i, j), expected.at(i, j))
+                    << describe(row, codes, m, false) << (prompt ? " prompt " : " ") << i << ", " << j;
+            ++checked;
+          }
+        }
+      }
+  }
+  EXPECT_GT(checked, 0);
 }
 
 TEST(Linear, DispatchTakesTheFirstRowThatFits) {

@@ -13,6 +13,7 @@ void pack_bf16_rows(const PackRowsArgs&, const Share&) noexcept;
 // y = x W^T + bias with x and W rounded to bf16 and sums in f32; x comes packed as bf16 rows.
 void prefill_f32(const LinearArgs&, const Share&) noexcept;  // x86.f32, amx.bf16, x86.f16
 void prefill_bf16(const LinearArgs&, const Share&) noexcept;
+void prefill_stored(const LinearArgs&, const Share&) noexcept;  // dense: bf16 as in a checkpoint
 void prefill_f16(const LinearArgs&, const Share&) noexcept;
 void prefill_int4_bf16(const LinearArgs&, const Share&) noexcept;  // x86.int4 and x86.int8
 void prefill_int4_f16(const LinearArgs&, const Share&) noexcept;
@@ -26,6 +27,7 @@ void prefill_int8_min(const LinearArgs&, const Share&) noexcept;
 // The same for y = silu(x Wg^T) * (x Wu^T).
 void gated_f32(const GatedArgs&, const Share&) noexcept;
 void gated_bf16(const GatedArgs&, const Share&) noexcept;
+void gated_stored(const GatedArgs&, const Share&) noexcept;
 void gated_f16(const GatedArgs&, const Share&) noexcept;
 void gated_int4_bf16(const GatedArgs&, const Share&) noexcept;
 void gated_int4_f16(const GatedArgs&, const Share&) noexcept;

@@ -27,9 +27,7 @@ struct Pairs {
   }
   template <int i>
   V weight(At<i>, I words, Scale) const {
-    return _mm512_castsi512_ps(
-        i == 0 ? _mm512_slli_epi32(words, 16)
-               : _mm512_and_si512(words, _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+    return i == 0 ? low_bf16(_mm512_castsi512_ps(words)) : high_bf16(_mm512_castsi512_ps(words));
   }
 };
 

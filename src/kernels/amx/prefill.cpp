@@ -12,6 +12,7 @@
 // clang-format off
 #include "kernels/simd/exp.inl"
 #include "kernels/simd/linear.inl"
+#include "kernels/simd/stored.inl"
 // clang-format on
 
 namespace lathe::amx {
@@ -214,6 +215,8 @@ void gated_f32(const GatedArgs& a, const Share& s) noexcept {
 }
 void prefill_bf16(const LinearArgs& a, const Share& s) noexcept { prefill<Tiled>(a, nullptr, s); }
 void gated_bf16(const GatedArgs& a, const Share& s) noexcept { prefill<Tiled>(a.gate, &a.up, s); }
+void prefill_stored(const LinearArgs& a, const Share& s) noexcept { prefill<Panels<Stored>>(a, nullptr, s); }
+void gated_stored(const GatedArgs& a, const Share& s) noexcept { prefill<Panels<Stored>>(a.gate, &a.up, s); }
 void prefill_f16(const LinearArgs& a, const Share& s) noexcept { prefill<Panels<Dense<F16>>>(a, nullptr, s); }
 void gated_f16(const GatedArgs& a, const Share& s) noexcept { prefill<Panels<Dense<F16>>>(a.gate, &a.up, s); }
 void prefill_int4_bf16(const LinearArgs& a, const Share& s) noexcept {

@@ -66,6 +66,13 @@ inline V load_as_f32(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 
+// Words of two bf16: the low ones, the high ones.
+inline V low_bf16(V words) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(words), 16)); }
+inline V high_bf16(V words) {
+  return _mm256_castsi256_ps(
+      _mm256_and_si256(_mm256_castps_si256(words), _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
 inline I load_words(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left

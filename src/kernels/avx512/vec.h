@@ -57,6 +57,13 @@ inline V load_as_f32(const int8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 
+// Words of two bf16: the low ones, the high ones.
+inline V low_bf16(V words) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16)); }
+inline V high_bf16(V words) {
+  return _mm512_castsi512_ps(
+      _mm512_and_si512(_mm512_castps_si512(words), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
+}
+
 inline I load_words(const uint32_t* p) { return _mm512_loadu_si512(p); }
 
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left

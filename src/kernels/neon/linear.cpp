@@ -4,6 +4,7 @@
 // The body comes last: it is written in the vectors of vec.h.
 // clang-format off
 #include "kernels/simd/linear.inl"
+#include "kernels/simd/stored.inl"
 // clang-format on
 
 namespace lathe::neon {
@@ -11,6 +12,7 @@ namespace lathe::neon {
 void linear_f32(const LinearArgs& a, const Share& s) noexcept { linear<Dense<float>>(a, s); }
 void linear_f16(const LinearArgs& a, const Share& s) noexcept { linear<Dense<F16>>(a, s); }
 void linear_bf16(const LinearArgs& a, const Share& s) noexcept { linear<Dense<BF16>>(a, s); }
+void linear_stored(const LinearArgs& a, const Share& s) noexcept { linear<Stored>(a, s); }
 void linear_int4_bf16(const LinearArgs& a, const Share& s) noexcept {
   linear<Integer<4, BF16, Rule::affine>>(a, s);
 }

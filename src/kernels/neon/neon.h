@@ -22,6 +22,7 @@ void silu_mul(const BinaryArgs&, const Share&) noexcept;
 void linear_f32(const LinearArgs&, const Share&) noexcept;
 void linear_f16(const LinearArgs&, const Share&) noexcept;
 void linear_bf16(const LinearArgs&, const Share&) noexcept;
+void linear_stored(const LinearArgs&, const Share&) noexcept;  // dense: bf16 as in a checkpoint
 void linear_int4_bf16(const LinearArgs&, const Share&) noexcept;
 void linear_int4_f16(const LinearArgs&, const Share&) noexcept;
 void linear_int4_f32(const LinearArgs&, const Share&) noexcept;

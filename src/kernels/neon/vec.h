@@ -66,6 +66,12 @@ inline V load_as_f32(const int8_t* p) {  // of four bytes and not the eight that
   return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(bytes))))));
 }
 
+// Words of two bf16: the low ones, the high ones.
+inline V low_bf16(V words) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(words), 16)); }
+inline V high_bf16(V words) {
+  return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(words), vdupq_n_u32(0xffff0000u)));
+}
+
 inline I load_words(const uint32_t* p) { return vld1q_u32(p); }
 
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
