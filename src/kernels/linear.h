@@ -1,6 +1,6 @@
 // y = x W^T + bias for every weight format. Rows of the table are ordered best first; the last is the
-// reference. Fast rows sum each element of y as one fma chain in the order of k: the same bits for any m,
-// workers and ISA.
+// reference. Rows in f32 vectors sum each element of y as one fma chain in the order of k: the same bits for
+// any m, workers and ISA. Those on tiles and integer dot products (amx/, avx512vnni/) say what theirs are.
 #pragma once
 
 #include "kernels/share.h"

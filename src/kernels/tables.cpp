@@ -63,6 +63,7 @@ constexpr uint32_t isa_tiles = isa_amx | isa_avx512 | isa_avx512bf16 | isa_avx51
 constexpr RowPacking int8_groups = {"int8 groups", avx512vnni::int8_groups_bytes,
                                     avx512vnni::pack_int8_groups};
 constexpr RowPacking int8_rows = {"int8 tiles", amx::int8_rows_bytes, amx::pack_int8_rows};
+constexpr RowPacking bf16_parts = {"bf16 parts", amx::bf16_parts_bytes, amx::pack_bf16_parts};
 constexpr RowPacking bf16_rows = {"bf16 tiles", amx::bf16_rows_bytes, amx::pack_bf16_rows};
 #endif
 
@@ -88,13 +89,13 @@ constexpr LinearKernel linear_rows[] = {
      isa_tiles,
      "amx.bf16",
      dense<DType::bf16>,
-     {amx::decode_bf16},
+     {amx::decode_bf16, &bf16_parts},
      {amx::prefill_bf16, &bf16_rows, amx::gated_bf16}},
     {"amx.bf16.stored",
      isa_tiles,
      "dense",
      dense<DType::bf16>,
-     {avx512::linear_stored},
+     {amx::decode_stored, &bf16_parts},
      {amx::prefill_stored, &bf16_rows, amx::gated_stored},
      "amx.bf16"},
     {"amx.f16",

@@ -137,7 +137,8 @@ PathArgs path_arguments(const LinearPath& path, const LinearArgs& args, int work
 }
 
 TEST(Linear, EveryRowIsOneFmaChainPerElement) {
-  // Panels promise more than closeness: y[i][j] is fma(x[i][k-1], w[j][k-1], ... fma(x[i][0], w[j][0], 0))
+  // Rows in f32 vectors promise more than closeness: y[i][j] is fma(x[i][k-1], w[j][k-1], ... fma(x[i][0],
+  // w[j][0], 0))
   // + bias[j], the same bits for every ISA, number of rows and number of workers. The reference rounds the
   // product and the sum apart, so against it the bound is that of two sums of k terms: each has |error| <= (k
   // + 1) u sum |x| |w| to first order (u = 2^-24: k additions, one multiplication), and one rounding each for
@@ -203,6 +204,14 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
                 }
                 ASSERT_NEAR(y.at(i, j), sum + b,
                             static_cast<float>(2 * k + 8) * unit_roundoff * size +
+                                4 * unit_roundoff * (std::fabs(b) + 1))
+                    << i << ", " << j;
+                continue;
+              }
+              if (row.decode.rows && row.decode.rows->name == "bf16 parts") {
+                // x in three parts of at most (1 + 2^-8 + 2^-16) |x| together, so 3 k exact products.
+                ASSERT_NEAR(y.at(i, j), expected,
+                            1.01f * static_cast<float>(4 * k + 4) * unit_roundoff * magnitude.at(i, j) +
                                 4 * unit_roundoff * (std::fabs(b) + 1))
                     << i << ", " << j;
                 continue;

@@ -52,8 +52,13 @@ void w8a8_gated_bf16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f32(const GatedArgs&, const Share&) noexcept;
 
-// Few rows of x over amx.bf16, in f32.
-void decode_bf16(const LinearArgs&, const Share&) noexcept;
+// Rows of x as three bf16 each, whose sum they are: bf16 tiles.
+size_t bf16_parts_bytes(int64_t m, int64_t k);
+void pack_bf16_parts(const PackRowsArgs&, const Share&) noexcept;
+
+// y = x W^T + bias, with x as it is; x comes packed as bf16 parts.
+void decode_bf16(const LinearArgs&, const Share&) noexcept;    // amx.bf16
+void decode_stored(const LinearArgs&, const Share&) noexcept;  // dense: bf16 as in a checkpoint
 
 // Queries scaled, keys, values and probabilities rounded to bf16, and sums in f32. head_dim a multiple of 16,
 // at most 256.
