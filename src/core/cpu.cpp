@@ -11,6 +11,9 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #include <immintrin.h>
+#elif defined(__aarch64__) && defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 namespace lathe {
@@ -26,14 +29,23 @@ constexpr FeatureName feature_names[] = {{isa_avx2, "avx2"},
                                          {isa_avx512bf16, "avx512bf16"},
                                          {isa_amx, "amx"},
                                          {isa_neon, "neon"},
-                                         {isa_avxvnni, "avxvnni"}};
+                                         {isa_avxvnni, "avxvnni"},
+                                         {isa_neondot, "neondot"}};
 
-constexpr IsaLevel levels[] = {
-    {"ref", 0},
-    {"avx2", isa_avx2 | isa_avxvnni},
-    {"avx512", isa_avx2 | isa_avxvnni | isa_avx512 | isa_avx512vnni | isa_avx512bf16},
-    {"amx", isa_avx2 | isa_avxvnni | isa_avx512 | isa_avx512vnni | isa_avx512bf16 | isa_amx},
-    {"neon", isa_neon},
+// A level is there when its own feature is: an AVX-512 machine without bf16 still runs "avx512".
+struct Level {
+  std::string_view name;
+  uint32_t own, features;
+};
+constexpr uint32_t up_to_avx512 = isa_avx2 | isa_avxvnni | isa_avx512 | isa_avx512vnni | isa_avx512bf16;
+constexpr Level levels[] = {
+    {"ref", 0, 0},
+    {"avx2", isa_avx2, isa_avx2},
+    {"avxvnni", isa_avxvnni, isa_avx2 | isa_avxvnni},
+    {"avx512", isa_avx512, up_to_avx512},
+    {"amx", isa_amx, up_to_avx512 | isa_amx},
+    {"neon", isa_neon, isa_neon},
+    {"neondot", isa_neondot, isa_neon | isa_neondot},
 };
 
 #if defined(__x86_64__)
@@ -81,7 +93,13 @@ uint32_t detect() {
   return features;
 }
 #elif defined(__aarch64__)
-uint32_t detect() { return isa_neon; }
+uint32_t detect() {
+  uint32_t features = isa_neon;
+#if defined(__linux__)
+  if (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) features |= isa_neondot;
+#endif
+  return features;
+}
 #else
 uint32_t detect() { return 0; }
 #endif
@@ -95,28 +113,21 @@ uint32_t cpu_features() {
 
 std::vector<IsaLevel> isa_levels() {
   std::vector<IsaLevel> out;
-  for (const IsaLevel& level : levels) {
-    // A level is there when its own feature is: an AVX-512 machine without bf16 still runs "avx512".
-    const uint32_t present = level.features & cpu_features();
-    const bool has = level.features == 0 || (level.name == "avx2" && (present & isa_avx2)) ||
-                     (level.name == "avx512" && (present & isa_avx512)) ||
-                     (level.name == "amx" && (present & isa_amx)) ||
-                     (level.name == "neon" && (present & isa_neon));
-    if (has) out.push_back({level.name, present});
-  }
+  for (const Level& level : levels)
+    if ((level.own & ~cpu_features()) == 0) out.push_back({level.name, level.features & cpu_features()});
   return out;
 }
 
 uint32_t allowed_features() {
   const char* wish = std::getenv("LATHE_ISA");
   if (!wish || !*wish) return cpu_features();
-  for (const IsaLevel& level : levels)
+  for (const Level& level : levels)
     if (level.name == wish) {
       if ((level.features & cpu_features()) == 0 && level.features != 0)
         throw input_error("LATHE_ISA", "a level that this CPU has", wish);
       return level.features & cpu_features();
     }
-  throw input_error("LATHE_ISA", "one of ref, avx2, avx512, amx, neon", printable(wish));
+  throw input_error("LATHE_ISA", "one of ref, avx2, avxvnni, avx512, amx, neon, neondot", printable(wish));
 }
 
 std::string cpu_model() {

@@ -146,7 +146,9 @@ const RoofField& compute_roof(uint32_t isa, const LinearPath& path) {
   if (rows.starts_with("int8"))
     return field(isa & isa_amx          ? &Roof::amx_int8_ops_per_s
                  : isa & isa_avx512vnni ? &Roof::avx512vnni_ops_per_s
-                                        : &Roof::avxvnni_ops_per_s);
+                 : isa & isa_avxvnni    ? &Roof::avxvnni_ops_per_s
+                 : isa & isa_avx2       ? &Roof::avx2_int8_ops_per_s
+                                        : &Roof::f32_flops_per_s);  // NEON: no roof of its own yet
   return field(&Roof::f32_flops_per_s);
 }
 

@@ -19,6 +19,7 @@ struct Roof {
   double avx512bf16_flops_per_s = 0;  // vdpbf16ps
   double avx512vnni_ops_per_s = 0;    // vpdpbusd on 512-bit vectors: int8 products, int32 sums
   double avxvnni_ops_per_s = 0;       // the same on 256-bit vectors
+  double avx2_int8_ops_per_s = 0;     // vpmaddubsw and the 16-bit sum of its products
   double amx_bf16_flops_per_s = 0;    // tdpbf16ps on 2 x 2 tiles
   double amx_int8_ops_per_s = 0;      // tdpbssd on 2 x 2 tiles
 };
@@ -38,6 +39,7 @@ inline constexpr RoofField roof_fields[] = {
     {"avx512bf16_flops_per_s", "bf16 AVX-512 products", &Roof::avx512bf16_flops_per_s, "GFLOP/s"},
     {"avx512vnni_ops_per_s", "int8 AVX-512 VNNI products", &Roof::avx512vnni_ops_per_s, "GOP/s"},
     {"avxvnni_ops_per_s", "int8 AVX-VNNI products", &Roof::avxvnni_ops_per_s, "GOP/s"},
+    {"avx2_int8_ops_per_s", "int8 AVX2 products", &Roof::avx2_int8_ops_per_s, "GOP/s"},
     {"amx_bf16_flops_per_s", "bf16 AMX products", &Roof::amx_bf16_flops_per_s, "GFLOP/s"},
     {"amx_int8_ops_per_s", "int8 AMX products", &Roof::amx_int8_ops_per_s, "GOP/s"},
 };

@@ -87,6 +87,25 @@ __attribute__((target("avx2,avxvnni"))) void int8_avx(int64_t rounds) {
   keep(static_cast<float>(_mm_cvtsi128_si32(_mm256_castsi256_si128(sum[0]))));
 }
 
+// A product and the sum of 16 bits that it needs, as in kernels/avx2/dot.h.
+__attribute__((target("avx2"))) void int8_avx2(int64_t rounds) {
+  __m256i sum[narrow];
+  for (int i = 0; i < narrow; ++i) sum[i] = _mm256_set1_epi16(static_cast<int16_t>(i));
+  __m256i a = _mm256_set1_epi8(3);
+  const __m256i b = _mm256_set1_epi8(-5);
+  for (int64_t i = 0; i < rounds; ++i) {
+    __asm__ volatile("" : "+x"(a));  // or the product, which is the same every time, leaves the loop
+#pragma GCC unroll 12
+    for (__m256i& s : sum) {
+      __m256i product = _mm256_maddubs_epi16(a, b);
+      __asm__ volatile("" : "+x"(product));
+      s = _mm256_add_epi16(s, product);
+    }
+  }
+  for (int i = 1; i < narrow; ++i) sum[0] = _mm256_add_epi16(sum[0], sum[i]);
+  keep(static_cast<float>(_mm_cvtsi128_si32(_mm256_castsi256_si128(sum[0]))));
+}
+
 // Tiles 0-3 hold sums, 4 and 5 the left matrix, 6 and 7 the right: the shape of a real kernel's inner step,
 // without its loads. All tiles have 16 rows of 64 bytes.
 struct alignas(64) TileConfig {
@@ -236,6 +255,7 @@ constexpr ComputeLoop compute_rows[] = {
     {&Roof::avx512bf16_flops_per_s, isa_avx512 | isa_avx512bf16, 2.0 * 32 * wide, bf16_avx512},
     {&Roof::avx512vnni_ops_per_s, isa_avx512 | isa_avx512vnni, 2.0 * 64 * wide, int8_avx512},
     {&Roof::avxvnni_ops_per_s, isa_avx2 | isa_avxvnni, 2.0 * 32 * narrow, int8_avx},
+    {&Roof::avx2_int8_ops_per_s, isa_avx2, 2.0 * 32 * narrow, int8_avx2},
     {&Roof::amx_bf16_flops_per_s, isa_amx, 2.0 * 16 * 16 * 32 * 4, bf16_amx},
     {&Roof::amx_int8_ops_per_s, isa_amx, 2.0 * 16 * 16 * 64 * 4, int8_amx},
 #elif defined(__aarch64__)

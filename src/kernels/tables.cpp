@@ -3,15 +3,17 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "kernels/ref/ref.h"
-#include "quant/activations.h"
+#include "kernels/simd/packed_rows.h"
 
 #if defined(__x86_64__)
 #include "kernels/amx/amx.h"
 #include "kernels/avx2/avx2.h"
 #include "kernels/avx512/avx512.h"
 #include "kernels/avx512vnni/avx512vnni.h"
+#include "kernels/avxvnni/avxvnni.h"
 #elif defined(__aarch64__)
 #include "kernels/neon/neon.h"
+#include "kernels/neondot/neondot.h"
 #endif
 
 namespace lathe {
@@ -46,11 +48,14 @@ bool int4_groups(const Numerics& numerics, int64_t n, int64_t k) {
          (numerics.group >= k || numerics.group % 32 == 0);
 }
 
-// Whole tiles of 64 columns; int8 per channel without zero points, which is all that Numerics::w8a8 makes.
+// int8 per channel without zero points, which is all that Numerics::w8a8 makes.
 template <DType scale>
-bool w8a8(const Numerics& numerics, int64_t, int64_t k) {
-  return numerics == Numerics::w8a8(scale) && k % 64 == 0;
+bool w8a8(const Numerics& numerics, int64_t, int64_t) {
+  return numerics == Numerics::w8a8(scale);
 }
+
+size_t int8_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Rows(m, k).bytes()); }
+size_t int8_groups_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Groups(m, k).bytes()); }
 
 template <int lanes, int most = 512>
 bool head_of(int64_t head_dim) {
@@ -60,27 +65,25 @@ bool head_of(int64_t head_dim) {
 
 #if defined(__x86_64__)
 constexpr uint32_t isa_tiles = isa_amx | isa_avx512 | isa_avx512bf16 | isa_avx512vnni;
-constexpr RowPacking int8_groups = {"int8 groups", avx512vnni::int8_groups_bytes,
-                                    avx512vnni::pack_int8_groups};
-constexpr RowPacking int8_rows = {"int8 tiles", amx::int8_rows_bytes, amx::pack_int8_rows};
+constexpr uint32_t isa_512 = isa_avx512 | isa_avx512vnni, isa_256 = isa_avx2 | isa_avxvnni;
 constexpr RowPacking bf16_parts = {"bf16 parts", amx::bf16_parts_bytes, amx::pack_bf16_parts};
 constexpr RowPacking bf16_rows = {"bf16 tiles", amx::bf16_rows_bytes, amx::pack_bf16_rows};
+constexpr RowPacking int8_rows_512 = {"int8 tiles", int8_rows_bytes, avx512::pack_int8_rows};
+constexpr RowPacking int8_rows_256 = {"int8 tiles", int8_rows_bytes, avx2::pack_int8_rows};
+constexpr RowPacking int8_groups_512 = {"int8 groups", int8_groups_bytes, avx512::pack_int8_groups};
+constexpr RowPacking int8_groups_256 = {"int8 groups", int8_groups_bytes, avx2::pack_int8_groups};
+
+// Whole tiles.
+template <DType scale>
+bool w8a8_tiles(const Numerics& numerics, int64_t n, int64_t k) {
+  return w8a8<scale>(numerics, n, k) && k % 64 == 0;
+}
+#elif defined(__aarch64__)
+constexpr RowPacking int8_rows_128 = {"int8 tiles", int8_rows_bytes, neon::pack_int8_rows};
+constexpr RowPacking int8_groups_128 = {"int8 groups", int8_groups_bytes, neon::pack_int8_groups};
 #endif
 
-// W8A8 without integer tiles: rows rounded to int8 and back, then any f32 path.
-size_t rounded_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(m * k) * sizeof(float); }
-void pack_rounded_rows(const PackRowsArgs& a, const Share& share) noexcept {
-  for (int64_t r = share.worker; r < a.m; r += share.workers)
-    round_row_to_int8(a.x + r * a.x_stride, a.k, static_cast<float*>(a.out) + r * a.k);
-}
 constexpr RowPacking rounded_rows = {"rounded to int8", rounded_rows_bytes, pack_rounded_rows};
-template <void (*run)(const LinearArgs&, const Share&) noexcept>
-void on_rounded_rows(const LinearArgs& a, const Share& share) noexcept {
-  LinearArgs rounded = a;
-  rounded.x = static_cast<const float*>(a.packed_x);
-  rounded.x_stride = a.k;
-  run(rounded, share);
-}
 
 constexpr LinearKernel linear_rows[] = {
 #if defined(__x86_64__)
@@ -113,44 +116,44 @@ constexpr LinearKernel linear_rows[] = {
     {"amx.w8a8.bf16",
      isa_tiles,
      "x86.int8",
-     w8a8<DType::bf16>,
-     {amx::w8a8_bf16, &int8_rows},
-     {amx::w8a8_bf16, &int8_rows, amx::w8a8_gated_bf16}},
+     w8a8_tiles<DType::bf16>,
+     {amx::w8a8_bf16, &int8_rows_512},
+     {amx::w8a8_bf16, &int8_rows_512, amx::w8a8_gated_bf16}},
     {"amx.w8a8.f16",
      isa_tiles,
      "x86.int8",
-     w8a8<DType::f16>,
-     {amx::w8a8_f16, &int8_rows},
-     {amx::w8a8_f16, &int8_rows, amx::w8a8_gated_f16}},
+     w8a8_tiles<DType::f16>,
+     {amx::w8a8_f16, &int8_rows_512},
+     {amx::w8a8_f16, &int8_rows_512, amx::w8a8_gated_f16}},
     {"amx.w8a8.f32",
      isa_tiles,
      "x86.int8",
-     w8a8<DType::f32>,
-     {amx::w8a8_f32, &int8_rows},
-     {amx::w8a8_f32, &int8_rows, amx::w8a8_gated_f32}},
+     w8a8_tiles<DType::f32>,
+     {amx::w8a8_f32, &int8_rows_512},
+     {amx::w8a8_f32, &int8_rows_512, amx::w8a8_gated_f32}},
     {"amx.int4.bf16",
      isa_tiles,
      "x86.int4",
      int4_groups<DType::bf16, false>,
-     {avx512vnni::int4_bf16, &int8_groups},
+     {avx512vnni::int4_bf16, &int8_groups_512},
      {amx::prefill_int4_bf16, &bf16_rows, amx::gated_int4_bf16}},
     {"amx.int4.f16",
      isa_tiles,
      "x86.int4",
      int4_groups<DType::f16, false>,
-     {avx512vnni::int4_f16, &int8_groups},
+     {avx512vnni::int4_f16, &int8_groups_512},
      {amx::prefill_int4_f16, &bf16_rows, amx::gated_int4_f16}},
     {"amx.int4.f32",
      isa_tiles,
      "x86.int4",
      int4_groups<DType::f32, false>,
-     {avx512vnni::int4_f32, &int8_groups},
+     {avx512vnni::int4_f32, &int8_groups_512},
      {amx::prefill_int4_f32, &bf16_rows, amx::gated_int4_f32}},
     {"amx.int4.min",
      isa_tiles,
      "x86.int4",
      int4_groups<DType::f32, true>,
-     {avx512vnni::int4_min, &int8_groups},
+     {avx512vnni::int4_min, &int8_groups_512},
      {amx::prefill_int4_min, &bf16_rows, amx::gated_int4_min}},
     {"amx.int4.bf16.odd",
      isa_tiles,
@@ -200,30 +203,48 @@ constexpr LinearKernel linear_rows[] = {
      integer<8, DType::f32, true>,
      {avx512::linear_int8_min},
      {amx::prefill_int8_min, &bf16_rows, amx::gated_int8_min}},
+    {"avx512vnni.w8a8.bf16",
+     isa_512,
+     "x86.int8",
+     w8a8<DType::bf16>,
+     {avx512vnni::w8a8_bf16, &int8_rows_512},
+     {avx512vnni::w8a8_bf16, &int8_rows_512, avx512vnni::w8a8_gated_bf16}},
+    {"avx512vnni.w8a8.f16",
+     isa_512,
+     "x86.int8",
+     w8a8<DType::f16>,
+     {avx512vnni::w8a8_f16, &int8_rows_512},
+     {avx512vnni::w8a8_f16, &int8_rows_512, avx512vnni::w8a8_gated_f16}},
+    {"avx512vnni.w8a8.f32",
+     isa_512,
+     "x86.int8",
+     w8a8<DType::f32>,
+     {avx512vnni::w8a8_f32, &int8_rows_512},
+     {avx512vnni::w8a8_f32, &int8_rows_512, avx512vnni::w8a8_gated_f32}},
     {"avx512vnni.int4.bf16",
-     isa_avx512 | isa_avx512vnni,
+     isa_512,
      "x86.int4",
      int4_groups<DType::bf16, false>,
-     {avx512vnni::int4_bf16, &int8_groups},
-     {avx512::linear_int4_bf16}},
+     {avx512vnni::int4_bf16, &int8_groups_512},
+     {}},
     {"avx512vnni.int4.f16",
-     isa_avx512 | isa_avx512vnni,
+     isa_512,
      "x86.int4",
      int4_groups<DType::f16, false>,
-     {avx512vnni::int4_f16, &int8_groups},
-     {avx512::linear_int4_f16}},
+     {avx512vnni::int4_f16, &int8_groups_512},
+     {}},
     {"avx512vnni.int4.f32",
-     isa_avx512 | isa_avx512vnni,
+     isa_512,
      "x86.int4",
      int4_groups<DType::f32, false>,
-     {avx512vnni::int4_f32, &int8_groups},
-     {avx512::linear_int4_f32}},
+     {avx512vnni::int4_f32, &int8_groups_512},
+     {}},
     {"avx512vnni.int4.min",
-     isa_avx512 | isa_avx512vnni,
+     isa_512,
      "x86.int4",
      int4_groups<DType::f32, true>,
-     {avx512vnni::int4_min, &int8_groups},
-     {avx512::linear_int4_min}},
+     {avx512vnni::int4_min, &int8_groups_512},
+     {}},
     {"avx512.f32", isa_avx512, "x86.f32", dense<DType::f32>, {avx512::linear_f32}, {}},
     {"avx512.bf16", isa_avx512, "x86.bf16", dense<DType::bf16>, {avx512::linear_bf16}, {}},
     {"avx512.bf16.stored",
@@ -252,6 +273,90 @@ constexpr LinearKernel linear_rows[] = {
     {"avx512.int8.f16", isa_avx512, "x86.int8", integer<8, DType::f16, false>, {avx512::linear_int8_f16}, {}},
     {"avx512.int8.f32", isa_avx512, "x86.int8", integer<8, DType::f32, false>, {avx512::linear_int8_f32}, {}},
     {"avx512.int8.min", isa_avx512, "x86.int8", integer<8, DType::f32, true>, {avx512::linear_int8_min}, {}},
+    {"avxvnni.w8a8.bf16",
+     isa_256,
+     "x86.int8",
+     w8a8<DType::bf16>,
+     {avxvnni::w8a8_bf16, &int8_rows_256},
+     {avxvnni::w8a8_bf16, &int8_rows_256, avxvnni::w8a8_gated_bf16}},
+    {"avxvnni.w8a8.f16",
+     isa_256,
+     "x86.int8",
+     w8a8<DType::f16>,
+     {avxvnni::w8a8_f16, &int8_rows_256},
+     {avxvnni::w8a8_f16, &int8_rows_256, avxvnni::w8a8_gated_f16}},
+    {"avxvnni.w8a8.f32",
+     isa_256,
+     "x86.int8",
+     w8a8<DType::f32>,
+     {avxvnni::w8a8_f32, &int8_rows_256},
+     {avxvnni::w8a8_f32, &int8_rows_256, avxvnni::w8a8_gated_f32}},
+    {"avxvnni.int4.bf16",
+     isa_256,
+     "x86.int4",
+     int4_groups<DType::bf16, false>,
+     {avxvnni::int4_bf16, &int8_groups_256},
+     {}},
+    {"avxvnni.int4.f16",
+     isa_256,
+     "x86.int4",
+     int4_groups<DType::f16, false>,
+     {avxvnni::int4_f16, &int8_groups_256},
+     {}},
+    {"avxvnni.int4.f32",
+     isa_256,
+     "x86.int4",
+     int4_groups<DType::f32, false>,
+     {avxvnni::int4_f32, &int8_groups_256},
+     {}},
+    {"avxvnni.int4.min",
+     isa_256,
+     "x86.int4",
+     int4_groups<DType::f32, true>,
+     {avxvnni::int4_min, &int8_groups_256},
+     {}},
+    {"avx2.w8a8.bf16",
+     isa_avx2,
+     "x86.int8",
+     w8a8<DType::bf16>,
+     {avx2::w8a8_bf16, &int8_rows_256},
+     {avx2::w8a8_bf16, &int8_rows_256, avx2::w8a8_gated_bf16}},
+    {"avx2.w8a8.f16",
+     isa_avx2,
+     "x86.int8",
+     w8a8<DType::f16>,
+     {avx2::w8a8_f16, &int8_rows_256},
+     {avx2::w8a8_f16, &int8_rows_256, avx2::w8a8_gated_f16}},
+    {"avx2.w8a8.f32",
+     isa_avx2,
+     "x86.int8",
+     w8a8<DType::f32>,
+     {avx2::w8a8_f32, &int8_rows_256},
+     {avx2::w8a8_f32, &int8_rows_256, avx2::w8a8_gated_f32}},
+    {"avx2.dot.int4.bf16",
+     isa_avx2,
+     "x86.int4",
+     int4_groups<DType::bf16, false>,
+     {avx2::int4_bf16, &int8_groups_256},
+     {}},
+    {"avx2.dot.int4.f16",
+     isa_avx2,
+     "x86.int4",
+     int4_groups<DType::f16, false>,
+     {avx2::int4_f16, &int8_groups_256},
+     {}},
+    {"avx2.dot.int4.f32",
+     isa_avx2,
+     "x86.int4",
+     int4_groups<DType::f32, false>,
+     {avx2::int4_f32, &int8_groups_256},
+     {}},
+    {"avx2.dot.int4.min",
+     isa_avx2,
+     "x86.int4",
+     int4_groups<DType::f32, true>,
+     {avx2::int4_min, &int8_groups_256},
+     {}},
     {"avx2.f32", isa_avx2, "x86.f32", dense<DType::f32>, {avx2::linear_f32}, {}},
     {"avx2.bf16", isa_avx2, "x86.bf16", dense<DType::bf16>, {avx2::linear_bf16}, {}},
     {"avx2.bf16.stored", isa_avx2, "dense", dense<DType::bf16>, {avx2::linear_stored}, {}, "avx2.bf16"},
@@ -273,20 +378,68 @@ constexpr LinearKernel linear_rows[] = {
      {amx::prefill_f32, &bf16_rows, amx::gated_f32}},
     {"avx512.expanded", isa_avx512, "expand.x86", anything, {avx512::linear_f32}, {}},
     {"avx2.expanded", isa_avx2, "expand.x86", anything, {avx2::linear_f32}, {}},
-    {"avx512.expanded.a8",
-     isa_avx512,
-     "expand.x86",
-     anything_a8,
-     {on_rounded_rows<avx512::linear_f32>, &rounded_rows},
-     {}},
-    {"avx2.expanded.a8",
-     isa_avx2,
-     "expand.x86",
-     anything_a8,
-     {on_rounded_rows<avx2::linear_f32>, &rounded_rows},
-     {}},
 #elif defined(__aarch64__)
     // The panels of x86.* suit any vector that divides 32.
+    {"neondot.w8a8.bf16",
+     isa_neon | isa_neondot,
+     "x86.int8",
+     w8a8<DType::bf16>,
+     {neondot::w8a8_bf16, &int8_rows_128},
+     {neondot::w8a8_bf16, &int8_rows_128, neondot::w8a8_gated_bf16}},
+    {"neondot.w8a8.f16",
+     isa_neon | isa_neondot,
+     "x86.int8",
+     w8a8<DType::f16>,
+     {neondot::w8a8_f16, &int8_rows_128},
+     {neondot::w8a8_f16, &int8_rows_128, neondot::w8a8_gated_f16}},
+    {"neondot.w8a8.f32",
+     isa_neon | isa_neondot,
+     "x86.int8",
+     w8a8<DType::f32>,
+     {neondot::w8a8_f32, &int8_rows_128},
+     {neondot::w8a8_f32, &int8_rows_128, neondot::w8a8_gated_f32}},
+    {"neondot.int4.bf16",
+     isa_neon | isa_neondot,
+     "x86.int4",
+     int4_groups<DType::bf16, false>,
+     {neondot::int4_bf16, &int8_groups_128},
+     {}},
+    {"neondot.int4.f16",
+     isa_neon | isa_neondot,
+     "x86.int4",
+     int4_groups<DType::f16, false>,
+     {neondot::int4_f16, &int8_groups_128},
+     {}},
+    {"neondot.int4.f32",
+     isa_neon | isa_neondot,
+     "x86.int4",
+     int4_groups<DType::f32, false>,
+     {neondot::int4_f32, &int8_groups_128},
+     {}},
+    {"neondot.int4.min",
+     isa_neon | isa_neondot,
+     "x86.int4",
+     int4_groups<DType::f32, true>,
+     {neondot::int4_min, &int8_groups_128},
+     {}},
+    {"neon.w8a8.bf16",
+     isa_neon,
+     "x86.int8",
+     w8a8<DType::bf16>,
+     {neon::w8a8_bf16, &int8_rows_128},
+     {neon::w8a8_bf16, &int8_rows_128, neon::w8a8_gated_bf16}},
+    {"neon.w8a8.f16",
+     isa_neon,
+     "x86.int8",
+     w8a8<DType::f16>,
+     {neon::w8a8_f16, &int8_rows_128},
+     {neon::w8a8_f16, &int8_rows_128, neon::w8a8_gated_f16}},
+    {"neon.w8a8.f32",
+     isa_neon,
+     "x86.int8",
+     w8a8<DType::f32>,
+     {neon::w8a8_f32, &int8_rows_128},
+     {neon::w8a8_f32, &int8_rows_128, neon::w8a8_gated_f32}},
     {"neon.f32", isa_neon, "x86.f32", dense<DType::f32>, {neon::linear_f32}, {}},
     {"neon.bf16", isa_neon, "x86.bf16", dense<DType::bf16>, {neon::linear_bf16}, {}},
     {"neon.bf16.stored", isa_neon, "dense", dense<DType::bf16>, {neon::linear_stored}, {}, "neon.bf16"},
@@ -300,14 +453,8 @@ constexpr LinearKernel linear_rows[] = {
     {"neon.int8.f32", isa_neon, "x86.int8", integer<8, DType::f32, false>, {neon::linear_int8_f32}, {}},
     {"neon.int8.min", isa_neon, "x86.int8", integer<8, DType::f32, true>, {neon::linear_int8_min}, {}},
     {"neon.expanded", isa_neon, "expand.x86", anything, {neon::linear_f32}, {}},
-    {"neon.expanded.a8",
-     isa_neon,
-     "expand.x86",
-     anything_a8,
-     {on_rounded_rows<neon::linear_f32>, &rounded_rows},
-     {}},
 #endif
-    {"ref.a8", 0, "expand.f32", anything_a8, {on_rounded_rows<linear_ref>, &rounded_rows}, {}},
+    {"ref.a8", 0, "expand.f32", anything_a8, {linear_rounded_ref, &rounded_rows}, {}},
     {"ref", 0, "expand.f32", anything, {linear_ref}, {}},
 };
 

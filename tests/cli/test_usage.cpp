@@ -40,7 +40,7 @@ TEST(Usage, AnUnknownIsaLevelIsExitCode2AndOneLine) {
   ::unsetenv("LATHE_ISA");
   EXPECT_EQ(o.exit_code, 2);
   EXPECT_EQ(o.error_lines(), 1);
-  EXPECT_THAT(o.err, testing::HasSubstr("ref, avx2, avx512"));
+  EXPECT_THAT(o.err, testing::HasSubstr("ref, avx2, avxvnni, avx512"));
 }
 
 TEST(Usage, BadUsageIsExitCode2AndOneLine) {

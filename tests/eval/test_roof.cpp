@@ -18,6 +18,7 @@ TEST(Roof, HasTheComputeTypesOfEveryIsaLevelAndNoOthers) {
     EXPECT_EQ(roof.avx512bf16_flops_per_s > 0, (f & isa_avx512bf16) != 0) << level.name;
     EXPECT_EQ(roof.avx512vnni_ops_per_s > 0, (f & isa_avx512vnni) != 0) << level.name;
     EXPECT_EQ(roof.avxvnni_ops_per_s > 0, (f & isa_avxvnni) != 0) << level.name;
+    EXPECT_EQ(roof.avx2_int8_ops_per_s > 0, (f & isa_avx2) != 0) << level.name;
     EXPECT_EQ(roof.amx_bf16_flops_per_s > 0, (f & isa_amx) != 0) << level.name;
     EXPECT_EQ(roof.amx_int8_ops_per_s > 0, (f & isa_amx) != 0) << level.name;
   }
@@ -57,6 +58,7 @@ TEST(Roof, NamesTheRoofOfAPath) {
   EXPECT_EQ(name(isa_avx512 | isa_amx, nullptr), "f32_flops_per_s");
   EXPECT_EQ(name(isa_avx512 | isa_avx512bf16, &bf16), "avx512bf16_flops_per_s");
   EXPECT_EQ(name(isa_avx512 | isa_avx512bf16 | isa_amx, &bf16), "amx_bf16_flops_per_s");
+  EXPECT_EQ(name(isa_avx2, &int8), "avx2_int8_ops_per_s");
   EXPECT_EQ(name(isa_avx2 | isa_avxvnni, &int8), "avxvnni_ops_per_s");
   EXPECT_EQ(name(isa_avx512 | isa_avx512vnni, &int8), "avx512vnni_ops_per_s");
   EXPECT_EQ(name(isa_avx512 | isa_avx512vnni | isa_amx, &int8), "amx_int8_ops_per_s");

@@ -216,8 +216,8 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
                     << i << ", " << j;
                 continue;
               }
-              if (row.name.starts_with(
-                      "amx.w8a8")) {  // exact sums; then three roundings, and one for the bias
+              if (row.decode.rows && row.decode.rows->name == "int8 tiles") {
+                // Exact sums; then three roundings, and one for the bias.
                 ASSERT_NEAR(y.at(i, j), expected,
                             (static_cast<float>(2 * k + 4)) * unit_roundoff * magnitude.at(i, j) +
                                 4 * unit_roundoff * (std::fabs(b) + 1))
@@ -239,6 +239,143 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
     }
   for (const LinearKernel& row : linear_kernels())
     EXPECT_EQ(seen.contains(row.name), runs_here(row.isa)) << row.name;
+}
+
+// x rounded to int8, `columns` at a time: the integers, and per group its scale and sum.
+struct Rounded {
+  std::vector<int> values;
+  std::vector<float> scales;
+  std::vector<int> sums;
+};
+Rounded round_to_int8(const float* x, int64_t k, int64_t columns) {
+  Rounded out;
+  for (int64_t begin = 0; begin < k; begin += columns) {
+    const int64_t end = std::min(k, begin + columns);
+    float most = 0;
+    for (int64_t c = begin; c < end; ++c) most = std::max(most, std::fabs(x[c]));
+    const float inverse = most > 0 ? 127.0f / most : 0;
+    out.scales.push_back(most / 127.0f);
+    out.sums.push_back(0);
+    for (int64_t c = begin; c < end; ++c) {
+      out.values.push_back(static_cast<int>(std::rint(x[c] * inverse)));
+      out.sums.back() += out.values.back();
+    }
+  }
+  return out;
+}
+
+// What every integer kernel computes for row `j` of W, bit for bit.
+float integer_dot(const Codes& w, int64_t j, const Rounded& x, float bias) {
+  const Numerics& n = w.numerics;
+  const int64_t k = w.cols, groups = n.groups(k), group = n.group ? n.group : k;
+  const int64_t columns = k / std::ssize(x.scales);
+  float sum = 0;
+  for (int64_t g = 0; g < std::ssize(x.scales); ++g) {
+    int exact = 0;
+    for (int64_t c = g * columns; c < (g + 1) * columns; ++c)
+      exact += x.values[static_cast<size_t>(c)] * w.codes[static_cast<size_t>(j * k + c)];
+    const auto at = static_cast<size_t>(g), wg = static_cast<size_t>(j * groups + g * columns / group);
+    if (n.activations == Numerics::Activations::int8_per_row)
+      return static_cast<float>(exact) * x.scales[0] * w.scales[wg] + bias;
+    if (n.offset == Offset::zero_point) exact -= x.sums[at] * static_cast<int>(w.zeros[wg]);
+    sum = std::fma(static_cast<float>(exact) * x.scales[at], w.scales[wg], sum);
+    if (n.offset == Offset::minimum) sum -= static_cast<float>(x.sums[at]) * x.scales[at] * w.zeros[wg];
+  }
+  return sum + bias;
+}
+
+TEST(Linear, IntegerRowsGiveTheSameBitsOnEveryLevel) {
+  // Sums of integers are exact and the scales come in one order. Extreme numbers would show a 16-bit sum that
+  // saturates: codes and activations at the ends of their ranges, with and without a change of sign.
+  Rng rng(21);
+  std::set<std::string_view> seen;
+  const auto has_integer_rows = [](const LinearKernel& row) {
+    return row.decode.rows && row.decode.rows->name.starts_with("int8");
+  };
+  for (const Numerics& numerics : all_numerics())
+    for (const auto [n, k] :
+         {Shape2{31, 4}, Shape2{97, 96}, Shape2{70, 320}, Shape2{33, 1088}, Shape2{300, 100}})
+      for (const bool extreme : {false, true}) {
+        constexpr int64_t most = 35;
+        Codes codes = random_codes(numerics, n, k, rng);
+        Matrix x = random_matrix(most, k, rng);
+        const Matrix bias = random_matrix(1, n, rng, 0);
+        if (extreme) {
+          for (size_t i = 0; i < codes.codes.size(); ++i)
+            codes.codes[i] = static_cast<int16_t>(i / static_cast<size_t>(k) % 3 == 0 && rng.below(2) == 0
+                                                      ? numerics.code_max()
+                                                      : numerics.code_min());
+          for (int64_t i = 0; i < most; ++i)
+            for (int64_t c = 0; c < k; ++c) x.at(i, c) = i % 2 ? 1 : rng.below(2) ? 1.0f : -1.0f;
+        }
+        std::vector<float> expected;
+        for (const LinearKernel& row : linear_kernels()) {
+          if (!runs_here(row.isa) || !has_integer_rows(row) || !row.accepts(numerics, n, k)) continue;
+          seen.insert(row.name);
+          if (expected.empty())
+            for (int64_t i = 0; i < most; ++i) {
+              const bool per_row = numerics.activations == Numerics::Activations::int8_per_row;
+              const Rounded rounded = round_to_int8(x.row(i), k, per_row ? k : 32);
+              for (int64_t j = 0; j < n; ++j)
+                expected.push_back(integer_dot(codes, j, rounded, bias.at(0, j)));
+            }
+          const Weight w = packed(codes, row.packing);
+          for (int64_t m : {int64_t{1}, int64_t{2}, int64_t{3}, int64_t{4}, int64_t{9}, int64_t{17}, most})
+            for (bool prompt : {false, true}) {
+              const LinearPath& path = row.path(prompt);
+              if (!path.rows || !path.rows->name.starts_with("int8")) continue;
+              SCOPED_TRACE(describe(row, codes, m, true) + (prompt ? " prompt" : "") +
+                           (extreme ? " extreme" : ""));
+              Matrix y(m, n, 5);
+              const PathArgs args = path_arguments(path, arguments(w, x, bias.row(0), y, m), 2);
+              run_as(path.run, args.args, 1 + static_cast<int>(m % 3));
+              ASSERT_TRUE(y.intact());
+              for (int64_t i = 0; i < m; ++i)
+                for (int64_t j = 0; j < n; ++j)
+                  ASSERT_EQ(y.at(i, j), expected[static_cast<size_t>(i * n + j)]) << i << ", " << j;
+            }
+        }
+      }
+  for (const LinearKernel& row : linear_kernels())
+    EXPECT_EQ(seen.contains(row.name), runs_here(row.isa) && has_integer_rows(row)) << row.name;
+}
+
+TEST(Linear, GatedIsSiluOfOneTimesTheOther) {
+  // Against the path's own two products: silu and the product round a few times more (simd/exp.inl).
+  Rng rng(22);
+  int checked = 0;
+  for (const Numerics& numerics :
+       {Numerics::w8a8(DType::bf16), Numerics::w8a8(DType::f16), Numerics::w8a8(DType::f32)})
+    for (const auto [n, k] : {Shape2{33, 64}, Shape2{300, 640}}) {
+      const Codes gate = random_codes(numerics, n, k, rng), up = random_codes(numerics, n, k, rng);
+      const Matrix x = random_matrix(37, k, rng);
+      for (const LinearKernel& row : linear_kernels()) {
+        if (!runs_here(row.isa) || !row.prefill.gated || !row.accepts(numerics, n, k)) continue;
+        const LinearPath& path = row.prefill;
+        const Weight a = packed(gate, row.packing), b = packed(up, row.packing);
+        for (int64_t m : {1, 16, 37}) {
+          SCOPED_TRACE(describe(row, gate, m, false));
+          Matrix g(m, n), u(m, n), y(m, n, 5);
+          const PathArgs packed_x = path_arguments(path, arguments(a, x, nullptr, y, m), 2);
+          const auto of = [&](const Weight& w, Matrix& out) {
+            LinearArgs args = arguments(w, x, nullptr, out, m);
+            args.packed_x = packed_x.args.packed_x;
+            return args;
+          };
+          run_as(path.run, of(a, g), 2);
+          run_as(path.run, of(b, u), 2);
+          run_as(path.gated, GatedArgs{of(a, y), of(b, y)}, 3);
+          ASSERT_TRUE(y.intact());
+          for (int64_t i = 0; i < m; ++i)
+            for (int64_t j = 0; j < n; ++j) {
+              const double v = g.at(i, j), silu = v / (1 + std::exp(-v)), whole = silu * u.at(i, j);
+              ASSERT_NEAR(y.at(i, j), whole, 16 * unit_roundoff * std::fabs(whole) + 1e-30) << i << ", " << j;
+            }
+          ++checked;
+        }
+      }
+    }
+  EXPECT_EQ(checked > 0, runs_here(isa_avx2) || runs_here(isa_neon));
 }
 
 TEST(Linear, PromptsAreSumsOfBf16Products) {
@@ -416,12 +553,20 @@ TEST(Linear, DispatchTakesTheFirstRowThatFits) {
   const Numerics int4 = Numerics::integer(4, 32, false), odd = Numerics::integer(4, 6, false);
   EXPECT_EQ(choose_linear(int4, 64, 64, 0).name, "ref");
 #if defined(__x86_64__)
-  EXPECT_EQ(choose_linear(int4, 64, 64, isa_avx2).name, "avx2.int4.bf16");
+  const Numerics w8a8 = Numerics::w8a8();
+  EXPECT_EQ(choose_linear(int4, 64, 64, isa_avx2).name, "avx2.dot.int4.bf16");
+  EXPECT_EQ(choose_linear(int4, 64, 64, isa_avx2 | isa_avxvnni).name, "avxvnni.int4.bf16");
+  EXPECT_EQ(choose_linear(int4, 64, 40, isa_avx2).name, "avx2.int4.bf16");
+  EXPECT_EQ(choose_linear(w8a8, 64, 40, isa_avx2).name, "avx2.w8a8.bf16");
+  EXPECT_EQ(choose_linear(w8a8, 64, 40, isa_avx2 | isa_avx512).name, "avx2.w8a8.bf16");
+  EXPECT_EQ(choose_linear(w8a8, 64, 40, isa_avx2 | isa_avx512 | isa_avx512vnni).name, "avx512vnni.w8a8.bf16");
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_avx2 | isa_avx512).name, "avx512.int4.bf16");
   EXPECT_EQ(choose_linear(odd, 64, 64, isa_avx2 | isa_avx512).name, "avx512.expanded");
   EXPECT_EQ(choose_linear(Numerics::dense(DType::f8e4m3), 64, 64, isa_avx2).name, "avx2.expanded");
 #elif defined(__aarch64__)
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon).name, "neon.int4.bf16");
+  EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon | isa_neondot).name, "neondot.int4.bf16");
+  EXPECT_EQ(choose_linear(Numerics::w8a8(), 64, 40, isa_neon).name, "neon.w8a8.bf16");
   EXPECT_EQ(choose_linear(odd, 64, 64, isa_neon).name, "neon.expanded");
 #endif
 }

@@ -38,13 +38,7 @@ void gated_int8_f16(const GatedArgs&, const Share&) noexcept;
 void gated_int8_f32(const GatedArgs&, const Share&) noexcept;
 void gated_int8_min(const GatedArgs&, const Share&) noexcept;
 
-// Rows of x as int8 tiles (W8A8): rint(x * 127 / max |x|), the scales max |x| / 127 and the sums of the
-// integers.
-size_t int8_rows_bytes(int64_t m, int64_t k);
-void pack_int8_rows(const PackRowsArgs&, const Share&) noexcept;
-
-// W8A8: y = (x8 (w8 + 128)^T - 128 sum x8) scale_x scale_w + bias, the products summed exactly in 32 bits. x
-// comes packed as int8 rows, W as x86.int8; k a multiple of 64. By the type of the scales.
+// W8A8 (kernels/simd/w8a8.inl) in int8 tiles; k a multiple of 64. By the type of the scales.
 void w8a8_bf16(const LinearArgs&, const Share&) noexcept;
 void w8a8_f16(const LinearArgs&, const Share&) noexcept;
 void w8a8_f32(const LinearArgs&, const Share&) noexcept;

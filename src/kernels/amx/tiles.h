@@ -10,14 +10,10 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#include "kernels/simd/packed_rows.h"
+
 namespace lathe {
 namespace {
-
-constexpr int64_t tile_bytes = 1024, tile_side = 16;
-constexpr int64_t pair = 2 * tile_side;   // rows and columns of one step over tiles 0 to 3
-constexpr int64_t depth_tiles = 8;        // tiles along k per pass: 16 KiB of weights stay in L1 for all rows
-constexpr int64_t block_rows_most = 512;  // rows of activations per pass over a block of weights
-constexpr int64_t block_strips = 8;       // 32-column strips per block
 
 struct alignas(64) TileConfig {
   uint8_t palette = 1, start_row = 0, reserved[14] = {};
@@ -63,34 +59,6 @@ inline __m512i as_pairs(__m512 even, __m512 odd) {
                                               23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
   return _mm512_permutexvar_epi16(interleave, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even)));
 }
-
-constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
-// Packed activations: for each pass over k, for each 16 rows, its tiles. `steps`: columns in a tile.
-struct PackedRows {
-  int64_t row_tiles, depth;  // in tiles
-  PackedRows(int64_t m, int64_t k, int64_t steps)
-      : row_tiles(ceil_div(m, tile_side)), depth(ceil_div(k, steps)) {}
-  int64_t passes() const { return ceil_div(depth, depth_tiles); }
-  int64_t tiles_in(int64_t pass) const {
-    const int64_t left = depth - pass * depth_tiles;
-    return left < depth_tiles ? left : depth_tiles;
-  }
-  // Bytes from the start to the tiles of rows [16 * row_tile, ...) of a pass.
-  int64_t at(int64_t pass, int64_t row_tile) const {
-    return (pass * depth_tiles * row_tiles + row_tile * tiles_in(pass)) * tile_bytes;
-  }
-  int64_t bytes() const { return row_tiles * depth * tile_bytes; }
-};
-
-// int8 rows: the tiles, then per row its f32 scale and the i32 sum of its integers.
-struct Int8Rows {
-  PackedRows tiles;
-  Int8Rows(int64_t m, int64_t k) : tiles(m, k, 64) {}
-  int64_t scales() const { return tiles.bytes(); }
-  int64_t sums() const { return scales() + tiles.row_tiles * tile_side * 4; }
-  int64_t bytes() const { return sums() + tiles.row_tiles * tile_side * 4; }
-};
 
 }  // namespace
 }  // namespace lathe

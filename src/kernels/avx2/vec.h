@@ -27,6 +27,7 @@ inline V mul(V a, V b) { return _mm256_mul_ps(a, b); }
 inline V div(V a, V b) { return _mm256_div_ps(a, b); }
 inline V max(V a, V b) { return _mm256_max_ps(a, b); }  // b where either is NaN
 inline V min(V a, V b) { return _mm256_min_ps(a, b); }
+inline V abs(V v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 inline V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }  // a * b + c
 inline float sum(V v) {
   __m128 h = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -73,7 +74,29 @@ inline V high_bf16(V words) {
       _mm256_and_si256(_mm256_castps_si256(words), _mm256_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 
-inline I load_words(const uint32_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
+inline I load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline void store_words(int32_t* p, I words) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), words); }
+inline I set_words(int32_t word) { return _mm256_set1_epi32(word); }
+inline I broadcast_word(const char* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return set_words(word);
+}
+inline I add_words(I a, I b) { return _mm256_add_epi32(a, b); }
+inline int32_t sum_words(I words) {
+  __m128i h = _mm_add_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  h = _mm_add_epi32(h, _mm_shuffle_epi32(h, 0x4e));
+  return _mm_cvtsi128_si32(_mm_add_epi32(h, _mm_shuffle_epi32(h, 0xb1)));
+}
+inline V words_to_f32(I words) { return _mm256_cvtepi32_ps(words); }
+inline I round_to_words(V v) { return _mm256_cvtps_epi32(v); }  // to nearest, ties to even
+inline void store_bytes(char* p, I words) {                     // of integers that fit
+  const __m128i halves = _mm_packs_epi32(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packs_epi16(halves, halves));
+}
+// The low or high four bits of every byte.
+inline I low_nibbles(I words) { return _mm256_and_si256(words, _mm256_set1_epi8(15)); }
+inline I high_nibbles(I words) { return low_nibbles(_mm256_srli_epi16(words, 4)); }
 
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
 // (negative: right).

@@ -32,4 +32,8 @@ void linear_int8_f16(const LinearArgs&, const Share&) noexcept;
 void linear_int8_f32(const LinearArgs&, const Share&) noexcept;
 void linear_int8_min(const LinearArgs&, const Share&) noexcept;
 
+// Rows of x as int8 (kernels/simd/int8_rows.inl), laid out for the integer kernels of every ISA.
+void pack_int8_rows(const PackRowsArgs&, const Share&) noexcept;
+void pack_int8_groups(const PackRowsArgs&, const Share&) noexcept;
+
 }  // namespace lathe::avx512

@@ -27,6 +27,7 @@ inline V mul(V a, V b) { return _mm512_mul_ps(a, b); }
 inline V div(V a, V b) { return _mm512_div_ps(a, b); }
 inline V max(V a, V b) { return _mm512_max_ps(a, b); }  // b where either is NaN
 inline V min(V a, V b) { return _mm512_min_ps(a, b); }
+inline V abs(V v) { return _mm512_abs_ps(v); }
 inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }  // a * b + c
 inline float sum(V v) { return _mm512_reduce_add_ps(v); }
 inline float largest(V v) { return _mm512_reduce_max_ps(v); }
@@ -64,7 +65,24 @@ inline V high_bf16(V words) {
       _mm512_and_si512(_mm512_castps_si512(words), _mm512_set1_epi32(static_cast<int>(0xffff0000u))));
 }
 
-inline I load_words(const uint32_t* p) { return _mm512_loadu_si512(p); }
+inline I load_words(const void* p) { return _mm512_loadu_si512(p); }
+inline void store_words(int32_t* p, I words) { _mm512_storeu_si512(p, words); }
+inline I set_words(int32_t word) { return _mm512_set1_epi32(word); }
+inline I broadcast_word(const char* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return set_words(word);
+}
+inline I add_words(I a, I b) { return _mm512_add_epi32(a, b); }
+inline int32_t sum_words(I words) { return _mm512_reduce_add_epi32(words); }
+inline V words_to_f32(I words) { return _mm512_cvtepi32_ps(words); }
+inline I round_to_words(V v) { return _mm512_cvtps_epi32(v); }  // to nearest, ties to even
+inline void store_bytes(char* p, I words) {                     // of integers that fit
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtsepi32_epi8(words));
+}
+// The low or high four bits of every byte.
+inline I low_nibbles(I words) { return _mm512_and_si512(words, _mm512_set1_epi8(15)); }
+inline I high_nibbles(I words) { return low_nibbles(_mm512_srli_epi16(words, 4)); }
 
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
 // (negative: right).

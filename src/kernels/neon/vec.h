@@ -28,6 +28,7 @@ inline V mul(V a, V b) { return vmulq_f32(a, b); }
 inline V div(V a, V b) { return vdivq_f32(a, b); }
 inline V max(V a, V b) { return vmaxq_f32(a, b); }  // NaN where either is: what exp() needs of `b`
 inline V min(V a, V b) { return vminq_f32(a, b); }
+inline V abs(V v) { return vabsq_f32(v); }
 inline V fma(V a, V b, V c) { return vfmaq_f32(c, a, b); }  // a * b + c
 inline float sum(V v) { return vaddvq_f32(v); }
 inline float largest(V v) { return vmaxvq_f32(v); }
@@ -72,7 +73,28 @@ inline V high_bf16(V words) {
   return vreinterpretq_f32_u32(vandq_u32(vreinterpretq_u32_f32(words), vdupq_n_u32(0xffff0000u)));
 }
 
-inline I load_words(const uint32_t* p) { return vld1q_u32(p); }
+inline I load_words(const void* p) { return vreinterpretq_u32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
+inline void store_words(int32_t* p, I words) { vst1q_s32(p, vreinterpretq_s32_u32(words)); }
+inline I set_words(int32_t word) { return vreinterpretq_u32_s32(vdupq_n_s32(word)); }
+inline I broadcast_word(const char* p) {
+  int32_t word;
+  __builtin_memcpy(&word, p, sizeof word);
+  return set_words(word);
+}
+inline I add_words(I a, I b) { return vaddq_u32(a, b); }
+inline int32_t sum_words(I words) { return vaddvq_s32(vreinterpretq_s32_u32(words)); }
+inline V words_to_f32(I words) { return vcvtq_f32_s32(vreinterpretq_s32_u32(words)); }
+inline I round_to_words(V v) { return vreinterpretq_u32_s32(vcvtnq_s32_f32(v)); }  // to nearest, ties to even
+inline void store_bytes(char* p, I words) {                                        // of integers that fit
+  const int16x4_t halves = vqmovn_s32(vreinterpretq_s32_u32(words));
+  const uint32_t four = vget_lane_u32(vreinterpret_u32_s8(vqmovn_s16(vcombine_s16(halves, halves))), 0);
+  __builtin_memcpy(p, &four, sizeof four);
+}
+// The low or high four bits of every byte.
+inline I low_nibbles(I words) {
+  return vreinterpretq_u32_u8(vandq_u8(vreinterpretq_u8_u32(words), vdupq_n_u8(15)));
+}
+inline I high_nibbles(I words) { return vreinterpretq_u32_u8(vshrq_n_u8(vreinterpretq_u8_u32(words), 4)); }
 
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
 // (negative: right).

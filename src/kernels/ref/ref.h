@@ -10,6 +10,10 @@ namespace lathe {
 
 void linear_ref(const LinearArgs&,
                 const Share&) noexcept;  // codes: row-major f32 [n, k] (packing "expand.f32")
+// The same of rows rounded to int8 (Numerics::Activations::int8_per_row), packed as the floats they mean.
+size_t rounded_rows_bytes(int64_t m, int64_t k);
+void pack_rounded_rows(const PackRowsArgs&, const Share&) noexcept;
+void linear_rounded_ref(const LinearArgs&, const Share&) noexcept;
 void attention_ref(const AttentionArgs&, const Share&) noexcept;
 void rms_norm_ref(const RmsNormArgs&, const Share&) noexcept;
 void add_rms_norm_ref(const AddRmsNormArgs&, const Share&) noexcept;

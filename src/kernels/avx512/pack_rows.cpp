@@ -1,0 +1,14 @@
+// Rows of x as int8: see kernels/simd/int8_rows.inl.
+#include "kernels/avx512/avx512.h"
+#include "kernels/avx512/vec.h"
+// The body comes last: it is written in the vectors of vec.h.
+// clang-format off
+#include "kernels/simd/int8_rows.inl"
+// clang-format on
+
+namespace lathe::avx512 {
+
+void pack_int8_rows(const PackRowsArgs& a, const Share& s) noexcept { int8_rows(a, s); }
+void pack_int8_groups(const PackRowsArgs& a, const Share& s) noexcept { int8_groups(a, s); }
+
+}  // namespace lathe::avx512

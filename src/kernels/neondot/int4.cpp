@@ -1,0 +1,16 @@
+// int4 over int8 groups: see kernels/simd/int4.inl.
+#include "kernels/neondot/dot.h"
+#include "kernels/neondot/neondot.h"
+// The body comes last: it is written in the vectors of vec.h and the products of dot.h.
+// clang-format off
+#include "kernels/simd/int4.inl"
+// clang-format on
+
+namespace lathe::neondot {
+
+void int4_bf16(const LinearArgs& a, const Share& s) noexcept { int4<BF16, Kind::signed_codes>(a, s); }
+void int4_f16(const LinearArgs& a, const Share& s) noexcept { int4<F16, Kind::signed_codes>(a, s); }
+void int4_f32(const LinearArgs& a, const Share& s) noexcept { int4<float, Kind::signed_codes>(a, s); }
+void int4_min(const LinearArgs& a, const Share& s) noexcept { int4<float, Kind::minimum>(a, s); }
+
+}  // namespace lathe::neondot

@@ -1,0 +1,77 @@
+// Rows of x as int8, for integer dot products: rint(x * 127 / m) and the scale m / 127, m = max |x| of a
+// whole row (W8A8) or of 32 columns of it. The same bits on every ISA.
+#pragma once
+
+#include "kernels/simd/packed_rows.h"
+
+namespace lathe {
+namespace {
+
+// Calls use(i, integers) for the vectors of `columns` floats, of which `n` exist; the others count as zeros.
+// Returns the sum of the integers; `scale` is theirs.
+template <class Use>
+inline int32_t round_to_int8(const float* x, int64_t n, int64_t columns, float& scale, Use&& use) {
+  V most = zero();
+  for (int64_t i = 0; i < n; i += lanes) most = max(most, abs(load_n(x + i, n - i)));
+  const float m = largest(most);
+  scale = m / 127.0f;
+  const V inverse = set(m > 0 ? 127.0f / m : 0.0f);
+  I sum = set_words(0);
+  for (int64_t i = 0; i < columns; i += lanes) {
+    const I q = round_to_words(mul(i < n ? load_n(x + i, n - i) : zero(), inverse));
+    sum = add_words(sum, q);
+    use(i, q);
+  }
+  return sum_words(sum);
+}
+
+inline void int8_rows(const PackRowsArgs& a, const Share& share) {
+  const Int8Rows rows(a.m, a.k);
+  const PackedRows& packed = rows.tiles;
+  auto* out = static_cast<char*>(a.out);
+  auto* scales = reinterpret_cast<float*>(out + rows.scales());
+  auto* sums = reinterpret_cast<int32_t*>(out + rows.sums());
+  const Range mine = part_of(packed.row_tiles, share.worker, share.workers);
+  for (int64_t row = mine.begin * tile_side; row < mine.end * tile_side; ++row) {
+    const bool exists = row < a.m;
+    char* to = out + row % tile_side * 64;
+    sums[row] = round_to_int8(a.x + (exists ? row * a.x_stride : 0), exists ? a.k : 0, packed.depth * 64,
+                              scales[row], [&](int64_t column, I integers) {
+                                const int64_t tile = column / 64;
+                                store_bytes(to + packed.at(tile / depth_tiles, row / tile_side) +
+                                                tile % depth_tiles * tile_bytes + column % 64,
+                                            integers);
+                              });
+  }
+}
+
+// Bytes 0, 2, 4 and 6 of eight.
+inline uint64_t even_bytes(uint64_t eight) {
+  eight &= 0x00ff00ff00ff00ff;
+  eight = (eight | eight >> 8) & 0x0000ffff0000ffff;
+  return (eight | eight >> 16) & 0xffffffff;
+}
+
+inline void int8_groups(const PackRowsArgs& a, const Share& share) {
+  const Int8Groups x(a.m, a.k);
+  auto* out = static_cast<char*>(a.out);
+  auto* scales = reinterpret_cast<float*>(out + x.scales());
+  auto* sums = reinterpret_cast<int32_t*>(out + x.sums());
+  const Range mine = part_of(a.m * x.count, share.worker, share.workers);
+  for (int64_t item = mine.begin; item < mine.end; ++item) {
+    const int64_t row = item / x.count, column = item % x.count * x.columns;
+    char bytes[Int8Groups::columns];
+    sums[item] = round_to_int8(a.x + row * a.x_stride + column,
+                               a.k - column < x.columns ? a.k - column : x.columns, x.columns, scales[item],
+                               [&](int64_t i, I integers) { store_bytes(bytes + i, integers); });
+    for (int64_t i = 0; i < x.columns; i += 8) {
+      uint64_t eight;
+      __builtin_memcpy(&eight, bytes + i, 8);
+      eight = even_bytes(eight) | even_bytes(eight >> 8) << 32;
+      __builtin_memcpy(out + item * x.columns + i, &eight, 8);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace lathe
