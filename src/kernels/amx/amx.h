@@ -46,6 +46,12 @@ void w8a8_gated_bf16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f32(const GatedArgs&, const Share&) noexcept;
 
+// The numbers of avx512vnni/int4.cpp, for a batch of rows; x comes packed as int8 groups.
+void int4_bf16(const LinearArgs&, const Share&) noexcept;
+void int4_f16(const LinearArgs&, const Share&) noexcept;
+void int4_f32(const LinearArgs&, const Share&) noexcept;
+void int4_min(const LinearArgs&, const Share&) noexcept;
+
 // Rows of x as three bf16 each, whose sum they are: bf16 tiles.
 size_t bf16_parts_bytes(int64_t m, int64_t k);
 void pack_bf16_parts(const PackRowsArgs&, const Share&) noexcept;
