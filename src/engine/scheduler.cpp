@@ -1,0 +1,130 @@
+#include "engine/scheduler.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+
+namespace lathe {
+
+Scheduler::Scheduler(KvBlocks& blocks, const StepLimits& limits, int64_t longest)
+    : blocks_(blocks), limits_(limits), longest_(longest) {
+  if (limits.tokens < 1 || limits.mixed_prompt < 1 || limits.sequences < 1 || limits.recompute_rows < 1)
+    throw Error("Scheduler: every limit of a step must be positive");
+  if (blocks.blocks_for(longest) > blocks.size())
+    throw Error(fmt::format("Scheduler: expected blocks for {} tokens, found {} blocks of {}", longest,
+                            blocks.size(), blocks.block_tokens()));
+}
+
+void Scheduler::insert(std::vector<Sequence*>& list, Sequence& s) {
+  const auto before = [](const Sequence* a, const Sequence* b) {
+    return a->priority != b->priority ? a->priority < b->priority : a->id < b->id;
+  };
+  list.insert(std::upper_bound(list.begin(), list.end(), &s, before), &s);
+}
+
+void Scheduler::add(Sequence& s) {
+  if (s.size() > longest_ || s.prompt < 1 || s.prompt > s.size() || s.width < 1 ||
+      s.width > limits_.sequences)
+    throw Error(fmt::format("Scheduler: expected 1 to {} tokens and a width of at most {}, found {} and {}",
+                            longest_, limits_.sequences, s.size(), s.width));
+  insert(waiting_, s);
+}
+
+void Scheduler::add_fork(const Sequence& of, Sequence& s) {
+  blocks_.fork(of.table, s.table);
+  s.computed = of.computed;
+  s.cached = of.computed;
+  insert(running_, s);
+}
+
+void Scheduler::remove(Sequence& s) {
+  blocks_.release(s.table);
+  s.computed = 0;
+  std::erase(running_, &s);
+  std::erase(waiting_, &s);
+}
+
+void Scheduler::preempt(Sequence& s) {
+  std::erase(running_, &s);
+  blocks_.release(s.table);
+  s.computed = 0;
+  insert(waiting_, s);
+  step_.preempted.push_back(&s);
+}
+
+// Blocks for the first `tokens` tokens, if need be those of the least important. False: it was `s` itself.
+bool Scheduler::grow(Sequence& s, int64_t tokens) {
+  while (!blocks_.reserve(s.table, s.computed, tokens, step_.copies)) {
+    Sequence& victim = *running_.back();
+    preempt(victim);
+    if (&victim == &s) return false;
+  }
+  return true;
+}
+
+// Most important first, so whoever gives up its blocks has no work in this step yet.
+void Scheduler::take_decodes(int64_t& budget) {
+  for (size_t i = 0; i < running_.size() && budget > 0; ++i) {
+    Sequence& s = *running_[i];
+    if (!s.decodes()) continue;
+    const int64_t count = std::min({s.size() - s.computed, budget, limits_.recompute_rows});
+    if (!grow(s, s.computed + count)) break;
+    step_.decodes.push_back({&s, s.computed, count, s.computed + count == s.size()});
+    budget -= count;
+  }
+}
+
+void Scheduler::take_prompts(int64_t& budget) {
+  if (!step_.decodes.empty()) budget = std::min(budget, limits_.mixed_prompt);
+  for (Sequence* s : running_) {
+    if (budget == 0) break;
+    if (s->decodes()) continue;
+    const int64_t count = std::min(s->prompt - s->computed, budget);
+    step_.prompts.push_back({s, s->computed, count, s->computed + count == s->size()});
+    budget -= count;
+  }
+}
+
+// All of a sequence's tokens must fit, and a block more for each that runs, or it would soon be preempted. In
+// order: nobody starves behind shorter ones.
+void Scheduler::admit() {
+  int64_t width = 0;
+  for (const Sequence* s : running_) width += s->decodes() ? 1 : s->width;
+  while (!waiting_.empty()) {
+    Sequence& s = *waiting_.front();
+    if (width + s.width > limits_.sequences) break;
+    const int64_t cached = blocks_.attach(s.tokens, s.origin, s.table);
+    const int64_t spare = running_.empty() ? 0 : width;
+    const int64_t missing = blocks_.blocks_for(s.size()) - static_cast<int64_t>(s.table.blocks.size());
+    if (missing + spare > blocks_.free_blocks() ||
+        !blocks_.reserve(s.table, cached, s.size(), step_.copies)) {
+      blocks_.release(s.table);
+      break;
+    }
+    s.computed = cached;
+    s.cached = std::min(cached, s.prompt);
+    waiting_.erase(waiting_.begin());
+    insert(running_, s);
+    width += s.width;
+  }
+}
+
+const Step& Scheduler::next() {
+  const bool short_of_blocks = !step_.preempted.empty();
+  step_ = {};
+  if (!short_of_blocks || running_.empty()) admit();
+  int64_t budget = limits_.tokens;
+  take_decodes(budget);
+  take_prompts(budget);
+  return step_;
+}
+
+void Scheduler::done() {
+  for (const auto* works : {&step_.prompts, &step_.decodes})
+    for (const Work& w : *works) {
+      w.sequence->computed += w.count;
+      blocks_.publish(w.sequence->table, w.sequence->tokens, w.sequence->computed, w.sequence->origin);
+    }
+}
+
+}  // namespace lathe

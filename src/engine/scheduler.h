@@ -1,0 +1,88 @@
+// Decides which rows the next step computes. Pure bookkeeping: tested without a model.
+//
+// There are no prefill and decode phases of the engine: each sequence has `computed` tokens chasing its
+// `tokens`, and a step takes one row of each that decodes, then parts of prompts up to a budget (continuous
+// batching with chunked prefill, after vLLM's scheduler). When blocks run out, the least important sequence
+// gives all of its up and is computed again later; what it generated, it keeps.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "engine/kv_blocks.h"
+
+namespace lathe {
+
+struct Sequence {
+  uint64_t id = 0;
+  std::vector<int32_t> tokens;  // the prompt, then what was generated
+  int64_t prompt = 0;           // of them given
+  int64_t computed = 0;         // of them with keys and values in `table`
+  int64_t cached = 0;           // of the prompt that another sequence had computed, when it was last admitted
+  int priority = 0;             // lower is more important; equals: first come, first served
+  int64_t width = 1;            // sequences it will be forked into
+  Origin origin;
+  BlockTable table;
+
+  int64_t size() const { return static_cast<int64_t>(tokens.size()); }
+  bool decodes() const { return computed >= prompt; }
+};
+
+struct StepLimits {
+  int64_t tokens = 512;         // rows of a step
+  int64_t mixed_prompt = 64;    // of them prompts', while some sequence decodes: what delays its next token
+  int64_t sequences = 64;       // running at once
+  int64_t recompute_rows = 64;  // of generated tokens that one step computes again for one sequence
+};
+
+// Rows [first, first + count) of one sequence, all of its prompt or all generated.
+struct Work {
+  Sequence* sequence;
+  int64_t first, count;
+  bool samples;  // the last row is the last token: its logits choose the next
+};
+
+struct Step {
+  std::vector<Work> prompts, decodes;
+  std::vector<BlockCopy> copies;     // to make before the step
+  std::vector<Sequence*> preempted;  // for reports
+  bool empty() const { return prompts.empty() && decodes.empty(); }
+};
+
+class Scheduler {
+ public:
+  // Error when a sequence that may run alone would not fit: `longest` tokens need blocks_for(longest) blocks.
+  Scheduler(KvBlocks&, const StepLimits&, int64_t longest);
+
+  // The caller owns sequences and keeps them until remove(). Error when one is longer than `longest`.
+  void add(Sequence&);
+  // A sequence whose past is that of `of`, running at once.
+  void add_fork(const Sequence& of, Sequence&);
+  void remove(Sequence&);  // finished or cancelled: its blocks are free
+
+  // The next step; empty when nothing can run. Valid until the next call.
+  const Step& next();
+  // The step was computed: counts its rows and publishes the blocks they filled. Then the caller appends the
+  // tokens it sampled.
+  void done();
+
+  int64_t running() const { return static_cast<int64_t>(running_.size()); }
+  int64_t waiting() const { return static_cast<int64_t>(waiting_.size()); }
+
+ private:
+  void insert(std::vector<Sequence*>&, Sequence&);
+  void preempt(Sequence&);
+  bool grow(Sequence&, int64_t tokens);
+  void take_decodes(int64_t& budget);
+  void take_prompts(int64_t& budget);
+  void admit();
+
+  KvBlocks& blocks_;
+  StepLimits limits_;
+  int64_t longest_;
+  std::vector<Sequence*> running_, waiting_;  // most important first
+  Step step_;
+};
+
+}  // namespace lathe

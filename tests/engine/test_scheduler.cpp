@@ -1,0 +1,268 @@
+#include <algorithm>
+#include <gtest/gtest.h>
+#include <list>
+#include <map>
+#include <set>
+
+#include "core/error.h"
+#include "core/rng.h"
+#include "engine/scheduler.h"
+
+namespace lathe {
+namespace {
+
+// Stands for a model: the "keys and values" of a position are a hash of all tokens up to it and of how it was
+// computed. Every row that is computed checks all rows before it, so a block that was shared wrongly, freed
+// too early or not copied shows at once.
+class Memory {
+ public:
+  Memory(int64_t blocks, int64_t block_tokens)
+      : block_tokens_(block_tokens), cells_(static_cast<size_t>(blocks * block_tokens)) {}
+
+  void copy(const BlockCopy& c) {
+    std::copy_n(cells_.begin() + c.from * block_tokens_, block_tokens_,
+                cells_.begin() + c.to * block_tokens_);
+  }
+  void compute(const Work& w) {
+    const Sequence& s = *w.sequence;
+    uint64_t past = s.origin.space;
+    for (int64_t i = 0; i < w.first + w.count; ++i) {
+      const bool decoded = i >= std::min(s.prompt, s.origin.prompt);
+      past = Rng(past ^ (static_cast<uint64_t>(s.tokens[static_cast<size_t>(i)]) * 2 + decoded)).next();
+      uint64_t& cell = cells_[static_cast<size_t>(
+          s.table.blocks[static_cast<size_t>(i / block_tokens_)] * block_tokens_ + i % block_tokens_)];
+      if (i < w.first)
+        ASSERT_EQ(cell, past) << "sequence " << s.id << " at " << i;
+      else
+        cell = past;
+    }
+  }
+
+ private:
+  int64_t block_tokens_;
+  std::vector<uint64_t> cells_;
+};
+
+struct World {
+  World(int64_t blocks, int64_t block_tokens, const StepLimits& at_most, int64_t longest)
+      : pool(blocks, block_tokens, 5),
+        memory(blocks, block_tokens),
+        scheduler(pool, at_most, longest),
+        limits(at_most) {}
+
+  Sequence& add(std::vector<int32_t> prompt, int64_t generate, int priority = 0, uint64_t space = 0) {
+    Sequence& s = sequences.emplace_back();
+    s.id = ++last_id;
+    s.prompt = static_cast<int64_t>(prompt.size());
+    s.origin = {space, s.prompt};
+    s.tokens = std::move(prompt);
+    s.priority = priority;
+    wanted[s.id] = s.prompt + generate;
+    scheduler.add(s);
+    return s;
+  }
+  void finish(Sequence& s) {
+    scheduler.remove(s);
+    sequences.remove_if([&](const Sequence& other) { return &other == &s; });
+  }
+
+  // One step; false when there was nothing to do.
+  bool step() {
+    const Step& now = scheduler.next();
+    if (now.empty()) return false;
+    preemptions += now.preempted.size();
+    check(now);
+    for (const BlockCopy& c : now.copies) memory.copy(c);
+    for (const auto* works : {&now.prompts, &now.decodes})
+      for (const Work& w : *works) {
+        memory.compute(w);
+        computed_rows += static_cast<uint64_t>(w.count);
+      }
+    scheduler.done();
+    std::vector<Sequence*> sampled;
+    for (const auto* works : {&now.prompts, &now.decodes})
+      for (const Work& w : *works)
+        if (w.samples) sampled.push_back(w.sequence);
+    for (Sequence* s : sampled) {
+      s->tokens.push_back(static_cast<int32_t>(s->tokens.size() % 7));
+      ++generated;
+      if (s->size() >= wanted[s->id]) finish(*s);
+    }
+    return true;
+  }
+  void check(const Step& now) const {
+    int64_t rows = 0, prompt_rows = 0;
+    std::set<const Sequence*> seen;
+    for (const Work& w : now.prompts) {
+      prompt_rows += w.count;
+      ASSERT_LE(w.first + w.count, w.sequence->prompt);
+    }
+    for (const Work& w : now.decodes) ASSERT_GE(w.first, w.sequence->prompt);
+    for (const auto* works : {&now.prompts, &now.decodes})
+      for (const Work& w : *works) {
+        rows += w.count;
+        ASSERT_GT(w.count, 0);
+        ASSERT_EQ(w.first, w.sequence->computed);
+        ASSERT_EQ(w.samples, w.first + w.count == w.sequence->size());
+        ASSERT_TRUE(seen.insert(w.sequence).second) << "twice in a step";
+        ASSERT_FALSE(std::ranges::count(now.preempted, w.sequence));
+      }
+    ASSERT_LE(rows, limits.tokens);
+    if (!now.decodes.empty()) {
+      ASSERT_LE(prompt_rows, limits.mixed_prompt);
+    }
+    // Every block is free or held by as many tables as it counts, and what a table writes it holds alone.
+    std::map<int32_t, int64_t> held;
+    for (const Sequence& s : sequences)
+      for (int32_t b : s.table.blocks) ++held[b];
+    ASSERT_EQ(pool.free_blocks() + static_cast<int64_t>(held.size()), pool.size());
+    for (const auto& [block, count] : held) ASSERT_EQ(pool.references(block), count);
+    for (const auto* works : {&now.prompts, &now.decodes})
+      for (const Work& w : *works)
+        for (int64_t i = w.first; i < w.first + w.count; ++i)
+          ASSERT_EQ(pool.references(w.sequence->table.blocks[static_cast<size_t>(i / pool.block_tokens())]),
+                    1);
+  }
+
+  KvBlocks pool;
+  Memory memory;
+  Scheduler scheduler;
+  StepLimits limits;
+  std::list<Sequence> sequences;
+  std::map<uint64_t, int64_t> wanted;
+  uint64_t last_id = 0;
+  size_t preemptions = 0, generated = 0;
+  uint64_t computed_rows = 0;
+};
+
+std::vector<int32_t> repeated(int64_t n, int32_t token) {
+  return std::vector<int32_t>(static_cast<size_t>(n), token);
+}
+
+TEST(Scheduler, APromptGoesInPartsAndThenDecodes) {
+  World w(16, 4, {.tokens = 8}, 40);
+  Sequence& s = w.add(repeated(20, 1), 3);
+  for (const int64_t count : {8, 8, 4}) {
+    const Step& step = w.scheduler.next();
+    ASSERT_EQ(step.prompts.size(), 1u);
+    EXPECT_EQ(step.prompts[0].count, count);
+    EXPECT_EQ(step.prompts[0].samples, count == 4);
+    w.scheduler.done();
+  }
+  s.tokens.push_back(5);
+  const Step& step = w.scheduler.next();
+  ASSERT_EQ(step.decodes.size(), 1u);
+  EXPECT_EQ(step.decodes[0].first, 20);
+}
+
+TEST(Scheduler, WhoDecodesGoesFirstAndPromptsFillTheRest) {
+  World w(64, 4, {.tokens = 32, .mixed_prompt = 6}, 100);
+  w.add(repeated(4, 1), 50);
+  ASSERT_TRUE(w.step());
+  w.add(repeated(60, 2), 5);
+  const Step& step = w.scheduler.next();
+  ASSERT_EQ(step.decodes.size(), 1u);
+  ASSERT_EQ(step.prompts.size(), 1u);
+  EXPECT_EQ(step.prompts[0].count, 6);
+}
+
+TEST(Scheduler, ASharedBeginningIsComputedOnce) {
+  World w(64, 4, {.tokens = 64}, 100);
+  w.add(repeated(33, 1), 1);
+  while (w.step()) {
+  }
+  Sequence& second = w.add(repeated(33, 1), 1);
+  const Step& step = w.scheduler.next();
+  ASSERT_EQ(step.prompts.size(), 1u);
+  EXPECT_EQ(step.prompts[0].count, 1);
+  EXPECT_EQ(second.cached, 32);
+}
+
+TEST(Scheduler, TheImportantArePreferredAndThePreemptedResume) {
+  World w(10, 4, {.tokens = 64}, 40);
+  w.add(repeated(12, 1), 20, 1);
+  w.add(repeated(12, 2), 20, 1);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(w.step());
+  Sequence& important = w.add(repeated(4, 3), 20, 0);
+  const uint64_t id = important.id;
+  while (std::ranges::count(w.sequences, id, &Sequence::id)) ASSERT_TRUE(w.step());
+  EXPECT_GT(w.preemptions, 0u);
+  while (w.step()) {
+  }
+  EXPECT_EQ(w.generated, 60u);
+  EXPECT_TRUE(w.sequences.empty());
+  EXPECT_EQ(w.pool.free_blocks(), w.pool.size());
+}
+
+TEST(Scheduler, RefusesWhatCanNeverRun) {
+  KvBlocks pool(4, 4);
+  EXPECT_THROW(Scheduler(pool, {}, 17), Error);
+  Scheduler scheduler(pool, {}, 16);
+  Sequence s;
+  s.tokens = repeated(17, 1);
+  s.prompt = 17;
+  EXPECT_THROW(scheduler.add(s), Error);
+}
+
+// Random arrivals, priorities, forks and cancellations, with prompts that share beginnings, in a pool that is
+// too small for all: every row sees its own past, nothing leaks, and everybody finishes.
+TEST(Scheduler, AMillionRandomRows) {
+  uint64_t rows = 0;
+  size_t preemptions = 0, forks = 0, cached = 0;
+  for (uint64_t seed = 0; rows < 1'000'000; ++seed) {
+    Rng rng(seed);
+    const int64_t block = int64_t{1} << rng.below(5), longest = 40 + static_cast<int64_t>(rng.below(60));
+    const int64_t blocks = (longest + block - 1) / block + static_cast<int64_t>(rng.below(40));
+    World w(blocks, block,
+            {.tokens = 1 + static_cast<int64_t>(rng.below(48)),
+             .mixed_prompt = 1 + static_cast<int64_t>(rng.below(16)),
+             .sequences = 1 + static_cast<int64_t>(rng.below(8)),
+             .recompute_rows = 1 + static_cast<int64_t>(rng.below(8))},
+            longest);
+    for (int event = 0; event < 400; ++event) {
+      const uint64_t kind = rng.below(10);
+      if (kind < 2) {
+        const auto n = 1 + static_cast<int64_t>(rng.below(static_cast<uint64_t>(longest) - 10));
+        std::vector<int32_t> prompt = repeated(n, static_cast<int32_t>(rng.below(2)));
+        if (rng.below(2)) prompt[rng.below(prompt.size())] = 9;
+        Sequence& s = w.add(prompt, 1 + static_cast<int64_t>(rng.below(10)), static_cast<int>(rng.below(3)),
+                            rng.below(2));
+        s.width = 1;
+      } else if (kind == 2 && !w.sequences.empty()) {
+        auto at = std::next(w.sequences.begin(), static_cast<int64_t>(rng.below(w.sequences.size())));
+        w.finish(*at);
+      } else if (kind == 3) {
+        // Any that has computed all but its last token, as after sampling.
+        for (Sequence& s : w.sequences)
+          if (s.computed > 0 && s.computed + 1 == s.size() && s.decodes()) {
+            Sequence& twin = w.sequences.emplace_back();
+            twin.id = ++w.last_id;
+            twin.tokens = s.tokens;
+            twin.tokens.back() = 8;
+            twin.prompt = s.prompt;
+            twin.origin = s.origin;
+            w.wanted[twin.id] = w.wanted[s.id];
+            w.scheduler.add_fork(s, twin);
+            ++forks;
+            break;
+          }
+      } else {
+        w.step();
+        if (HasFatalFailure()) FAIL() << "seed " << seed;
+      }
+      for (const Sequence& s : w.sequences) cached += static_cast<size_t>(s.cached > 0);
+    }
+    for (int64_t guard = 0; w.step(); ++guard) ASSERT_LT(guard, 100'000) << "seed " << seed;
+    ASSERT_FALSE(HasFatalFailure()) << "seed " << seed;
+    ASSERT_TRUE(w.sequences.empty()) << "seed " << seed;
+    ASSERT_EQ(w.pool.free_blocks(), w.pool.size()) << "seed " << seed;
+    rows += w.computed_rows;
+    preemptions += w.preemptions;
+  }
+  EXPECT_GT(preemptions, 1000u);
+  EXPECT_GT(forks, 100u);
+  EXPECT_GT(cached, 1000u);
+}
+
+}  // namespace
+}  // namespace lathe
