@@ -1,0 +1,213 @@
+#include <atomic>
+#include <future>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <thread>
+
+#include "server/client.h"
+#include "server/http.h"
+
+namespace lathe {
+namespace {
+
+using testing::HasSubstr;
+using testing::StartsWith;
+
+HttpOptions options() {
+  HttpOptions o;
+  o.port = 0;
+  o.limits.header_bytes = 2048;
+  o.limits.body_bytes = 10'000;
+  o.limits.header_time = std::chrono::milliseconds(300);
+  o.limits.body_time = std::chrono::milliseconds(300);
+  o.limits.unsent_bytes = 1 << 20;
+  return o;
+}
+
+// A server on a thread of its own.
+class Serving {
+ public:
+  explicit Serving(HttpServer::Handler handler, const HttpOptions& o = options())
+      : server_(o, std::move(handler)), thread_([this] { server_.run(); }) {}
+  ~Serving() {
+    server_.stop();
+    thread_.join();
+  }
+  HttpServer& operator*() { return server_; }
+  uint16_t port() const { return server_.port(); }
+
+ private:
+  HttpServer server_;
+  std::thread thread_;
+};
+
+void echo(HttpRequest r, std::shared_ptr<HttpExchange> e) {
+  e->send(200, "text/plain", fmt::format("{} {} {}", r.method, r.path, r.body), {{"X-Query", r.query}});
+}
+
+TEST(Http, AnswersAndKeepsTheConnection) {
+  Serving server(echo);
+  Client client(server.port());
+  for (int i = 0; i < 3; ++i) {
+    client.send("POST /a?b=c HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc");
+    const std::string got = client.read_until("POST /a abc");
+    EXPECT_THAT(got, StartsWith("HTTP/1.1 200 OK\r\n"));
+    EXPECT_THAT(got, HasSubstr("X-Query: b=c\r\n"));
+    EXPECT_THAT(got, HasSubstr("Content-Length: 11\r\n"));
+  }
+}
+
+TEST(Http, RequestsOfOneConnectionAreAnsweredInTurn) {
+  Serving server(echo);
+  Client client(server.port());
+  client.send("GET /1 HTTP/1.1\r\n\r\nGET /2 HTTP/1.1\r\nConnection: close\r\n\r\n");
+  const std::string all = client.read_all();
+  EXPECT_LT(all.find("GET /1"), all.find("GET /2"));
+  EXPECT_THAT(all, HasSubstr("Connection: close"));
+}
+
+TEST(Http, StreamsInChunksFromAnotherThread) {
+  std::vector<std::thread> threads;
+  {
+    Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) {
+      threads.emplace_back([e] {
+        e->start(200, "text/event-stream");
+        e->write("data: 1\n\n");
+        e->write("data: 22\n\n");
+        e->finish();
+        e->write("too late");
+      });
+    });
+    Client client(server.port());
+    client.send("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+    EXPECT_THAT(client.read_all(),
+                testing::EndsWith("\r\n\r\n9\r\ndata: 1\n\n\r\na\r\ndata: 22\n\n\r\n0\r\n\r\n"));
+    for (std::thread& t : threads) t.join();
+  }
+}
+
+TEST(Http, AnOldClientGetsTheStreamWithoutChunks) {
+  Serving server([](HttpRequest, std::shared_ptr<HttpExchange> e) {
+    e->start(200, "text/plain");
+    e->write("one");
+    e->finish();
+  });
+  Client client(server.port());
+  client.send("GET / HTTP/1.0\r\n\r\n");
+  EXPECT_THAT(client.read_all(), testing::EndsWith("\r\n\r\none"));
+}
+
+TEST(Http, NoticesThatTheClientLeft) {
+  std::promise<void> gone;
+  std::shared_ptr<HttpExchange> kept;
+  std::promise<void> asked;
+  Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) {
+    e->start(200, "text/event-stream");
+    e->on_gone([&] { gone.set_value(); });
+    kept = e;
+    asked.set_value();
+  });
+  Client client(server.port());
+  client.send("GET / HTTP/1.1\r\n\r\n");
+  asked.get_future().wait();
+  client.leave();
+  EXPECT_EQ(gone.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+  kept->write("nobody reads this");
+}
+
+TEST(Http, AClientThatDoesNotReadIsGone) {
+  std::promise<void> gone;
+  std::atomic<bool> stop = false;
+  std::thread writer;
+  {
+    Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) {
+      e->start(200, "text/event-stream");
+      e->on_gone([&] { gone.set_value(); });
+      writer = std::thread([&stop, e] {
+        const std::string chunk(100'000, 'x');
+        while (!stop) {
+          e->write(chunk);
+          std::this_thread::sleep_for(std::chrono::milliseconds(1));
+        }
+      });
+    });
+    Client client(server.port());
+    client.send("GET / HTTP/1.1\r\n\r\n");
+    EXPECT_EQ(gone.get_future().wait_for(std::chrono::seconds(20)), std::future_status::ready);
+    stop = true;
+    writer.join();
+  }
+}
+
+TEST(Http, RefusesWhatIsTooLargeMalformedOrSlow) {
+  std::atomic<int> handled = 0;
+  Serving server([&](HttpRequest r, std::shared_ptr<HttpExchange> e) {
+    ++handled;
+    echo(std::move(r), std::move(e));
+  });
+  const auto answer = [&](std::string_view bytes) {
+    Client client(server.port());
+    client.send(bytes);
+    return client.read_all();
+  };
+  EXPECT_THAT(answer("GET / HTTP/1.1\r\nA: " + std::string(5000, 'a') + "\r\n\r\n"),
+              StartsWith("HTTP/1.1 431"));
+  EXPECT_THAT(answer("POST / HTTP/1.1\r\nContent-Length: 10001\r\n\r\n"), StartsWith("HTTP/1.1 413"));
+  EXPECT_THAT(
+      answer("POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n4e20\r\n" + std::string(20'000, 'x')),
+      StartsWith("HTTP/1.1 413"));
+  EXPECT_THAT(answer("POST / HTTP/1.1\r\nContent-Length: -1\r\n\r\n"), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(answer("POST / HTTP/1.1\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd"),
+              StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(answer("what is this\r\n\r\n"), StartsWith("HTTP/1.1 400"));
+  EXPECT_THAT(answer(std::string("GET /\0 HTTP/1.1\r\n\r\n", 19)), StartsWith("HTTP/1.1 400"));
+  EXPECT_EQ(answer("GET / HT"), "");                                        // and nothing more
+  EXPECT_EQ(answer("POST / HTTP/1.1\r\nContent-Length: 5\r\n\r\nab"), "");  // likewise
+  EXPECT_EQ(handled, 0);
+}
+
+TEST(Http, AHandlerThatThrowsIsAnInternalError) {
+  Serving server([](HttpRequest, std::shared_ptr<HttpExchange>) { throw Error("secret"); });
+  Client client(server.port());
+  client.send("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+  const std::string all = client.read_all();
+  EXPECT_THAT(all, StartsWith("HTTP/1.1 500"));
+  EXPECT_THAT(all, testing::Not(HasSubstr("secret")));
+}
+
+TEST(Http, DrainingFinishesWhatIsOpen) {
+  std::shared_ptr<HttpExchange> open;
+  std::promise<void> asked;
+  Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) {
+    open = e;
+    asked.set_value();
+  });
+  Client client(server.port());
+  client.send("GET / HTTP/1.1\r\n\r\n");
+  asked.get_future().wait();
+  (*server).drain();
+  EXPECT_EQ((*server).open_exchanges(), 1);
+  open->send(200, "text/plain", "done");
+  EXPECT_THAT(client.read_all(), testing::EndsWith("done"));  // and then it is closed
+  EXPECT_THROW(
+      {
+        for (int i = 0; i < 100; ++i) {
+          Client late(server.port());
+          std::this_thread::sleep_for(std::chrono::milliseconds(20));
+        }
+      },
+      std::runtime_error);
+}
+
+TEST(Http, AnAddressThatIsTakenIsAnInputError) {
+  Serving server(echo);
+  HttpOptions o = options();
+  o.port = server.port();
+  EXPECT_THROW(HttpServer(o, echo), InputError);
+  o = options();
+  o.host = "203.0.113.77";
+  EXPECT_THROW(HttpServer(o, echo), InputError);
+}
+
+}  // namespace
+}  // namespace lathe
