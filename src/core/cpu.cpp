@@ -123,8 +123,7 @@ uint32_t allowed_features() {
   if (!wish || !*wish) return cpu_features();
   for (const Level& level : levels)
     if (level.name == wish) {
-      if ((level.features & cpu_features()) == 0 && level.features != 0)
-        throw input_error("LATHE_ISA", "a level that this CPU has", wish);
+      if (level.own & ~cpu_features()) throw input_error("LATHE_ISA", "a level that this CPU has", wish);
       return level.features & cpu_features();
     }
   throw input_error("LATHE_ISA", "one of ref, avx2, avxvnni, avx512, amx, neon, neondot", printable(wish));

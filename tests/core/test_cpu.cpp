@@ -1,9 +1,11 @@
+#include <algorithm>
 #include <cstdlib>
 #include <gtest/gtest.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
 #include "core/cpu.h"
+#include "core/error.h"
 
 namespace lathe {
 namespace {
@@ -25,6 +27,21 @@ TEST(Cpu, LowerLevelsHaveNoLargerVectors) {
   for (const IsaLevel& level : isa_levels()) {
     ::setenv("LATHE_ISA", std::string(level.name).c_str(), 1);
     EXPECT_EQ(allowed_features(), level.features) << level.name;
+  }
+  old ? ::setenv("LATHE_ISA", before.c_str(), 1) : ::unsetenv("LATHE_ISA");
+}
+
+// A lower level in its place would be measured under the wrong name.
+TEST(Cpu, ALevelThatTheMachineLacksIsRefused) {
+  const char* old = std::getenv("LATHE_ISA");
+  const std::string before = old ? old : "";
+  const auto levels = isa_levels();
+  for (const std::string_view name : {"ref", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot"}) {
+    ::setenv("LATHE_ISA", std::string(name).c_str(), 1);
+    if (std::ranges::any_of(levels, [&](const IsaLevel& level) { return level.name == name; }))
+      EXPECT_NO_THROW(allowed_features()) << name;
+    else
+      EXPECT_THROW(allowed_features(), InputError) << name;
   }
   old ? ::setenv("LATHE_ISA", before.c_str(), 1) : ::unsetenv("LATHE_ISA");
 }
