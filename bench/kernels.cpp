@@ -6,12 +6,15 @@
 
 #include "core/cpu.h"
 #include "core/json.h"
+#include "core/rng.h"
+#include "engine/sampler.h"
 #include "eval/kernel_speed.h"
 
 namespace lathe {
 namespace {
 
 constexpr double timing_seconds = 0.15;
+constexpr int64_t vocabulary = 151936;              // of Qwen2.5 and Qwen3
 constexpr size_t largest_weight = size_t{1} << 30;  // a language head in f32 is more, and nothing new
 
 struct Layer {
@@ -30,6 +33,10 @@ struct Options {
   int64_t rows = 0, n = 0;
   int threads = 0;
   bool json = false;
+  // A part of the tables besides linear layers.
+  bool wants(std::string_view part) const {
+    return (format.empty() || format == part) && (model.empty() || model == part);
+  }
 };
 
 // The roofs of every level that this machine has.
@@ -40,6 +47,7 @@ class Roofs {
     memory.read_bytes_per_s = MemoryReads(pool).bytes_per_s(pool, allowed_features());
     for (const IsaLevel& level : isa_levels()) {
       measured_.push_back({level, memory});
+      measure_caches(pool, level.features, measured_.back().roof);
       measure_compute(pool, level.features, measured_.back().roof);
     }
   }
@@ -134,6 +142,40 @@ void bench_attention(const Options& options, KernelRunner& runner, const Roofs& 
       memory_bound ? roof.read_bytes_per_s : roof.f32_flops_per_s);
 }
 
+// Data in cache, as between the layers of a plan: against the third level's reads.
+void bench_elementwise(const Options& options, KernelRunner& runner, const Roofs& roofs,
+                       const ElementwiseKernels& row) {
+  const Roof& roof = roofs.of(row.isa);
+  for (const std::string_view op : elementwise_ops())
+    for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 2048}, {512, 2048}, {1, vocabulary}})
+      report(options, {op, row.name, "elementwise", std::string(op), rows, 1, cols},
+             time_elementwise(runner, row, op, rows, cols, timing_seconds), true,
+             roof.l3_bytes_per_s > 0 ? roof.l3_bytes_per_s : roof.read_bytes_per_s);
+}
+
+// Choosing a token, whole: there is nothing to compare with but the clock.
+void bench_sampler(const Options& options, const ElementwiseKernels& row, const Roof& roof) {
+  Rng rng(5);
+  std::vector<float> logits(static_cast<size_t>(vocabulary));
+  for (float& f : logits) f = 3 * rng.normal();
+  for (const auto& [name, sampling] : {std::pair<std::string_view, Sampling>{"greedy", {.temperature = 0}},
+                                       {"temperature", {.temperature = 0.8, .top_p = 1}},
+                                       {"top-k 40", {.temperature = 0.8, .top_k = 40, .top_p = 1}},
+                                       {"top-p 0.95", {.temperature = 0.8, .top_p = 0.95}},
+                                       {"top-k 40 p 0.95", {.temperature = 0.8, .top_k = 40, .top_p = 0.95}},
+                                       {"min-p 0.05", {.temperature = 0.8, .top_p = 1, .min_p = 0.05}}}) {
+    Sampler sampler(sampling, row.isa);
+    KernelSpeed speed;
+    std::string tokens;
+    for (int i = 0; i < 4; ++i) tokens += std::to_string(sampler.pick(logits)) + " ";
+    speed.seconds = fastest_call(timing_seconds, 5, [&] { sampler.pick(logits); });
+    speed.bytes = static_cast<double>(vocabulary) * sizeof(float);
+    speed.hash = tokens;
+    report(options, {"sampler", row.name, "sampler", std::string(name), 1, 1, vocabulary}, speed, true,
+           roof.l3_bytes_per_s);
+  }
+}
+
 int run(int argc, char** argv) {
   Options options;
   options.threads = physical_cores();
@@ -141,7 +183,8 @@ int run(int argc, char** argv) {
   app.add_option("--threads", options.threads);
   app.add_option("--kernel", options.kernel, "only rows whose name starts so");
   app.add_option("--model", options.model, "only shapes of models whose name starts so");
-  app.add_option("--format", options.format, "only this weight format, e.g. \"int4 g32\"");
+  app.add_option("--format", options.format,
+                 "only this weight format, e.g. \"int4 g32\"; or attention, elementwise, sampler");
   app.add_option("--n", options.n, "only layers of so many outputs");
   app.add_option("--rows", options.rows, "so many rows of x instead of 1 and 512");
   app.add_flag("--json", options.json, "one object per line");
@@ -154,13 +197,18 @@ int run(int argc, char** argv) {
   const uint32_t features = allowed_features();
   for (const Layer& layer : layers)
     if (layer.model.starts_with(options.model) && (options.n == 0 || options.n == layer.n))
-      for (const Numerics& numerics : known_formats())
+      for (const Numerics& numerics : all_formats())
         if (options.format.empty() || options.format == format_name(numerics))
           for (const LinearKernel& row : linear_kernels())
             if ((row.isa & ~features) == 0 && row.name.starts_with(options.kernel) &&
                 row.accepts(numerics, layer.n, layer.k))
               bench_linear(options, runner, roofs, row, numerics, layer);
-  if (!options.format.empty() && options.format != "attention") return 0;
+  for (const ElementwiseKernels& row : elementwise_kernels()) {
+    if ((row.isa & ~features) != 0 || !row.name.starts_with(options.kernel)) continue;
+    if (options.wants("elementwise")) bench_elementwise(options, runner, roofs, row);
+    if (options.wants("sampler")) bench_sampler(options, row, roofs.of(row.isa));
+  }
+  if (!options.wants("attention")) return 0;
   for (const AttentionKernel& row : attention_kernels())
     if ((row.isa & ~features) == 0 && row.name.starts_with(options.kernel) && row.accepts(timed_head_dim))
       for (const auto& [rows, first] :

@@ -5,9 +5,9 @@
 #include <memory>
 
 #include "cli/options.h"
-#include "cli/sample.h"
 #include "cli/verbs.h"
 #include "core/log.h"
+#include "engine/sampler.h"
 #include "runtime/plan.h"
 #include "text/tokenizer.h"
 
@@ -54,6 +54,7 @@ Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32
                    std::span<const int32_t> stops, int64_t max_tokens, const Options& o) {
   Generated g;
   Sampler sampler(o.sampling);
+  sampler.see(prompt);
   StreamDecoder stream(tokenizer, true);
   auto emit = [&](const std::string& piece) {
     g.text += piece;
@@ -73,6 +74,7 @@ Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32
       break;
     }
     g.tokens.push_back(token);
+    sampler.see({&token, 1});
     if (token < tokenizer.vocab_size())
       emit(stream.push(token));  // heads are often padded beyond the vocabulary
     if (static_cast<int64_t>(g.tokens.size()) == max_tokens) break;
@@ -146,6 +148,14 @@ void add_generate(CLI::App& app) {
       ->capture_default_str();
   verb.add_option("--top-p", o->sampling.top_p, "Choose among the most likely that reach this probability")
       ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  verb.add_option("--min-p", o->sampling.min_p,
+                  "Choose among those at least so likely as this share of the most likely; 0: all")
+      ->check(CLI::Range(0.0, 1.0))
+      ->capture_default_str();
+  verb.add_option("--repetition-penalty", o->sampling.repetition_penalty,
+                  "Makes tokens less likely that the text holds already; 1: as they are")
+      ->check(CLI::Range(0.1, 100.0))
       ->capture_default_str();
   verb.add_flag("--greedy", o->greedy, "Always the most likely token");
   verb.add_flag("--ignore-eos", o->ignore_eos, "Go on after a token that ends the text");

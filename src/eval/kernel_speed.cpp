@@ -17,18 +17,6 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-template <class F>
-double fastest(double seconds, int calls, F&& call) {
-  double best = INFINITY;
-  const auto start = Clock::now();
-  for (int i = 0; i < calls || seconds_since(start) < seconds; ++i) {
-    const auto begin = Clock::now();
-    call();
-    best = std::min(best, seconds_since(begin));
-  }
-  return best;
-}
-
 std::vector<float> random_floats(int64_t n, Rng& rng) {
   std::vector<float> out(static_cast<size_t>(n));
   for (float& f : out) f = static_cast<float>(rng.uniform()) * 2 - 1;
@@ -141,6 +129,17 @@ double linear_error(KernelRunner& runner, const Weight& w, const std::vector<flo
 
 }  // namespace
 
+double fastest_call(double seconds, int calls, const std::function<void()>& call) {
+  double best = INFINITY;
+  const auto start = Clock::now();
+  for (int i = 0; i < calls || seconds_since(start) < seconds; ++i) {
+    const auto begin = Clock::now();
+    call();
+    best = std::min(best, seconds_since(begin));
+  }
+  return best;
+}
+
 std::vector<Numerics> known_formats() {
   using Offset = Numerics::Offset;
   std::vector<Numerics> out = {Numerics::dense(DType::f32), Numerics::dense(DType::bf16),
@@ -155,6 +154,16 @@ std::vector<Numerics> known_formats() {
   out.push_back(Numerics::integer(6, 16, false, DType::f32));                    // GGUF Q6_K
   out.push_back(Numerics::integer(3, 128, false));
   out.push_back(Numerics::integer(2, 128, false));
+  return out;
+}
+
+std::vector<Numerics> all_formats() {
+  std::vector<Numerics> out = known_formats();
+  for (DType scale : {DType::f16, DType::f32}) {
+    out.push_back(Numerics::w8a8(scale));
+    for (int bits : {8, 4}) out.push_back(Numerics::integer(bits, 128, false, scale));
+  }
+  out.push_back({Numerics::Kind::integer, DType::f32, 8, 32, Numerics::Offset::minimum});
   return out;
 }
 
@@ -202,7 +211,7 @@ KernelSpeed time_linear(KernelRunner& runner, const LinearKernel& row, WeightCop
   const LinearPath& path = row.path(m >= prompt_rows);
   const Storage packed = Storage::allocate(path.rows ? path.rows->bytes(m, k) : 0);
   KernelSpeed speed;
-  speed.seconds = fastest(seconds, calls, [&] {
+  speed.seconds = fastest_call(seconds, calls, [&] {
     if (path.rows) runner.run(path.rows->run, PackRowsArgs{x.data(), m, k, k, packed.data});
     runner.run(path.run, arguments(weights.next(), x.data(), packed.data, y.data(), m));
   });
@@ -246,7 +255,7 @@ KernelSpeed time_attention(KernelRunner& runner, const AttentionKernel& row, int
                ? kv.data()
                : reinterpret_cast<const float*>(copies.first) + turn++ % copies.count * kv.size();
   };
-  speed.seconds = fastest(seconds, calls, [&] {
+  speed.seconds = fastest_call(seconds, calls, [&] {
     runner.run(row.path(rows >= prompt_rows), arguments_of(next(), rows, out.data()));
   });
   speed.bytes = static_cast<double>(kv.size() * sizeof(float));

@@ -1,6 +1,7 @@
 // How fast one row of a kernel table is, on data that no cache holds, and how far it is from the reference.
 #pragma once
 
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -13,6 +14,8 @@ namespace lathe {
 
 // The weight formats that verbs write and checkpoints bring.
 std::vector<Numerics> known_formats();
+// Those, and what else some row of the table is for: other scales, other bits.
+std::vector<Numerics> all_formats();
 std::string format_name(const Numerics&);  // to_string(), and the type of the scales where it is not bf16
 
 // Threads with scratch, as a plan has them, and room for copies of what kernels read: calls that go round
@@ -74,5 +77,14 @@ KernelSpeed time_linear(KernelRunner&, const LinearKernel&, WeightCopies&, int64
 inline constexpr int64_t timed_heads = 32, timed_kv_heads = 8, timed_head_dim = 64;
 KernelSpeed time_attention(KernelRunner&, const AttentionKernel&, int64_t rows, int64_t first, double seconds,
                            int calls = 5);
+
+// The ops of the elementwise table by name, and one of them on `rows` x `cols` numbers that lie in cache, as
+// a plan's do. Bytes are those read and written.
+std::vector<std::string_view> elementwise_ops();
+KernelSpeed time_elementwise(KernelRunner&, const ElementwiseKernels&, std::string_view op, int64_t rows,
+                             int64_t cols, double seconds, int calls = 5);
+
+// Seconds of the fastest of at least `calls` calls and `seconds` seconds.
+double fastest_call(double seconds, int calls, const std::function<void()>& call);
 
 }  // namespace lathe

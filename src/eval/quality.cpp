@@ -7,8 +7,10 @@
 #include <optional>
 #include <vector>
 
+#include "core/cpu.h"
 #include "core/error.h"
 #include "core/progress.h"
+#include "kernels/tables.h"
 
 namespace lathe {
 namespace {
@@ -46,8 +48,6 @@ float largest(std::span<const float> x) {
   for (; i < x.size(); ++i) top = std::max(top, x[i]);
   return top;
 }
-
-int64_t most_likely(std::span<const float> x) { return std::max_element(x.begin(), x.end()) - x.begin(); }
 
 // Calls term(i) -> double for every i and adds the results up in lanes.
 template <class Term>
@@ -128,6 +128,7 @@ Quality evaluate(Plan& model, std::span<const int32_t> tokens, const QualityOpti
   if (!options.progress.empty()) progress.emplace(options.progress, static_cast<int64_t>(tokens.size()));
   std::vector<double> nll, kl, kl_reverse;
   int64_t agreed = 0;
+  const ElementwiseKernels& kernels = choose_elementwise(allowed_features());
   for (size_t begin = 0; begin < tokens.size(); begin += context) {
     const auto window = tokens.subspan(begin, std::min(context, tokens.size() - begin));
     if (window.size() < 2) break;  // a last window of one token has nothing to score
@@ -146,7 +147,7 @@ Quality evaluate(Plan& model, std::span<const int32_t> tokens, const QualityOpti
       kl.push_back(divergence(base_row, base_softmax, row, softmax));
       kl_reverse.push_back(divergence(row, softmax, base_row, base_softmax));
       if (!std::isfinite(kl.back())) fail("logits of the base model at token {} are not finite", begin + i);
-      agreed += most_likely(row) == most_likely(base_row);
+      agreed += most_likely(row, kernels) == most_likely(base_row, kernels);
     }
     if (progress) progress->advance(static_cast<int64_t>(window.size()));
   }

@@ -140,15 +140,18 @@ const RoofField& compute_roof(uint32_t isa, const LinearPath& path) {
     return *std::find_if(std::begin(roof_fields), std::end(roof_fields),
                          [&](const RoofField& f) { return f.value == value; });
   };
-  const std::string_view rows = path.rows ? path.rows->name : "f32";
-  if (rows.starts_with("bf16"))
-    return field(isa & isa_amx ? &Roof::amx_bf16_flops_per_s : &Roof::avx512bf16_flops_per_s);
-  if (rows.starts_with("int8"))
-    return field(isa & isa_amx          ? &Roof::amx_int8_ops_per_s
-                 : isa & isa_avx512vnni ? &Roof::avx512vnni_ops_per_s
-                 : isa & isa_avxvnni    ? &Roof::avxvnni_ops_per_s
-                 : isa & isa_avx2       ? &Roof::avx2_int8_ops_per_s
-                                        : &Roof::f32_flops_per_s);  // NEON: no roof of its own yet
+  switch (path.products()) {
+    case Products::bf16:
+      return field(isa & isa_amx ? &Roof::amx_bf16_flops_per_s : &Roof::avx512bf16_flops_per_s);
+    case Products::int8:
+      return field(isa & isa_amx          ? &Roof::amx_int8_ops_per_s
+                   : isa & isa_avx512vnni ? &Roof::avx512vnni_ops_per_s
+                   : isa & isa_avxvnni    ? &Roof::avxvnni_ops_per_s
+                   : isa & isa_avx2       ? &Roof::avx2_int8_ops_per_s
+                                          : &Roof::f32_flops_per_s);  // NEON: no roof of its own yet
+    case Products::f32:
+      break;
+  }
   return field(&Roof::f32_flops_per_s);
 }
 

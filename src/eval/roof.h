@@ -44,8 +44,7 @@ inline constexpr RoofField roof_fields[] = {
     {"amx_int8_ops_per_s", "int8 AMX products", &Roof::amx_int8_ops_per_s, "GOP/s"},
 };
 
-// The compute roof of one way to run a linear layer with the features `isa`: that of the type that rows of x
-// are packed as ("bf16 tiles": bf16), and f32 where they are read as they are.
+// The compute roof of one way to run a linear layer with the features `isa`: that of the path's Products.
 struct LinearPath;
 const RoofField& compute_roof(uint32_t isa, const LinearPath&);
 

@@ -31,10 +31,6 @@ std::span<const float> row_of(const Tensor& logits, int64_t row) {
                                     static_cast<size_t>(logits.cols()));
 }
 
-int32_t most_likely(std::span<const float> row) {
-  return static_cast<int32_t>(std::max_element(row.begin(), row.end()) - row.begin());
-}
-
 void add(Sha256& hash, std::span<const float> row) { hash.add(row.data(), row.size_bytes()); }
 
 struct Times {
@@ -62,7 +58,7 @@ class Session {
     for (size_t s = 0; s < prompts_.size(); ++s) {
       const auto start = Clock::now();
       const auto row = row_of(prefill(static_cast<int32_t>(s)), 0);
-      last[s] = most_likely(row);
+      last[s] = best(row);
       times.prefill += seconds_since(start);
       if (s > 0) continue;
       times.first_token = times.prefill;
@@ -71,7 +67,7 @@ class Session {
     for (int64_t step = 0; step < options_.gen_tokens; ++step) {
       const auto start = Clock::now();
       const Tensor& logits = decode(last, options_.prompt_tokens + step);
-      for (size_t s = 0; s < last.size(); ++s) last[s] = most_likely(row_of(logits, static_cast<int64_t>(s)));
+      for (size_t s = 0; s < last.size(); ++s) last[s] = best(row_of(logits, static_cast<int64_t>(s)));
       times.decode += seconds_since(start);
       if (hash) add(*hash, row_of(logits, 0));
     }
@@ -79,6 +75,10 @@ class Session {
   }
 
  private:
+  int32_t best(std::span<const float> row) const {
+    return static_cast<int32_t>(most_likely(row, choose_elementwise(options_.target.isa)));
+  }
+
   const Tensor& prefill(int32_t slot) {
     const std::vector<int32_t>& prompt = prompts_[static_cast<size_t>(slot)];
     const auto total = static_cast<int64_t>(prompt.size());

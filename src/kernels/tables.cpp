@@ -1,5 +1,8 @@
 #include "kernels/tables.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "core/cpu.h"
 #include "core/error.h"
 #include "kernels/ref/ref.h"
@@ -66,12 +69,14 @@ bool head_of(int64_t head_dim) {
 #if defined(__x86_64__)
 constexpr uint32_t isa_tiles = isa_amx | isa_avx512 | isa_avx512bf16 | isa_avx512vnni;
 constexpr uint32_t isa_512 = isa_avx512 | isa_avx512vnni, isa_256 = isa_avx2 | isa_avxvnni;
-constexpr RowPacking bf16_parts = {"bf16 parts", amx::bf16_parts_bytes, amx::pack_bf16_parts};
-constexpr RowPacking bf16_rows = {"bf16 tiles", amx::bf16_rows_bytes, amx::pack_bf16_rows};
-constexpr RowPacking int8_rows_512 = {"int8 tiles", int8_rows_bytes, avx512::pack_int8_rows};
-constexpr RowPacking int8_rows_256 = {"int8 tiles", int8_rows_bytes, avx2::pack_int8_rows};
-constexpr RowPacking int8_groups_512 = {"int8 groups", int8_groups_bytes, avx512::pack_int8_groups};
-constexpr RowPacking int8_groups_256 = {"int8 groups", int8_groups_bytes, avx2::pack_int8_groups};
+constexpr RowPacking bf16_parts = {"bf16 parts", Products::bf16, amx::bf16_parts_bytes, amx::pack_bf16_parts};
+constexpr RowPacking bf16_rows = {"bf16 tiles", Products::bf16, amx::bf16_rows_bytes, amx::pack_bf16_rows};
+constexpr RowPacking int8_rows_512 = {"int8 tiles", Products::int8, int8_rows_bytes, avx512::pack_int8_rows};
+constexpr RowPacking int8_rows_256 = {"int8 tiles", Products::int8, int8_rows_bytes, avx2::pack_int8_rows};
+constexpr RowPacking int8_groups_512 = {"int8 groups", Products::int8, int8_groups_bytes,
+                                        avx512::pack_int8_groups};
+constexpr RowPacking int8_groups_256 = {"int8 groups", Products::int8, int8_groups_bytes,
+                                        avx2::pack_int8_groups};
 
 // Whole tiles.
 template <DType scale>
@@ -79,11 +84,12 @@ bool w8a8_tiles(const Numerics& numerics, int64_t n, int64_t k) {
   return w8a8<scale>(numerics, n, k) && k % 64 == 0;
 }
 #elif defined(__aarch64__)
-constexpr RowPacking int8_rows_128 = {"int8 tiles", int8_rows_bytes, neon::pack_int8_rows};
-constexpr RowPacking int8_groups_128 = {"int8 groups", int8_groups_bytes, neon::pack_int8_groups};
+constexpr RowPacking int8_rows_128 = {"int8 tiles", Products::int8, int8_rows_bytes, neon::pack_int8_rows};
+constexpr RowPacking int8_groups_128 = {"int8 groups", Products::int8, int8_groups_bytes,
+                                        neon::pack_int8_groups};
 #endif
 
-constexpr RowPacking rounded_rows = {"rounded to int8", rounded_rows_bytes, pack_rounded_rows};
+constexpr RowPacking rounded_rows = {"rounded to int8", Products::f32, rounded_rows_bytes, pack_rounded_rows};
 
 constexpr LinearKernel linear_rows[] = {
 #if defined(__x86_64__)
@@ -472,14 +478,15 @@ constexpr AttentionKernel attention_rows[] = {
 constexpr ElementwiseKernels elementwise_rows[] = {
 #if defined(__x86_64__)
     {"avx512", isa_avx512, avx512::rms_norm, avx512::add_rms_norm, avx512::rope, avx512::add, avx512::mul,
-     avx512::silu, avx512::silu_mul},
+     avx512::silu, avx512::silu_mul, avx512::largest, avx512::exponentials, avx512::at_least},
     {"avx2", isa_avx2, avx2::rms_norm, avx2::add_rms_norm, avx2::rope, avx2::add, avx2::mul, avx2::silu,
-     avx2::silu_mul},
+     avx2::silu_mul, avx2::largest, avx2::exponentials, avx2::at_least},
 #elif defined(__aarch64__)
     {"neon", isa_neon, neon::rms_norm, neon::add_rms_norm, neon::rope, neon::add, neon::mul, neon::silu,
-     neon::silu_mul},
+     neon::silu_mul, neon::largest, neon::exponentials, neon::at_least},
 #endif
-    {"ref", 0, rms_norm_ref, add_rms_norm_ref, rope_ref, add_ref, mul_ref, silu_ref, silu_mul_ref},
+    {"ref", 0, rms_norm_ref, add_rms_norm_ref, rope_ref, add_ref, mul_ref, silu_ref, silu_mul_ref,
+     largest_ref, exponentials_ref, at_least_ref},
 };
 
 }  // namespace
@@ -510,6 +517,16 @@ const ElementwiseKernels& choose_elementwise(uint32_t features) {
   for (const ElementwiseKernels& row : elementwise_rows)
     if ((row.isa & ~features) == 0) return row;
   fail("no elementwise kernels");
+}
+
+int64_t most_likely(std::span<const float> logits, const ElementwiseKernels& kernels) {
+  const auto n = static_cast<int64_t>(logits.size());
+  const float best = kernels.largest(logits.data(), n);
+  if (best == -INFINITY) return -1;
+  // Whole blocks are skipped as fast as they are read; only the one with the winner is walked.
+  int64_t begin = 0;
+  while (kernels.largest(logits.data() + begin, std::min(tail_block, n - begin)) < best) begin += tail_block;
+  return std::find(logits.begin() + begin, logits.end(), best) - logits.begin();
 }
 
 }  // namespace lathe

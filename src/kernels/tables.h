@@ -8,12 +8,17 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
+#include "kernels/sample.h"
 #include "quant/packing.h"
 
 namespace lathe {
 
+// The type of the products that a kernel sums: it names the roof of its arithmetic (eval/roof.h).
+enum class Products : uint8_t { f32, bf16, int8 };
+
 struct RowPacking {
   std::string_view name;
+  Products products;
   size_t (*bytes)(int64_t m, int64_t k);
   void (*run)(const PackRowsArgs&, const Share&) noexcept;
 };
@@ -23,6 +28,7 @@ struct LinearPath {
   void (*run)(const LinearArgs&, const Share&) noexcept = nullptr;
   const RowPacking* rows = nullptr;  // wants LinearArgs::packed_x; null: reads x
   void (*gated)(const GatedArgs&, const Share&) noexcept = nullptr;  // null: run twice, then multiply
+  Products products() const { return rows ? rows->products : Products::f32; }
 };
 
 struct LinearKernel {
@@ -66,6 +72,10 @@ struct ElementwiseKernels {
   void (*mul)(const BinaryArgs&, const Share&) noexcept;
   void (*silu)(const BinaryArgs&, const Share&) noexcept;
   void (*silu_mul)(const BinaryArgs&, const Share&) noexcept;
+  // kernels/sample.h. The largest number, -infinity of none; the numbers that reach a bound above 0.
+  float (*largest)(const float* x, int64_t n) noexcept;
+  void (*exponentials)(const ExponentialsArgs&) noexcept;
+  Tail (*at_least)(const float* x, int64_t n, float bound) noexcept;
 };
 
 std::span<const LinearKernel> linear_kernels();
@@ -78,5 +88,8 @@ const LinearKernel& choose_linear(const Numerics&, int64_t n, int64_t k, uint32_
 const LinearKernel* row_that_starts_for(const LinearKernel& chosen, std::string_view stored_as);
 const AttentionKernel& choose_attention(int64_t head_dim, uint32_t features);
 const ElementwiseKernels& choose_elementwise(uint32_t features);
+
+// Index of the largest logit, the first of equals; -1 where none is above -infinity. NaN never wins.
+int64_t most_likely(std::span<const float> logits, const ElementwiseKernels&);
 
 }  // namespace lathe

@@ -35,21 +35,16 @@ const Packing& packing(std::string_view name) {
   fail("no packing is called '{}'", name);
 }
 
-Codes empty_codes(const Weight& w, int64_t rows) {
-  Codes c;
-  c.numerics = w.numerics;
+void prepare(Codes& c, const Numerics& numerics, int64_t rows, int64_t cols) {
+  c.numerics = numerics;
   c.rows = rows;
-  c.cols = w.cols();
-  const auto n = static_cast<size_t>(rows * c.cols),
-             groups = static_cast<size_t>(rows * c.numerics.groups(c.cols));
-  if (c.numerics.is_dense()) {
-    c.values.resize(n);
-  } else {
-    c.codes.resize(n);
-    c.scales.resize(groups);
-    if (c.numerics.offset != Numerics::Offset::none) c.zeros.resize(groups);
-  }
-  return c;
+  c.cols = cols;
+  const bool dense = numerics.is_dense();
+  const auto n = static_cast<size_t>(rows * cols), groups = static_cast<size_t>(rows * numerics.groups(cols));
+  c.values.resize(dense ? n : 0);
+  c.codes.resize(dense ? 0 : n);
+  c.scales.resize(dense ? 0 : groups);
+  c.zeros.resize(dense || numerics.offset == Numerics::Offset::none ? 0 : groups);
 }
 
 Weight make_weight(const Numerics& numerics, const Packing& packing, const Shape& shape) {
@@ -84,6 +79,11 @@ void check_parts(const Weight& w, std::string_view where) {
 }
 
 void read_rows(const Weight& w, int64_t row, int64_t rows, float* out) {
+  Codes between;
+  read_rows(w, row, rows, out, between);
+}
+
+void read_rows(const Weight& w, int64_t row, int64_t rows, float* out, Codes& between) {
   if (row < 0 || rows < 0 || rows > w.rows() - row)
     fail("rows {}+{} of a weight of {} rows", row, rows, w.rows());
   if (w.parts.size() == 1 &&
@@ -94,15 +94,23 @@ void read_rows(const Weight& w, int64_t row, int64_t rows, float* out) {
            out, rows * cols);
     return;
   }
-  dequantize(w.packing->unpack(w, row, rows), out);
+  w.packing->unpack(w, row, rows, between);
+  dequantize(between, out);
+}
+
+Codes unpack(const Weight& w, int64_t row, int64_t rows) {
+  Codes c;
+  w.packing->unpack(w, row, rows, c);
+  return c;
 }
 
 std::vector<float> read_all(const Weight& w) {
   std::vector<float> out(static_cast<size_t>(w.rows() * w.cols()));
   const int64_t cols = w.cols();
+  Codes between;
   for (int64_t row = 0; row < w.rows();
        row += pack_row_multiple)  // in strips: codes are bigger than what they unpack
-    read_rows(w, row, std::min(pack_row_multiple, w.rows() - row), out.data() + row * cols);
+    read_rows(w, row, std::min(pack_row_multiple, w.rows() - row), out.data() + row * cols, between);
   return out;
 }
 
@@ -113,14 +121,16 @@ size_t packed_bytes(const Numerics& numerics, const Packing& packing, const Shap
   return n;
 }
 
-void repack_strip(const Weight& from, int64_t row, Weight& to) {
-  to.packing->pack(from.packing->unpack(from, row, std::min(pack_row_multiple, from.rows() - row)), row, to);
+void repack_strip(const Weight& from, int64_t row, Weight& to, Codes& between) {
+  from.packing->unpack(from, row, std::min(pack_row_multiple, from.rows() - row), between);
+  to.packing->pack(between, row, to);
 }
 
 Weight repack(const Weight& w, const Packing& target) {
   if (!target.pack) fail("packing {} is only read", target.name);
   Weight out = make_weight(w.numerics, target, w.shape);
-  for (int64_t row = 0; row < w.rows(); row += pack_row_multiple) repack_strip(w, row, out);
+  Codes between;
+  for (int64_t row = 0; row < w.rows(); row += pack_row_multiple) repack_strip(w, row, out, between);
   return out;
 }
 

@@ -29,7 +29,8 @@ struct Packing {
   // Stores codes as rows [row, row + codes.rows) of `out`. `row` is a multiple of pack_row_multiple and so is
   // codes.rows, except for the last rows of a weight. Null: this packing is only read.
   void (*pack)(const Codes&, int64_t row, Weight& out);
-  Codes (*unpack)(const Weight&, int64_t row, int64_t rows);
+  // Allocates nothing where `out` held as many rows before.
+  void (*unpack)(const Weight&, int64_t row, int64_t rows, Codes& out);
 };
 
 inline constexpr int64_t pack_row_multiple = 32;
@@ -56,14 +57,17 @@ Weight dense_weight(Tensor);  // wraps; the packing is "dense"
 // Checks parts against packing->parts(): InputError naming `where`, expected and found.
 void check_parts(const Weight&, std::string_view where);
 
-// Rows as floats; out holds rows * cols.
+// Rows as floats; out holds rows * cols. What is not stored as floats is unpacked on the way: into `between`
+// by callers that read again and again.
 void read_rows(const Weight&, int64_t row, int64_t rows, float* out);
+void read_rows(const Weight&, int64_t row, int64_t rows, float* out, Codes& between);
 std::vector<float> read_all(const Weight&);
 // Bytes a weight of that shape takes in that packing, without making one.
 size_t packed_bytes(const Numerics&, const Packing&, const Shape&);
+Codes unpack(const Weight&, int64_t row, int64_t rows);
 // pack(unpack(w)), a strip of rows at a time: lossless by construction.
 Weight repack(const Weight&, const Packing&);
 // The same for pack_row_multiple rows (or the last ones) from `row`, into what make_weight returned.
-void repack_strip(const Weight& from, int64_t row, Weight& to);
+void repack_strip(const Weight& from, int64_t row, Weight& to, Codes& between);
 
 }  // namespace lathe

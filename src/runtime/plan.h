@@ -33,8 +33,8 @@ class Plan {
   Plan& operator=(Plan&&) noexcept;
   ~Plan();
 
-  // Logits [outputs, vocab], valid until the next run. Allocates nothing but for unpacking the rows of a
-  // quantized embedding. Error when the batch is beyond the target's limits.
+  // Logits [outputs, vocab], valid until the next run. Allocates nothing, but for weights that settle
+  // (Target::ready_at_once). Error when the batch is beyond the target's limits.
   const Tensor& run(const Batch&);
 
   // For the report: node and kernel, in order; "emulated" marks a weight format without a kernel of its own

@@ -14,11 +14,13 @@ void Plan::Impl::build_embedding(const Node& node) {
                .packing = std::string(table.packing->name),
                .prompts = "rows",
                .decode = "rows"});
+  for (Codes& c : codes) read_rows(table, 0, 1, out, c);  // a run allocates nothing
   add_step([this, &table, width, out](const Batch& b) {
     const auto rows = static_cast<int64_t>(b.tokens.size());
     elementwise(rows * width, [&](const Share& share) {
       for (int64_t r = share.worker; r < rows; r += share.workers)
-        read_rows(table, b.tokens[static_cast<size_t>(r)], 1, out + r * width);
+        read_rows(table, b.tokens[static_cast<size_t>(r)], 1, out + r * width,
+                  codes[static_cast<size_t>(share.worker)]);
     });
   });
 }

@@ -82,6 +82,7 @@ struct Plan::Impl {
   std::vector<RopeBuffer> ropes;
   std::map<NodeId, KvBuffer> kv;
   std::vector<Storage> scratch;  // one per worker
+  std::vector<Codes> codes;      // one per worker: rows between two packings
   Storage arena;
   std::map<ValueId, float*> buffers;
   // What only a node itself sees: the up projection, where a kernel cannot keep it to itself; rotated q, k.
@@ -99,6 +100,7 @@ struct Plan::Impl {
 
   explicit Impl(const Target& t) : target(t), pool(t.threads > 0 ? t.threads : physical_cores()) {
     for (int i = 0; i < pool.size(); ++i) scratch.push_back(Storage::allocate(kernel_scratch_bytes));
+    codes.resize(scratch.size());
   }
 
   int64_t cols(ValueId v) const { return graph.value(v).cols; }

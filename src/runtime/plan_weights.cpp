@@ -76,8 +76,9 @@ void Plan::Impl::settle() {
                   strips = std::min(all - begin, std::max<int64_t>(1, left / strip_bytes));
     parallel([&](const Share& share) {
       const Range mine = part_of(strips, share.worker, share.workers);
+      Codes& between = codes[static_cast<size_t>(share.worker)];
       for (int64_t s = begin + mine.begin; s < begin + mine.end; ++s)
-        repack_strip(from, s * pack_row_multiple, settled.weight);
+        repack_strip(from, s * pack_row_multiple, settled.weight, between);
     });
     left -= strips * strip_bytes;
     settled_rows = (begin + strips) * pack_row_multiple;

@@ -1,7 +1,9 @@
+#include <algorithm>
 #include <gtest/gtest.h>
 #include <set>
 
 #include "core/cpu.h"
+#include "core/error.h"
 #include "eval/kernel_speed.h"
 #include "eval/support.h"
 
@@ -10,7 +12,17 @@ namespace {
 
 TEST(KernelSpeed, FormatsHaveDistinctNames) {
   std::set<std::string> names;
-  for (const Numerics& format : known_formats()) EXPECT_TRUE(names.insert(format_name(format)).second);
+  for (const Numerics& format : all_formats()) EXPECT_TRUE(names.insert(format_name(format)).second);
+}
+
+// bench_kernels walks formats and asks each row: a row that takes none of them would never be timed.
+TEST(KernelSpeed, EveryRowOfTheTableHasAFormat) {
+  for (const LinearKernel& row : linear_kernels()) {
+    const auto formats = all_formats();
+    EXPECT_TRUE(std::any_of(formats.begin(), formats.end(), [&](const Numerics& format) {
+      return row.accepts(format, 2048, 2048) && packing(row.packing).holds(format);
+    })) << row.name;
+  }
 }
 
 TEST(Support, FollowsTheTables) {
@@ -33,7 +45,7 @@ TEST(KernelSpeed, KernelsAgreeWithTheReference) {
   constexpr int64_t n = 96, k = 256;
   for (const LinearKernel& row : linear_kernels()) {
     if ((row.isa & ~cpu_features()) != 0) continue;
-    for (const Numerics& format : known_formats()) {
+    for (const Numerics& format : all_formats()) {
       if (!row.accepts(format, n, k) || !packing(row.packing).holds(format)) continue;
       WeightCopies weights(format, packing(row.packing), n, k, runner);
       for (int64_t m : {int64_t{1}, prompt_rows}) {
@@ -47,6 +59,20 @@ TEST(KernelSpeed, KernelsAgreeWithTheReference) {
       }
     }
   }
+}
+
+TEST(KernelSpeed, ElementwiseOpsAgreeWithTheReference) {
+  KernelRunner runner(2, 1 << 20);
+  for (const ElementwiseKernels& row : elementwise_kernels()) {
+    if ((row.isa & ~cpu_features()) != 0) continue;
+    for (const std::string_view op : elementwise_ops()) {
+      const KernelSpeed s = time_elementwise(runner, row, op, 3, 128, 0, 2);
+      EXPECT_GT(s.bytes, 0);
+      EXPECT_LT(s.error, 2e-6) << row.name << " " << op;  // roundings of some chains of 384 numbers
+      EXPECT_EQ(time_elementwise(runner, row, op, 3, 128, 0, 1).hash, s.hash);
+    }
+  }
+  EXPECT_THROW(time_elementwise(runner, elementwise_kernels()[0], "mull", 1, 64, 0, 1), Error);
 }
 
 TEST(KernelSpeed, AttentionAgreesWithTheReference) {

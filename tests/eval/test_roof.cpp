@@ -51,11 +51,13 @@ TEST(Roof, ReadLoopsReadEveryByte) {
 }
 
 TEST(Roof, NamesTheRoofOfAPath) {
-  const RowPacking bf16{"bf16 tiles", nullptr, nullptr}, int8{"int8 rows", nullptr, nullptr};
+  const RowPacking bf16{"a", Products::bf16, nullptr, nullptr}, int8{"b", Products::int8, nullptr, nullptr},
+      f32{"c", Products::f32, nullptr, nullptr};
   const auto name = [](uint32_t isa, const RowPacking* rows) {
     return compute_roof(isa, LinearPath{nullptr, rows}).name;
   };
   EXPECT_EQ(name(isa_avx512 | isa_amx, nullptr), "f32_flops_per_s");
+  EXPECT_EQ(name(isa_avx512 | isa_amx, &f32), "f32_flops_per_s");
   EXPECT_EQ(name(isa_avx512 | isa_avx512bf16, &bf16), "avx512bf16_flops_per_s");
   EXPECT_EQ(name(isa_avx512 | isa_avx512bf16 | isa_amx, &bf16), "amx_bf16_flops_per_s");
   EXPECT_EQ(name(isa_avx2, &int8), "avx2_int8_ops_per_s");

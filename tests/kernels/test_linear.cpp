@@ -495,7 +495,7 @@ TEST(Linear, X86PackingsRoundTrip) {
         const Weight w = packed(in, p.name);
         EXPECT_NO_THROW(check_parts(w, "packed"));
         const int64_t top = n > 32 ? 32 : 0;  // a strip that does not start at the top
-        const Codes out = p.unpack(w, top, n - top);
+        const Codes out = unpack(w, top, n - top);
         const auto tail = [&](const auto& v, int64_t cols) {
           return std::vector(v.begin() + std::min<ptrdiff_t>(std::ssize(v), top * cols), v.end());
         };

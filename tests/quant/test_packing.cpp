@@ -113,8 +113,8 @@ TEST(Packing, RoundTripsEveryRowOfTheTable) {
         ASSERT_THAT(some,
                     ElementsAreArray(expected.begin() + row * cols, expected.begin() + (row + count) * cols));
         if (!p.name.starts_with("expand.")) {
-          ASSERT_TRUE(same(p.unpack(whole, 0, rows), codes));
-          ASSERT_TRUE(same(p.unpack(whole, row, count), slice(codes, row, count)));
+          ASSERT_TRUE(same(unpack(whole, 0, rows), codes));
+          ASSERT_TRUE(same(unpack(whole, row, count), slice(codes, row, count)));
         }
         ++checked;
       }
@@ -130,7 +130,7 @@ TEST(Packing, RepackIsLossless) {
   Weight a = make_weight(n, packing("ct.pack32"), {41, 96});
   a.packing->pack(codes, 0, a);
   const Weight b = repack(a, packing("ct.int8"));
-  EXPECT_TRUE(same(b.packing->unpack(b, 0, 41), codes));
+  EXPECT_TRUE(same(unpack(b, 0, 41), codes));
   EXPECT_TRUE(same_bytes(repack(b, packing("ct.pack32")), a));
   EXPECT_EQ(read_all(repack(a, packing("expand.f32"))), read_all(a));
   EXPECT_THROW(repack(a, packing("dense")), Error);      // holds no integers
@@ -216,7 +216,7 @@ TEST(CtPack32, ZeroPointsArePackedDownTheRows) {
 TEST(Gguf, Q4_0Block) {  // ggml's quantization of j - 16
   const auto bytes = bytes_of_hex("0040809191a2a2b3b3c4c4d5d5e6e6f7f7f8");
   const Weight w = blocks("gguf.q4_0", Numerics::integer(4, 32, false, DType::f16), 32, bytes);
-  const Codes c = w.packing->unpack(w, 0, 1);
+  const Codes c = unpack(w, 0, 1);
   EXPECT_EQ(c.scales[0], 2);
   for (int j = 0; j < 32; ++j)
     EXPECT_EQ(c.codes[static_cast<size_t>(j)], std::min(15, (j - 16 + 17) / 2) - 8) << j;
@@ -231,7 +231,7 @@ TEST(Gguf, Q8_0Block) {  // ggml's quantization of j - 16
   const std::vector<float> values = read_all(w);
   for (int j = 0; j < 32; ++j) EXPECT_NEAR(values[static_cast<size_t>(j)], j - 16, 0.07) << j;
   Weight again = make_weight(w.numerics, *w.packing, w.shape);
-  w.packing->pack(w.packing->unpack(w, 0, 1), 0, again);
+  w.packing->pack(unpack(w, 0, 1), 0, again);
   EXPECT_TRUE(same_bytes(again, w));
 }
 
@@ -240,7 +240,7 @@ TEST(Gguf, Q4_KBlock) {  // d = 1, dmin = 0.5
   for (int i = 0; i < 128; ++i) bytes.push_back(static_cast<uint8_t>((37 * i + 11) & 255));
   const Numerics n{Numerics::Kind::integer, DType::f32, 4, 32, Numerics::Offset::minimum};
   const Weight w = blocks("gguf.q4_k", n, 256, bytes);
-  const Codes c = w.packing->unpack(w, 0, 1);
+  const Codes c = unpack(w, 0, 1);
   EXPECT_THAT(c.scales, ElementsAre(5, 28, 51, 10, 13, 4, 11, 18));
   EXPECT_THAT(c.zeros, ElementsAre(16.5, 28, 7.5, 19, 13.5, 14.5, 23, 16));
   const std::vector<float> v = read_all(w);

@@ -77,6 +77,87 @@ return %8
 )");
 }
 
+TEST(Rewrites, SiluAndProductAreOneNodeOnEitherSide) {
+  EXPECT_EQ(rewritten(fuse_silu_mul, R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = silu s(%1) : tokens x 4
+%3 = mul m(%2, %1) : tokens x 4
+%4 = silu t(%3) : tokens x 4
+%5 = mul n(%1, %4) : tokens x 4
+return %5
+)"),
+            R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = silu_mul m(%1, %1) : tokens x 4
+%3 = silu_mul n(%2, %1) : tokens x 4
+return %3
+)");
+  // Not where another node reads the silu too.
+  constexpr std::string_view shared = R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = silu s(%1) : tokens x 4
+%3 = mul m(%2, %1) : tokens x 4
+%4 = add a(%3, %2) : tokens x 4
+return %4
+)";
+  EXPECT_EQ(rewritten(fuse_silu_mul, shared), shared);
+}
+
+TEST(Rewrites, GateAndUpAreOneNode) {
+  constexpr std::string_view gated = R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear gate(%1) [wg] : tokens x 6
+%3 = linear up(%1) [wu] : tokens x 6
+%4 = silu_mul act(%2, %3) : tokens x 6
+%5 = linear down(%4) [wd] : tokens x 4
+return %5
+)";
+  EXPECT_EQ(rewritten(fuse_gate_up, gated), R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = gated_linear act(%1) [wg, wu] : tokens x 6
+%3 = linear down(%2) [wd] : tokens x 4
+return %3
+)");
+  // Not with a bias, nor over different inputs.
+  std::string biased(gated);
+  biased.replace(biased.find("gate(%1) [wg]"), 13, "gate(%1) {bias=true} [wg, bg]");
+  EXPECT_EQ(rewritten(fuse_gate_up, biased), biased);
+  constexpr std::string_view apart = R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear gate(%1) [wg] : tokens x 4
+%3 = linear up(%2) [wu] : tokens x 4
+%4 = silu_mul act(%2, %3) : tokens x 4
+return %4
+)";
+  EXPECT_EQ(rewritten(fuse_gate_up, apart), apart);
+}
+
+TEST(Rewrites, SumAndNormAreOneNode) {
+  EXPECT_EQ(rewritten(fuse_add_norm, R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear o(%1) [wo] : tokens x 4
+%3 = add residual(%1, %2) : tokens x 4
+%4 = rms_norm norm(%3) {eps=0.1} [wn] : tokens x 4
+%5 = add sum(%3, %4) : tokens x 4
+return %5
+)"),
+            R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear o(%1) [wo] : tokens x 4
+%3, %4 = add_rms_norm norm(%1, %2) {eps=0.1} [wn] : tokens x 4, 4
+%5 = add sum(%3, %4) : tokens x 4
+return %5
+)");
+  // A norm over each head is another op.
+  constexpr std::string_view per_head = R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = add a(%1, %1) : tokens x 4
+%3 = rms_norm n(%2) {width=2, eps=0.1} [wn] : tokens x 4
+return %3
+)";
+  EXPECT_EQ(rewritten(fuse_add_norm, per_head), per_head);
+}
+
 constexpr std::string_view attention_of_rotations = R"(block 0
 %1 = embedding e(%0) {vocab=7} [e] : tokens x 4
 %2 = linear q(%1) [wq] : tokens x 4

@@ -27,6 +27,10 @@ inline V mul(V a, V b) { return _mm256_mul_ps(a, b); }
 inline V div(V a, V b) { return _mm256_div_ps(a, b); }
 inline V max(V a, V b) { return _mm256_max_ps(a, b); }  // b where either is NaN
 inline V min(V a, V b) { return _mm256_min_ps(a, b); }
+inline V larger(V a, V b) { return _mm256_max_ps(a, b); }  // a where a > b, else b: never a NaN of a
+inline V where_at_least(V a, V b, V value) {               // value where a >= b, else 0
+  return _mm256_and_ps(_mm256_cmp_ps(a, b, _CMP_GE_OQ), value);
+}
 inline V abs(V v) { return _mm256_andnot_ps(_mm256_set1_ps(-0.0f), v); }
 inline V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }  // a * b + c
 inline float sum(V v) {

@@ -27,6 +27,10 @@ inline V mul(V a, V b) { return _mm512_mul_ps(a, b); }
 inline V div(V a, V b) { return _mm512_div_ps(a, b); }
 inline V max(V a, V b) { return _mm512_max_ps(a, b); }  // b where either is NaN
 inline V min(V a, V b) { return _mm512_min_ps(a, b); }
+inline V larger(V a, V b) { return _mm512_max_ps(a, b); }  // a where a > b, else b: never a NaN of a
+inline V where_at_least(V a, V b, V value) {               // value where a >= b, else 0
+  return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, b, _CMP_GE_OQ), value);
+}
 inline V abs(V v) { return _mm512_abs_ps(v); }
 inline V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }  // a * b + c
 inline float sum(V v) { return _mm512_reduce_add_ps(v); }

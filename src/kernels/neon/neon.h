@@ -4,6 +4,7 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
+#include "kernels/sample.h"
 
 namespace lathe::neon {
 
@@ -16,6 +17,10 @@ void add(const BinaryArgs&, const Share&) noexcept;
 void mul(const BinaryArgs&, const Share&) noexcept;
 void silu(const BinaryArgs&, const Share&) noexcept;
 void silu_mul(const BinaryArgs&, const Share&) noexcept;
+
+float largest(const float* x, int64_t n) noexcept;
+void exponentials(const ExponentialsArgs&) noexcept;
+Tail at_least(const float* x, int64_t n, float bound) noexcept;
 
 // By what the packing stores: elements; or codes and the type of their scales, "min" being f32 scales and
 // minima.

@@ -28,6 +28,10 @@ inline V mul(V a, V b) { return vmulq_f32(a, b); }
 inline V div(V a, V b) { return vdivq_f32(a, b); }
 inline V max(V a, V b) { return vmaxq_f32(a, b); }  // NaN where either is: what exp() needs of `b`
 inline V min(V a, V b) { return vminq_f32(a, b); }
+inline V larger(V a, V b) { return vbslq_f32(vcgtq_f32(a, b), a, b); }  // never a NaN of a
+inline V where_at_least(V a, V b, V value) {                            // value where a >= b, else 0
+  return vreinterpretq_f32_u32(vandq_u32(vcgeq_f32(a, b), vreinterpretq_u32_f32(value)));
+}
 inline V abs(V v) { return vabsq_f32(v); }
 inline V fma(V a, V b, V c) { return vfmaq_f32(c, a, b); }  // a * b + c
 inline float sum(V v) { return vaddvq_f32(v); }

@@ -5,6 +5,7 @@
 #include "kernels/attention.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
+#include "kernels/sample.h"
 
 namespace lathe {
 
@@ -22,5 +23,8 @@ void add_ref(const BinaryArgs&, const Share&) noexcept;
 void mul_ref(const BinaryArgs&, const Share&) noexcept;
 void silu_ref(const BinaryArgs&, const Share&) noexcept;
 void silu_mul_ref(const BinaryArgs&, const Share&) noexcept;
+float largest_ref(const float* x, int64_t n) noexcept;
+void exponentials_ref(const ExponentialsArgs&) noexcept;
+Tail at_least_ref(const float* x, int64_t n, float bound) noexcept;
 
 }  // namespace lathe

@@ -130,21 +130,20 @@ void pack_pack32(const Codes& c, int64_t row, Weight& out) {
         zeros.data() + row * bits / 32 * groups + g, groups);
 }
 
-Codes unpack_pack32(const Weight& w, int64_t row, int64_t rows) {
-  Codes c = empty_codes(w, rows);
+void unpack_pack32(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, w.numerics, rows, w.cols());
   const int bits = c.numerics.bits;
   const int64_t width = words(c.cols, bits), groups = c.numerics.groups(c.cols);
   const auto packed = w.parts[0].as<uint32_t>();
   for (int64_t r = 0; r < rows; ++r)
     unpack_stream(packed.data() + (row + r) * width, c.cols, bits, c.codes.data() + r * c.cols);
   load_scales(w.parts[1], row, c);
-  if (c.zeros.empty()) return c;
+  if (c.zeros.empty()) return;
   const auto zeros = w.parts[2].as<uint32_t>();
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t g = 0; g < groups; ++g)
       c.zeros[static_cast<size_t>(r * groups + g)] =
           static_cast<float>(code_at(zeros.data() + g, groups, row + r, bits));
-  return c;
 }
 
 void pack_int8(const Codes& c, int64_t row, Weight& out) {
@@ -158,16 +157,15 @@ void pack_int8(const Codes& c, int64_t row, Weight& out) {
                  [](float z) { return static_cast<int8_t>(z); });
 }
 
-Codes unpack_int8(const Weight& w, int64_t row, int64_t rows) {
-  Codes c = empty_codes(w, rows);
+void unpack_int8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, w.numerics, rows, w.cols());
   const auto codes = w.parts[0].as<int8_t>().subspan(static_cast<size_t>(row * c.cols), c.codes.size());
   std::copy(codes.begin(), codes.end(), c.codes.begin());
   load_scales(w.parts[1], row, c);
-  if (c.zeros.empty()) return c;
+  if (c.zeros.empty()) return;
   const auto zeros =
       w.parts[2].as<int8_t>().subspan(static_cast<size_t>(row * c.numerics.groups(c.cols)), c.zeros.size());
   std::copy(zeros.begin(), zeros.end(), c.zeros.begin());
-  return c;
 }
 
 constexpr Packing rows[] = {

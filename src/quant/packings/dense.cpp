@@ -20,14 +20,9 @@ void store(const float* values, int64_t row, int64_t rows, Weight& out) {
 
 void pack_dense(const Codes& c, int64_t row, Weight& out) { store(c.values.data(), row, c.rows, out); }
 
-Codes unpack_dense(const Weight& w, int64_t row, int64_t rows) {
-  Codes c;
-  c.numerics = Numerics::dense(w.parts[0].dtype);
-  c.rows = rows;
-  c.cols = w.cols();
-  c.values.resize(static_cast<size_t>(rows * c.cols));
+void unpack_dense(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, Numerics::dense(w.parts[0].dtype), rows, w.cols());
   read_rows(w, row, rows, c.values.data());
-  return c;
 }
 
 bool holds_all(const Numerics&) { return true; }

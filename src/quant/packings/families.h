@@ -13,7 +13,7 @@ std::span<const Packing> ct_packings();
 std::span<const Packing> gguf_packings();
 std::span<const Packing> x86_packings();
 
-// Codes for `rows` rows of `w`, sized, to be filled.
-Codes empty_codes(const Weight& w, int64_t rows);
+// Sizes `c` for so many numbers, to be filled. Allocates nothing where it held as many before.
+void prepare(Codes& c, const Numerics&, int64_t rows, int64_t cols);
 
 }  // namespace lathe

@@ -126,8 +126,8 @@ std::vector<Part> parts(const Numerics&, const Shape& shape) {
 }
 
 template <class Format>
-Codes unpack(const Weight& w, int64_t row, int64_t rows) {
-  Codes c = empty_codes(w, rows);
+void unpack(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, w.numerics, rows, w.cols());
   const int64_t blocks = rows * (c.cols / Format::elements), first = row * (c.cols / Format::elements);
   const int groups = Format::elements / c.numerics.group;
   const uint8_t* in = w.parts[0].as<uint8_t>().data() + first * Format::bytes;
@@ -135,7 +135,6 @@ Codes unpack(const Weight& w, int64_t row, int64_t rows) {
     Format::decode(in + i * Format::bytes,
                    {c.codes.data() + i * Format::elements, c.scales.data() + i * groups,
                     c.zeros.empty() ? nullptr : c.zeros.data() + i * groups});
-  return c;
 }
 
 template <class Format>

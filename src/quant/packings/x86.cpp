@@ -75,18 +75,13 @@ void pack_dense(const Codes& c, int64_t row, Weight& out) {
 }
 
 template <DType dtype>
-Codes unpack_dense(const Weight& w, int64_t row, int64_t rows) {
-  Codes c;
-  c.numerics = Numerics::dense(dtype);
-  c.rows = rows;
-  c.cols = w.cols();
-  c.values.resize(static_cast<size_t>(rows * c.cols));
+void unpack_dense(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, Numerics::dense(dtype), rows, w.cols());
   const std::byte* elements = w.parts[0].storage.data;
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < c.cols; ++i)
       to_f32(dtype, elements + at(row + r, i, c.cols) * dtype_bytes(dtype),
              &c.values[static_cast<size_t>(r * c.cols + i)], 1);
-  return c;
 }
 
 bool has_minimum(const Numerics& n) { return n.offset == Numerics::Offset::minimum; }
@@ -142,9 +137,9 @@ void pack_integer(const Codes& c, int64_t row, Weight& out) {
 }
 
 template <int bits>
-Codes unpack_integer(const Weight& w, int64_t row, int64_t rows) {
+void unpack_integer(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   constexpr int64_t step = 32 / bits;
-  Codes c = empty_codes(w, rows);
+  prepare(c, w.numerics, rows, w.cols());
   const int64_t groups = c.numerics.groups(c.cols), columns = (c.cols + step - 1) / step;
   const auto words = w.parts[0].as<int32_t>();
   const DType dtype = scale_dtype(c.numerics);
@@ -162,7 +157,6 @@ Codes unpack_integer(const Weight& w, int64_t row, int64_t rows) {
                                             : static_cast<float>(w.parts[2].as<int8_t>()[from]);
     }
   }
-  return c;
 }
 
 // amx.bf16: elements as weight tiles. Per strip of 32 rows and 32 columns: the tile of rows 0 to 15, then
@@ -198,18 +192,13 @@ void pack_tiles(const Codes& c, int64_t row, Weight& out) {
   }
 }
 
-Codes unpack_tiles(const Weight& w, int64_t row, int64_t rows) {
-  Codes c;
-  c.numerics = w.numerics;
-  c.rows = rows;
-  c.cols = w.cols();
-  c.values.resize(static_cast<size_t>(rows * c.cols));
+void unpack_tiles(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, w.numerics, rows, w.cols());
   const auto elements = w.parts[0].as<uint16_t>();
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t i = 0; i < c.cols; ++i)
       to_f32(DType::bf16, &elements[tile_at(row + r, i, c.cols)],
              &c.values[static_cast<size_t>(r * c.cols + i)], 1);
-  return c;
 }
 
 template <DType dtype>

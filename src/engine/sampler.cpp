@@ -1,0 +1,112 @@
+#include "engine/sampler.h"
+
+#include <algorithm>
+#include <bit>
+#include <cfloat>
+#include <cmath>
+
+#include "core/error.h"
+
+namespace lathe {
+
+Sampler::Sampler(const Sampling& s, uint32_t isa)
+    : sampling_(s), kernels_(choose_elementwise(isa)), rng_(s.seed) {}
+
+void Sampler::see(std::span<const int32_t> tokens) {
+  for (int32_t token : tokens) {
+    if (token < 0) fail("sampler: token {}", token);
+    const auto i = static_cast<size_t>(token);
+    if (i >= is_seen_.size()) is_seen_.resize(i + 1);
+    if (is_seen_[i]) continue;
+    is_seen_[i] = true;
+    seen_.push_back(token);
+  }
+}
+
+std::span<const float> Sampler::penalized(std::span<const float> logits) {
+  if (sampling_.repetition_penalty == 1 || seen_.empty()) return logits;
+  penalized_.assign(logits.begin(), logits.end());
+  const auto penalty = static_cast<float>(sampling_.repetition_penalty);
+  for (int32_t token : seen_) {
+    if (static_cast<size_t>(token) >= logits.size()) continue;  // another vocabulary's padding
+    float& logit = penalized_[static_cast<size_t>(token)];
+    logit = logit > 0 ? logit / penalty : logit * penalty;
+  }
+  return penalized_;
+}
+
+Tail Sampler::reach(float bound) const {
+  return kernels_.at_least(weights_.data(), static_cast<int64_t>(weights_.size()), bound);
+}
+
+// The last `count` weights of that value leave the draw.
+void Sampler::drop_last(float equals, int64_t count) {
+  for (size_t i = weights_.size(); i > 0 && count > 0; --i)
+    if (weights_[i - 1] == equals) weights_[i - 1] = 0, --count;
+}
+
+// Keeps the fewest largest weights that are so many and sum to so much; all where they do not. Floats above 0
+// are ordered as their bits are: the bound is bisected until it parts two neighbours, or equals.
+void Sampler::cut(int64_t count, double mass) {
+  const auto enough = [&](const Tail& t) { return t.count >= count && t.sum >= mass; };
+  auto low = std::bit_cast<uint32_t>(least_), high = std::bit_cast<uint32_t>(1.0f) + 1;
+  Tail in = reach(least_), out{0, 0};
+  if (!enough(in)) return;
+  while (high - low > 1 && in.count - out.count > 1) {
+    const uint32_t middle = low + (high - low) / 2;
+    const Tail tail = reach(std::bit_cast<float>(middle));
+    enough(tail) ? (low = middle, in = tail) : (high = middle, out = tail);
+  }
+  least_ = std::bit_cast<float>(low);
+  const int64_t equals = in.count - out.count;
+  if (equals < 2) return;
+  const double fill = std::ceil((mass - out.sum) / static_cast<double>(least_));
+  const int64_t needed = std::max({int64_t{1}, count - out.count, static_cast<int64_t>(fill)});
+  drop_last(least_, equals - needed);
+}
+
+int32_t Sampler::draw() {
+  double target = rng_.uniform() * reach(least_).sum;
+  const auto n = static_cast<int64_t>(weights_.size());
+  int64_t last = 0;
+  for (int64_t begin = 0; begin < n; begin += tail_block) {
+    const int64_t end = std::min(begin + tail_block, n);
+    const Tail block = kernels_.at_least(&weights_[static_cast<size_t>(begin)], end - begin, least_);
+    if (block.count == 0) continue;
+    last = begin;
+    if (target < block.sum) break;
+    target -= block.sum;
+  }
+  // Sums round, so the block found may end before the target does: then its last weight it is.
+  int32_t chosen = 0;
+  for (int64_t i = last; i < std::min(last + tail_block, n); ++i) {
+    const float weight = weights_[static_cast<size_t>(i)];
+    if (weight < least_) continue;
+    chosen = static_cast<int32_t>(i);
+    target -= static_cast<double>(weight);
+    if (target < 0) break;
+  }
+  return chosen;
+}
+
+int32_t Sampler::pick(std::span<const float> all) {
+  const std::span<const float> logits = penalized(all);
+  const int64_t best = most_likely(logits, kernels_);
+  const float peak = best < 0 ? -INFINITY : logits[static_cast<size_t>(best)];
+  if (!std::isfinite(peak)) fail("sampler: the largest of {} logits is {}", logits.size(), peak);
+  if (sampling_.temperature <= 0) return static_cast<int32_t>(best);
+
+  weights_.resize(logits.size());
+  kernels_.exponentials({.x = logits.data(),
+                         .out = weights_.data(),
+                         .n = static_cast<int64_t>(logits.size()),
+                         .largest = peak,
+                         .scale = static_cast<float>(std::min(1 / sampling_.temperature, 1e30))});
+  least_ = FLT_MIN;
+  if (sampling_.top_k > 0) cut(sampling_.top_k, 0);
+  if (sampling_.top_p < 1) cut(1, sampling_.top_p * reach(least_).sum);
+  least_ = std::max(least_, std::min(static_cast<float>(sampling_.min_p), 1.0f));
+  return draw();
+}
+
+}  // namespace lathe
