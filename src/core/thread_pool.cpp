@@ -68,25 +68,43 @@ void pin(std::jthread& thread, int cpu) {
 struct ThreadPool::State {
   const std::function<void(int, int)>* work = nullptr;
   alignas(64) std::atomic<uint32_t> generation{0};
-  alignas(64) std::atomic<uint32_t> running{0};
+  alignas(64) std::atomic<uint32_t> unfinished{0};  // parts of this region
+  // The region in which each part was last taken. All parts of a region are taken before the next one begins,
+  // so a worker that comes late can take nothing, and does not look at `work`, which is gone.
+  alignas(64) std::vector<std::atomic<uint32_t>> taken;
   bool stop = false;
   std::vector<std::jthread> threads;
+
+  explicit State(int workers) : taken(static_cast<size_t>(workers)) {}
+
+  void take_parts(int worker, uint32_t region) {
+    const int parts = static_cast<int>(taken.size());
+    for (int i = 0; i < parts; ++i) {
+      const int part = worker + i < parts ? worker + i : worker + i - parts;
+      std::atomic<uint32_t>& last = taken[static_cast<size_t>(part)];
+      uint32_t before = region - 1;
+      if (last.load(std::memory_order_relaxed) != before ||
+          !last.compare_exchange_strong(before, region, std::memory_order_relaxed))
+        continue;
+      (*work)(part, parts);
+      if (unfinished.fetch_sub(1, std::memory_order_acq_rel) == 1) unfinished.notify_one();
+    }
+  }
 };
 
-ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>()) {
-  const int extra = std::max(1, threads) - 1;
-  for (int i = 0; i < extra; ++i)
-    state_->threads.emplace_back([this, i, extra] {
+ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>(std::max(1, threads))) {
+  const int workers = std::max(1, threads);
+  for (int worker = 1; worker < workers; ++worker)
+    state_->threads.emplace_back([this, worker] {
       uint32_t seen = 0;
       for (;;) {
         wait_while_equal(state_->generation, seen);
         seen = state_->generation.load(std::memory_order_acquire);
         if (state_->stop) return;
-        (*state_->work)(i + 1, extra + 1);
-        if (state_->running.fetch_sub(1, std::memory_order_acq_rel) == 1) state_->running.notify_one();
+        state_->take_parts(worker, seen);
       }
     });
-  const std::vector<int> cpus = cpus_of_workers(extra + 1);
+  const std::vector<int> cpus = cpus_of_workers(workers);
   for (size_t i = 0; i < cpus.size(); ++i) pin(state_->threads[i], cpus[i]);
 }
 
@@ -96,20 +114,18 @@ ThreadPool::~ThreadPool() {
   state_->generation.notify_all();
 }
 
-int ThreadPool::size() const { return static_cast<int>(state_->threads.size()) + 1; }
+int ThreadPool::size() const { return static_cast<int>(state_->taken.size()); }
 
 void ThreadPool::run(const std::function<void(int, int)>& fn) {
-  const int workers = size();
-  if (workers > 1) {
-    state_->work = &fn;
-    state_->running.store(static_cast<uint32_t>(workers - 1), std::memory_order_relaxed);
-    state_->generation.fetch_add(1, std::memory_order_release);
-    state_->generation.notify_all();
-  }
-  fn(0, workers);
-  if (workers == 1) return;
-  for (uint32_t left; (left = state_->running.load(std::memory_order_acquire)) != 0;)
-    wait_while_equal(state_->running, left);
+  State& state = *state_;
+  if (size() == 1) return fn(0, 1);
+  state.work = &fn;
+  state.unfinished.store(static_cast<uint32_t>(size()), std::memory_order_relaxed);
+  const uint32_t region = state.generation.fetch_add(1, std::memory_order_release) + 1;
+  state.generation.notify_all();
+  state.take_parts(0, region);
+  for (uint32_t left; (left = state.unfinished.load(std::memory_order_acquire)) != 0;)
+    wait_while_equal(state.unfinished, left);
 }
 
 }  // namespace lathe

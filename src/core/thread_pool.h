@@ -1,5 +1,9 @@
 // A persistent pool: workers wait by spinning briefly, then sleep. One parallel region at a time.
 //
+// A region has as many parts as there are workers, and part i is worker i's while that one is on time. Who
+// has done its own takes those that nobody has come for: a worker whose core is busy with another program
+// delays only the part that it is in the middle of.
+//
 // Each worker but the caller is pinned to a core of its own, the cores after the one that the caller is on: a
 // worker that moves leaves its caches behind. The caller stays as it is: its thread is not the pool's to
 // bind, and whatever it starts would inherit the binding. Nothing is pinned where the process may not use as
@@ -19,8 +23,9 @@ class ThreadPool {
   ThreadPool& operator=(const ThreadPool&) = delete;
 
   int size() const;
-  // Calls fn(worker, workers) once on every worker and returns when all have. fn must not throw.
-  void run(const std::function<void(int worker, int workers)>& fn);
+  // Calls fn(part, parts) once for each of size() parts, at the same time as far as cores are free, and
+  // returns when all are done. fn must not throw.
+  void run(const std::function<void(int part, int parts)>& fn);
 
  private:
   struct State;

@@ -1,6 +1,7 @@
 #include <chrono>
 #include <cstdlib>
 #include <gmock/gmock.h>
+#include <latch>
 #include <sched.h>
 #include <set>
 #include <thread>
@@ -13,15 +14,15 @@
 namespace lathe {
 namespace {
 
-TEST(ThreadPool, EveryWorkerRunsOncePerRegion) {
+TEST(ThreadPool, EveryPartIsDoneOncePerRegion) {
   for (int size : {1, 2, 3, 4}) {
     ThreadPool pool(size);
     ASSERT_EQ(pool.size(), size);
     std::vector<int> calls(static_cast<size_t>(size), 0);  // plain ints: the pool must order regions
     for (int region = 0; region < 2000; ++region)
-      pool.run([&](int worker, int workers) {
-        EXPECT_EQ(workers, size);
-        ++calls[static_cast<size_t>(worker)];
+      pool.run([&](int part, int parts) {
+        EXPECT_EQ(parts, size);
+        ++calls[static_cast<size_t>(part)];
       });
     EXPECT_THAT(calls, testing::Each(2000));
   }
@@ -54,7 +55,9 @@ TEST(ThreadPool, WorkersThatSleepWakeUp) {
 std::vector<std::set<int>> affinities(int threads) {
   ThreadPool pool(threads);
   std::vector<std::set<int>> out(static_cast<size_t>(threads));
+  std::latch all_here(threads);  // so that nobody does another's part
   pool.run([&](int worker, int) {
+    all_here.arrive_and_wait();
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) != 0) return;
     for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
@@ -124,6 +127,25 @@ TEST(Pinning, HyperthreadsAreNoCores) {
   const Environment machine("HWLOC_SYNTHETIC", "core:1 pu:2"), real("HWLOC_THISSYSTEM", "1");
   EXPECT_EQ(cores(), (std::vector<std::vector<int>>{{0, 1}}));
   EXPECT_EQ(physical_cores(), 1);
+}
+
+TEST(ThreadPool, ALateWorkersPartIsDoneByAnother) {
+  cpu_set_t before, one;
+  ASSERT_EQ(sched_getaffinity(0, sizeof before, &before), 0);
+  CPU_ZERO(&one);
+  CPU_SET(cores().back().back(), &one);
+  ASSERT_EQ(sched_setaffinity(0, sizeof one, &one), 0);
+  {
+    ThreadPool pool(2);  // on one CPU: the worker comes when the caller waits or its time is up
+    const auto caller = std::this_thread::get_id();
+    int by_caller = 0;
+    for (int region = 0; region < 2000; ++region)
+      pool.run([&](int part, int) {
+        if (part == 1 && std::this_thread::get_id() == caller) ++by_caller;
+      });
+    EXPECT_GT(by_caller, 0);
+  }
+  ASSERT_EQ(sched_setaffinity(0, sizeof before, &before), 0);
 }
 
 TEST(ThreadPool, NoWorkAndManyPools) {
