@@ -2,7 +2,7 @@
 BUILD := build/release
 LATHE := $(BUILD)/lathe
 
-.PHONY: demo test build bootstrap check format asan tsan aarch64 fuzz bench bench-end-to-end clean
+.PHONY: demo test build bootstrap check format asan tsan tiles aarch64 fuzz bench bench-end-to-end clean
 
 demo: build
 	tools/demo $(LATHE)
@@ -38,6 +38,12 @@ aarch64: bootstrap
 	cmake --preset aarch64 > /dev/null
 	cmake --build --preset aarch64
 	ctest --preset aarch64 -j2
+
+# The AMX kernels' tests on machines without AMX (but AVX-512 with bf16), in emulated tiles.
+tiles: bootstrap
+	cmake --preset tiles > /dev/null
+	cmake --build --preset tiles --target test_kernels
+	ctest --preset tiles -j2 -R '^kernels'
 
 # Every fuzz target for a minute, from its corpus.
 fuzz: bootstrap

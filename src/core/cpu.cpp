@@ -89,6 +89,9 @@ uint32_t detect() {
     if ((a71 >> 5) & 1) features |= isa_avx512bf16;
     const bool amx_bf16 = (d7 >> 22) & 1, amx_tile = (d7 >> 24) & 1, amx_int8 = (d7 >> 25) & 1;
     if (tiles && amx_bf16 && amx_tile && amx_int8 && tiles_permitted()) features |= isa_amx;
+#if defined(LATHE_EMULATE_TILES)
+    if ((features & isa_avx512vnni) && (features & isa_avx512bf16)) features |= isa_amx;
+#endif
   }
   return features;
 }

@@ -10,6 +10,9 @@
 #include <immintrin.h>
 #include <stdint.h>
 
+#if defined(LATHE_EMULATE_TILES)
+#include "kernels/amx/emulated_tiles.h"
+#endif
 #include "kernels/simd/packed_rows.h"
 
 namespace lathe {
