@@ -7,3 +7,5 @@ set(CMAKE_CXX_COMPILER aarch64-linux-gnu-g++)
 set(CMAKE_CROSSCOMPILING_EMULATOR qemu-aarch64 -cpu cortex-a53 -L /usr/aarch64-linux-gnu)
 # A CPU with sdot, for the kernels that choose it when it is there.
 set(LATHE_DOTPROD_EMULATOR qemu-aarch64 -cpu cortex-a76 -L /usr/aarch64-linux-gnu)
+# And one with everything that QEMU knows, for smmla.
+set(LATHE_I8MM_EMULATOR qemu-aarch64 -cpu max -L /usr/aarch64-linux-gnu)

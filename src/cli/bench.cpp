@@ -12,6 +12,7 @@ namespace {
 struct Options {
   std::string model;
   SpeedOptions speed;
+  PlanOptions plan;
   bool json = false;
 };
 
@@ -22,8 +23,9 @@ void print(const Speed& s) {
              compute.label);
   fmt::print("decode   {:>9.1f} tokens/s  {:>5.1f} % of {:.1f} GB/s (reads, measured now)\n",
              s.decode_tokens_per_s, s.decode_percent_of_roof, s.roof.read_bytes_per_s * 1e-9);
-  fmt::print("first token after {:.1f} ms; {} prompt tokens, {} generated, batch {}, {} threads\n", s.ttft_ms,
-             s.prompt_tokens, s.gen_tokens, s.batch, s.threads);
+  fmt::print(
+      "first token after {:.1f} ms; {} prompt tokens, {} generated, batch {}, {} threads ({} for prompts)\n",
+      s.ttft_ms, s.prompt_tokens, s.gen_tokens, s.batch, s.threads, s.prefill_threads);
   fmt::print("memory: {} for the model (weights, KV, arena), {} for the process at its peak\n",
              human_bytes(static_cast<double>(s.model_memory_bytes)),
              human_bytes(static_cast<double>(s.peak_memory_bytes)));
@@ -37,7 +39,9 @@ void print(const Speed& s) {
 
 void bench_verb(const Options& o) {
   const OpenModel opened = open_model(o.model);
-  const Speed speed = measure_speed(opened.model, o.speed);
+  SpeedOptions options = o.speed;
+  options.target.max_tokens = apply(o.plan, opened, options.target);
+  const Speed speed = measure_speed(opened.model, options);
   if (!o.json) return print(speed);
   Json json = to_json(speed);
   json["model"] = o.model;
@@ -65,7 +69,7 @@ void add_bench(CLI::App& app) {
   verb.add_option("--repeats", o->speed.repeats, "Timed passes, after one that warms up; the median counts")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
-  add_threads(verb, o->speed.target.threads);
+  add_plan_options(verb, o->plan);
   add_json(verb, o->json);
   verb.callback([o] { bench_verb(*o); });
 }

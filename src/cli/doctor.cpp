@@ -2,12 +2,14 @@
 #include <CLI/CLI.hpp>
 #include <cstdlib>
 #include <iterator>
+#include <map>
 #include <memory>
 #include <optional>
 #include <utility>
 
 #include "cli/options.h"
 #include "cli/verbs.h"
+#include "core/cache_directory.h"
 #include "core/cpu.h"
 #include "core/log.h"
 #include "core/progress.h"
@@ -42,7 +44,7 @@ struct Row {
   std::string_view level;
   Support support = Support::native;
   std::string kernel, packing;
-  std::optional<Rate> decode, prefill;  // where it is native, at the best level only
+  std::optional<Rate> decode, prefill;  // where it is native, and not the kernel of the level below
 };
 
 struct Findings {
@@ -64,49 +66,83 @@ Rate decode_rate(const KernelSpeed& s, const Roof& roof) {
 }
 Rate prefill_rate(const KernelSpeed& s, double roof) { return {s, 1e11 * s.gflop_per_s() / roof}; }
 
-// One row per level; the last is the best and is timed.
-std::vector<Row> examine_linear(KernelRunner& runner, const Numerics& format, const Roof& roof) {
+// What a level can do at this moment.
+struct LevelRoof {
+  IsaLevel level;
+  Roof roof;
+};
+
+// One row per level. A level that gets the kernel of the one below is not timed again.
+std::vector<Row> examine_linear(KernelRunner& runner, const Numerics& format,
+                                const std::vector<LevelRoof>& levels) {
   std::vector<Row> rows;
-  FormatSupport best;
-  for (const IsaLevel& level : allowed_levels()) {
-    best = support_of(format, layer_n, layer_k, level.features);
-    rows.push_back({.op = "linear",
-                    .format = format_name(format),
-                    .level = level.name,
-                    .support = best.support,
-                    .kernel = std::string(best.kernel ? best.kernel->name : ""),
-                    .packing = std::string(best.kernel ? best.kernel->packing : ""),
-                    .decode = {},
-                    .prefill = {}});
+  std::map<std::string_view, WeightCopies> weights;  // by packing
+  const LinearKernel* last = nullptr;
+  for (const auto& [level, roof] : levels) {
+    const FormatSupport found = support_of(format, layer_n, layer_k, level.features);
+    Row& row = rows.emplace_back();
+    row.op = "linear";
+    row.format = format_name(format);
+    row.level = level.name;
+    row.support = found.support;
+    if (!found.kernel) continue;
+    const LinearKernel& kernel = *found.kernel;
+    row.kernel = kernel.name;
+    row.packing = kernel.packing;
+    if (found.support != Support::native || std::exchange(last, found.kernel) == found.kernel) continue;
+    auto at = weights.find(kernel.packing);
+    if (at == weights.end()) {
+      weights.clear();  // they share the runner's room
+      at = weights.try_emplace(kernel.packing, format, packing(kernel.packing), layer_n, layer_k, runner)
+               .first;
+    }
+    const auto time = [&](int64_t m) {
+      return time_linear(runner, kernel, at->second, m, timing_seconds, timing_calls);
+    };
+    row.decode = decode_rate(time(decode_rows), roof);
+    row.prefill = prefill_rate(time(prefill_rows), roof.*compute_roof(kernel.isa, kernel.path(true)).value);
   }
-  if (best.support != Support::native) return rows;
-  WeightCopies weights(format, packing(best.kernel->packing), layer_n, layer_k, runner);
-  const auto time = [&](int64_t m) {
-    return time_linear(runner, *best.kernel, weights, m, timing_seconds, timing_calls);
-  };
-  rows.back().decode = decode_rate(time(decode_rows), roof);
-  rows.back().prefill =
-      prefill_rate(time(prefill_rows), roof.*compute_roof(best.kernel->isa, best.kernel->path(true)).value);
   return rows;
 }
 
-std::vector<Row> examine_attention(KernelRunner& runner, const Roof& roof) {
+std::vector<Row> examine_attention(KernelRunner& runner, const std::vector<LevelRoof>& levels) {
   std::vector<Row> rows;
-  for (const IsaLevel& level : allowed_levels())
-    rows.push_back({.op = "attention",
-                    .format = "f32 keys, values",
-                    .level = level.name,
-                    .support = Support::native,
-                    .kernel = std::string(choose_attention(timed_head_dim, level.features).name),
-                    .packing = {},
-                    .decode = {},
-                    .prefill = {}});
-  const AttentionKernel& best = choose_attention(timed_head_dim, allowed_features());
-  const auto time = [&](int64_t m, int64_t context) {
-    return time_attention(runner, best, m, context, timing_seconds, timing_calls);
-  };
-  rows.back().decode = decode_rate(time(decode_rows, decode_context), roof);
-  rows.back().prefill = prefill_rate(time(prefill_rows, prefill_context), roof.f32_flops_per_s);
+  const AttentionKernel* last = nullptr;
+  for (const auto& [level, roof] : levels) {
+    const AttentionKernel& kernel = choose_attention(timed_head_dim, level.features);
+    Row& row = rows.emplace_back();
+    row.op = "attention";
+    row.format = "f32 keys, values";
+    row.level = level.name;
+    row.kernel = kernel.name;
+    if (std::exchange(last, &kernel) == &kernel) continue;
+    const auto time = [&](int64_t m, int64_t context) {
+      return time_attention(runner, kernel, m, context, timing_seconds, timing_calls);
+    };
+    row.decode = decode_rate(time(decode_rows, decode_context), roof);
+    row.prefill = prefill_rate(time(prefill_rows, prefill_context), roof.f32_flops_per_s);
+  }
+  return rows;
+}
+
+// Bytes read and written of numbers in cache: of its third level, where there is one.
+std::vector<Row> examine_elementwise(KernelRunner& runner, std::string_view op,
+                                     const std::vector<LevelRoof>& levels) {
+  std::vector<Row> rows;
+  const ElementwiseKernels* last = nullptr;
+  for (const auto& [level, roof] : levels) {
+    const ElementwiseKernels& kernels = choose_elementwise(level.features);
+    Row& row = rows.emplace_back();
+    row.op = op;
+    row.format = "f32";
+    row.level = level.name;
+    row.kernel = kernels.name;
+    if (std::exchange(last, &kernels) == &kernels) continue;
+    const KernelSpeed s =
+        time_elementwise(runner, kernels, op, prefill_rows, layer_k, timing_seconds, timing_calls);
+    const double most = roof.l3_bytes_per_s > 0 ? roof.l3_bytes_per_s : roof.read_bytes_per_s;
+    row.decode = Rate{s, 1e11 * s.gb_per_s() / most};
+  }
   return rows;
 }
 
@@ -123,20 +159,29 @@ Findings examine(const Options& o) {
   const uint32_t isa = allowed_features();
   const MachineKey key = machine_key(o.threads, isa);
   const std::vector<Numerics> formats = known_formats();
-  Progress progress("measuring", machine_steps(key.threads) + std::ssize(formats) + 2);
+  Progress progress("measuring",
+                    machine_steps(key.threads) + std::ssize(formats) + std::ssize(elementwise_ops()) + 2);
   Findings f;
   f.machine = load_machine(cache_directory(), key, o.fresh, [&] {
     return measure_machine(key.threads, isa, [&](std::string_view what) { progress.advance(1, what); });
   });
   f.now = f.machine.cached ? measure_roof(key.threads, isa) : f.machine.machine.roof;
-  progress.advance(f.machine.cached ? machine_steps(key.threads) + 1 : 1, "roofs");
   KernelRunner runner(key.threads, bytes_beyond_caches());
+  std::vector<LevelRoof> levels;
+  for (const IsaLevel& level : allowed_levels()) {
+    Roof& roof = levels.emplace_back(LevelRoof{level, {}}).roof;
+    roof.read_bytes_per_s = f.now.read_bytes_per_s;
+    roof.l3_bytes_per_s = f.now.l3_bytes_per_s;
+    measure_compute(runner.pool(), level.features, roof);
+  }
+  progress.advance(f.machine.cached ? machine_steps(key.threads) + 1 : 1, "roofs");
   const auto add = [&](std::vector<Row> rows) {
     progress.advance(1, rows.back().format);
     std::move(rows.begin(), rows.end(), std::back_inserter(f.rows));
   };
-  for (const Numerics& format : formats) add(examine_linear(runner, format, f.now));
-  add(examine_attention(runner, f.now));
+  for (const Numerics& format : formats) add(examine_linear(runner, format, levels));
+  add(examine_attention(runner, levels));
+  for (const std::string_view op : elementwise_ops()) add(examine_elementwise(runner, op, levels));
   return f;
 }
 
@@ -166,18 +211,18 @@ void print(const std::optional<Rate>& rate, double value, const char* unit) {
 void print(const Findings& f) {
   print(f.machine.machine, f.machine.cached, f.now);
   fmt::print(
-      "\nThe kernel of each format and level. Rates of the best level: {} rows of x (decoding) and {} "
-      "(prompts) "
-      "on a\n[{} x {}] weight that no cache holds, attention over {} and {} tokens; per cent of the roof "
-      "measured "
-      "in this run.\n\n",
-      decode_rows, prefill_rows, layer_n, layer_k, decode_context, prefill_context);
-  fmt::print("{:<10} {:<23} {:<7} {:<13} {:<18} {:<11} {:>20} {:>24}\n", "op", "format", "level", "support",
+      "\nThe kernel of each format, op and level, and its rates where the level below has another: {} row of "
+      "x "
+      "(decoding)\nand {} (prompts) on a [{} x {}] weight that no cache holds, attention over {} and {} "
+      "tokens, "
+      "other ops on\n[{} x {}] numbers in cache; per cent of the level's roof measured in this run.\n\n",
+      decode_rows, prefill_rows, layer_n, layer_k, decode_context, prefill_context, prefill_rows, layer_k);
+  fmt::print("{:<12} {:<23} {:<8} {:<13} {:<22} {:<11} {:>20} {:>24}\n", "op", "format", "level", "support",
              "kernel", "packing", "decode", "prefill");
   std::string last;
   for (const Row& r : f.rows) {
     const bool first = std::exchange(last, r.op + r.format) != r.op + r.format;
-    fmt::print("{:<10} {:<23} {:<7} {:<13} {:<18} {:<11}", first ? r.op : "", first ? r.format : "", r.level,
+    fmt::print("{:<12} {:<23} {:<8} {:<13} {:<22} {:<11}", first ? r.op : "", first ? r.format : "", r.level,
                to_string(r.support), r.kernel, r.packing);
     print(r.decode, r.decode ? r.decode->speed.gb_per_s() : 0, "GB/s");
     print(r.prefill, r.prefill ? r.prefill->speed.gflop_per_s() : 0, "GFLOP/s");

@@ -23,7 +23,7 @@ struct Options {
   std::string model, prompt;
   Sampling sampling;
   int64_t max_tokens = 128;
-  int threads = 0;
+  PlanOptions plan;
   bool greedy = false, ignore_eos = false, json = false;
 };
 
@@ -33,13 +33,11 @@ struct Generated {
   double prefill_seconds = 0, decode_seconds = 0;
 };
 
-constexpr int64_t chunk = 512;  // prompt tokens in one run
-
 // The row that predicts the token after the prompt.
-std::span<const float> prefill(Plan& plan, std::span<const int32_t> prompt) {
+std::span<const float> prefill(Plan& plan, std::span<const int32_t> prompt, size_t chunk) {
   const Tensor* logits = nullptr;
   for (size_t begin = 0; begin < prompt.size(); begin += chunk) {
-    const auto part = prompt.subspan(begin, std::min<size_t>(chunk, prompt.size() - begin));
+    const auto part = prompt.subspan(begin, std::min(chunk, prompt.size() - begin));
     const bool last = begin + part.size() == prompt.size();
     logits = &plan.run(SingleSequence(part, static_cast<int32_t>(begin), last ? 1 : 0, true));
   }
@@ -51,7 +49,7 @@ std::span<const float> decode(Plan& plan, int32_t token, int32_t position) {
 }
 
 Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32_t> prompt,
-                   std::span<const int32_t> stops, int64_t max_tokens, const Options& o) {
+                   std::span<const int32_t> stops, int64_t max_tokens, int64_t chunk, const Options& o) {
   Generated g;
   Sampler sampler(o.sampling);
   sampler.see(prompt);
@@ -64,7 +62,7 @@ Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32
   };
 
   auto start = Clock::now();
-  std::span<const float> logits = prefill(plan, prompt);
+  std::span<const float> logits = prefill(plan, prompt, static_cast<size_t>(chunk));
   g.prefill_seconds = seconds_since(start);
   start = Clock::now();
   while (static_cast<int64_t>(g.tokens.size()) < max_tokens) {
@@ -101,14 +99,12 @@ void generate_verb(const Options& o) {
   if (max_tokens < o.max_tokens)
     warn("the model's context of {} leaves room for {} tokens", opened.model.max_context(), max_tokens);
 
-  Plan plan = Plan::compile(opened.model, {.threads = o.threads,
-                                           .max_tokens = std::min(length, chunk),
-                                           .max_outputs = 1,
-                                           .slots = 1,
-                                           .context = length + max_tokens,
-                                           .ready_at_once = true});
+  Target target{.max_outputs = 1, .slots = 1, .context = length + max_tokens, .ready_at_once = true};
+  const int64_t chunk = apply(o.plan, opened, target);
+  target.max_tokens = std::min(length, chunk);
+  Plan plan = Plan::compile(opened.model, target);
   const double load_seconds = seconds_since(start);
-  const Generated g = generate(plan, tokenizer, prompt, stop_tokens(opened.checkpoint), max_tokens, o);
+  const Generated g = generate(plan, tokenizer, prompt, stop_tokens(opened.checkpoint), max_tokens, chunk, o);
 
   const double prefill_rate = static_cast<double>(length) / g.prefill_seconds;
   const double decode_rate =
@@ -122,6 +118,8 @@ void generate_verb(const Options& o) {
                 {"prefill_tokens_per_s", prefill_rate},
                 {"decode_tokens_per_s", decode_rate},
                 {"threads", plan.threads()},
+                {"prefill_threads", plan.prefill_threads()},
+                {"packed_cache", plan.mapped_packed()},
                 {"seed", o.sampling.seed}});
   } else {
     fmt::print("\n");
@@ -129,6 +127,7 @@ void generate_verb(const Options& o) {
   }
   info("load {:.2f} s; prefill {} tokens, {:.1f} tokens/s; decode {} tokens, {:.1f} tokens/s", load_seconds,
        length, prefill_rate, g.tokens.size(), decode_rate);
+  plan.keep_packed();
 }
 
 }  // namespace
@@ -160,7 +159,7 @@ void add_generate(CLI::App& app) {
   verb.add_flag("--greedy", o->greedy, "Always the most likely token");
   verb.add_flag("--ignore-eos", o->ignore_eos, "Go on after a token that ends the text");
   add_seed(verb, o->sampling.seed);
-  add_threads(verb, o->threads);
+  add_plan_options(verb, o->plan);
   add_json(verb, o->json);
   verb.callback([o] {
     if (o->greedy) o->sampling.temperature = 0;

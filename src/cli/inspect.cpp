@@ -7,8 +7,10 @@
 #include "cli/options.h"
 #include "cli/verbs.h"
 #include "compress/quantize.h"
+#include "core/cache_directory.h"
+#include "core/cpu.h"
 #include "core/log.h"
-#include "runtime/plan.h"
+#include "runtime/tune.h"
 #include "text/tokenizer.h"
 
 namespace lathe {
@@ -68,6 +70,8 @@ struct Findings {
   std::string tokenizer;  // one line
   std::string problem;    // empty: it loads
   std::vector<Plan::Choice> choices;
+  std::optional<Tuning> tuning;   // of an earlier --tune
+  std::pair<int, int> threads{};  // for decoding, for prompts
 };
 
 std::string describe_tokenizer(const Checkpoint& checkpoint) {
@@ -99,7 +103,12 @@ Findings inspect_checkpoint(const fs::path& path, const Options& o) {
     f.graph = define(f.config);
     const Model model = load(checkpoint);
     if (o.plan) {
-      const Plan plan = Plan::compile(model, {.threads = o.threads});
+      f.tuning = load_tuning(cache_directory(), model, allowed_features());
+      Target target;
+      target.threads = o.threads;
+      target.tuning = f.tuning;
+      const Plan plan = Plan::compile(model, target);
+      f.threads = {plan.threads(), plan.prefill_threads()};
       f.choices.assign(plan.choices().begin(), plan.choices().end());
     }
   } catch (const InputError& e) {
@@ -145,7 +154,8 @@ void print(const std::vector<Plan::Choice>& choices) {
     std::string rows = c.prompt_rows;
     if (c.decode_rows != rows) rows += " / " + (c.decode_rows.empty() ? "-" : c.decode_rows);
     line(printable(c.param.empty() ? c.node : module_path(c.param)), c.prompts, c.decode,
-         c.packing + (c.emulated ? " (emulated)" : ""), rows.empty() ? "-" : rows, passed_over(c));
+         c.packing + (c.emulated ? " (emulated)" : ""), rows.empty() ? "-" : rows,
+         c.tuned.empty() ? passed_over(c) : "tuned: " + c.tuned);
   }
 }
 
@@ -159,7 +169,11 @@ void print(const Findings& f, const Options& o) {
   for (const Row& r : f.table.rows) print(r);
   print(f.table.total());
   if (o.graph && f.graph) fmt::print("\n{}", to_string(*f.graph));
-  if (!f.choices.empty()) print(f.choices);
+  if (f.choices.empty()) return;
+  print(f.choices);
+  fmt::print("\nthreads: {} for decoding, {} for prompts, in chunks of {} tokens; {}\n", f.threads.first,
+             f.threads.second, f.tuning ? f.tuning->chunk : default_chunk,
+             f.tuning ? "measured here by --tune" : "the defaults (`lathe bench --tune` measures)");
 }
 
 Json to_json(const Row& r) {
@@ -182,6 +196,7 @@ Json to_json(const Plan::Choice& c) {
           {"prompt_rows", c.prompt_rows},
           {"decode_rows", c.decode_rows},
           {"emulated", c.emulated},
+          {"tuned", c.tuned},
           {"passed_over", std::move(passed)}};
 }
 
@@ -210,6 +225,10 @@ Json to_json(const Findings& f, const Options& o) {
     Json kernels = Json::array();
     for (const Plan::Choice& c : f.choices) kernels.push_back(to_json(c));
     json["kernels"] = std::move(kernels);
+    json["plan"] = {{"threads", f.threads.first},
+                    {"prefill_threads", f.threads.second},
+                    {"chunk", f.tuning ? f.tuning->chunk : default_chunk},
+                    {"tuned", f.tuning.has_value()}};
   }
   return json;
 }

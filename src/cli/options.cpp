@@ -3,6 +3,10 @@
 #include <CLI/CLI.hpp>
 #include <cstdio>
 
+#include "core/cache_directory.h"
+#include "core/log.h"
+#include "runtime/tune.h"
+
 namespace lathe {
 
 CLI::App& add_verb(CLI::App& app, const std::string& name, const std::string& description,
@@ -39,9 +43,37 @@ void add_max_tokens(CLI::App& verb, int64_t& max_tokens, const std::string& what
 }
 
 OpenModel open_model(const std::string& name) {
-  Checkpoint checkpoint = Checkpoint::open(resolve_model(name));
+  const fs::path path = resolve_model(name);
+  PackedCache cache{.folder = packed_cache_folder(path),
+                    .source = identity_of(path)};  // before it is read: it may change
+  Checkpoint checkpoint = Checkpoint::open(path);
   Model model = load(checkpoint);
-  return {std::move(checkpoint), std::move(model)};
+  return {std::move(checkpoint), std::move(model), std::move(cache)};
+}
+
+void add_plan_options(CLI::App& verb, PlanOptions& o) {
+  add_threads(verb, o.threads);
+  verb.add_option("--prefill-threads", o.prefill_threads, "Threads for prompts; 0 takes as many as --threads")
+      ->check(CLI::Range(0, 1024));
+  verb.add_flag(
+      "--tune", o.tune,
+      "Measure which kernels, threads and chunks are fastest for this model here, and keep the result");
+  verb.add_flag("!--no-packed-cache", o.packed_cache,
+                "Keep no file of packed weights (MODEL/lathe/packed) for the next start");
+}
+
+int64_t apply(const PlanOptions& o, const OpenModel& opened, Target& target) {
+  target.threads = o.threads;
+  target.prefill_threads = o.prefill_threads;
+  if (o.packed_cache) target.packed_cache = opened.packed_cache;
+  if (o.tune) {
+    info("tuning: this takes some seconds to a minute");
+    target.tuning = tune(opened.model, target);
+    store_tuning(cache_directory(), opened.model, target.isa, *target.tuning);
+  } else {
+    target.tuning = load_tuning(cache_directory(), opened.model, target.isa);
+  }
+  return target.tuning ? target.tuning->chunk : default_chunk;
 }
 
 void print_json(const Json& json) {

@@ -6,6 +6,7 @@
 
 #include "core/json.h"
 #include "models/model.h"
+#include "runtime/plan.h"
 
 namespace lathe {
 
@@ -23,8 +24,19 @@ void add_max_tokens(CLI::App& verb, int64_t& max_tokens, const std::string& what
 struct OpenModel {
   Checkpoint checkpoint;
   Model model;
+  PackedCache packed_cache;  // of these weights as they are on the disk
 };
 OpenModel open_model(const std::string& name);
+
+// How a plan runs, for the verbs that run one as users do.
+struct PlanOptions {
+  int threads = 0, prefill_threads = 0;
+  bool tune = false, packed_cache = true;
+};
+void add_plan_options(CLI::App& verb, PlanOptions&);
+// Fills in threads, cache and tuning: a stored one, or a new one where it is asked for. Returns the tokens of
+// a prompt that one run should take.
+int64_t apply(const PlanOptions&, const OpenModel&, Target&);
 
 void print_json(const Json&);           // the one object on stdout
 std::string human_bytes(double bytes);  // "2.31 GB"

@@ -30,7 +30,8 @@ constexpr FeatureName feature_names[] = {{isa_avx2, "avx2"},
                                          {isa_amx, "amx"},
                                          {isa_neon, "neon"},
                                          {isa_avxvnni, "avxvnni"},
-                                         {isa_neondot, "neondot"}};
+                                         {isa_neondot, "neondot"},
+                                         {isa_neoni8mm, "neoni8mm"}};
 
 // A level is there when its own feature is: an AVX-512 machine without bf16 still runs "avx512".
 struct Level {
@@ -46,6 +47,7 @@ constexpr Level levels[] = {
     {"amx", isa_amx, up_to_avx512 | isa_amx},
     {"neon", isa_neon, isa_neon},
     {"neondot", isa_neondot, isa_neon | isa_neondot},
+    {"neoni8mm", isa_neoni8mm, isa_neon | isa_neondot | isa_neoni8mm},
 };
 
 #if defined(__x86_64__)
@@ -100,6 +102,7 @@ uint32_t detect() {
   uint32_t features = isa_neon;
 #if defined(__linux__)
   if (::getauxval(AT_HWCAP) & HWCAP_ASIMDDP) features |= isa_neondot;
+  if ((features & isa_neondot) && (::getauxval(AT_HWCAP2) & HWCAP2_I8MM)) features |= isa_neoni8mm;
 #endif
   return features;
 }
@@ -129,7 +132,8 @@ uint32_t allowed_features() {
       if (level.own & ~cpu_features()) throw input_error("LATHE_ISA", "a level that this CPU has", wish);
       return level.features & cpu_features();
     }
-  throw input_error("LATHE_ISA", "one of ref, avx2, avxvnni, avx512, amx, neon, neondot", printable(wish));
+  throw input_error("LATHE_ISA", "one of ref, avx2, avxvnni, avx512, amx, neon, neondot, neoni8mm",
+                    printable(wish));
 }
 
 std::string cpu_model() {

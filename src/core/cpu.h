@@ -1,4 +1,4 @@
-// Which instruction sets this process may use. LATHE_ISA=ref|avx2|avxvnni|avx512 lowers the level; it never
+// Which instruction sets this process may use. LATHE_ISA (a level of cpu.cpp) lowers the level; it never
 // raises it.
 #pragma once
 
@@ -17,8 +17,9 @@ enum : uint32_t {
   isa_avx512bf16 = 1u << 3,
   isa_amx = 1u << 4,  // tile, int8, bf16; counts only if the kernel lets this process use the tiles
   isa_neon = 1u << 5,
-  isa_avxvnni = 1u << 6,  // vpdpbusd on 256-bit vectors without AVX-512
-  isa_neondot = 1u << 7,  // sdot
+  isa_avxvnni = 1u << 6,   // vpdpbusd on 256-bit vectors without AVX-512
+  isa_neondot = 1u << 7,   // sdot
+  isa_neoni8mm = 1u << 8,  // smmla
 };
 
 // Named levels, lowest first: each includes those before it. "ref" is no feature at all.

@@ -2,7 +2,6 @@
 
 #include <chrono>
 #include <cmath>
-#include <cstdlib>
 #include <ctime>
 
 #include "core/cpu.h"
@@ -138,18 +137,6 @@ CachedMachine load_machine(const fs::path& directory, const MachineKey& key, boo
   CachedMachine result{measure(), false, path};
   store(path, result.machine);
   return result;
-}
-
-fs::path cache_directory() {
-  const auto variable = [](const char* name) {
-    const char* value = std::getenv(name);
-    return fs::path(value ? value : "");
-  };
-  if (const fs::path own = variable("LATHE_CACHE"); !own.empty()) return own;
-  // The XDG specification: relative paths are to be ignored.
-  if (const fs::path xdg = variable("XDG_CACHE_HOME"); xdg.is_absolute()) return xdg / "lathe";
-  if (const fs::path home = variable("HOME"); home.is_absolute()) return home / ".cache" / "lathe";
-  return {};
 }
 
 }  // namespace lathe

@@ -50,7 +50,4 @@ struct CachedMachine {
 CachedMachine load_machine(const fs::path& directory, const MachineKey&, bool fresh,
                            const std::function<Machine()>& measure);
 
-// $LATHE_CACHE, $XDG_CACHE_HOME/lathe or ~/.cache/lathe; empty where none of them is known.
-fs::path cache_directory();
-
 }  // namespace lathe

@@ -55,6 +55,7 @@ Json to_json(const Speed& s) {
                {"decode_percent_of_roof", s.decode_percent_of_roof},
                {"ttft_ms", s.ttft_ms},
                {"threads", s.threads},
+               {"prefill_threads", s.prefill_threads},
                {"batch", s.batch},
                {"prompt_tokens", s.prompt_tokens},
                {"gen_tokens", s.gen_tokens},

@@ -212,6 +212,7 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
 
   Speed speed;
   speed.threads = plan.threads();
+  speed.prefill_threads = plan.prefill_threads();
   speed.batch = options.batch;
   speed.prompt_tokens = options.prompt_tokens;
   speed.gen_tokens = options.gen_tokens;
@@ -242,6 +243,7 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
   speed.prefill_roof = prompt.most;
   speed.prefill_percent_of_roof = 100 * batch * prompt.seconds / median(prefill);
   speed.decode_percent_of_roof = 100 * decode_bytes / median(decode) / speed.roof.read_bytes_per_s;
+  plan.keep_packed();
   return speed;
 }
 

@@ -15,7 +15,7 @@ size_t peak_memory_bytes();  // the most this process ever had in memory: anonym
 struct SpeedOptions {
   int64_t prompt_tokens = 512, gen_tokens = 64, batch = 1;
   int repeats = 3;             // the median is reported
-  Target target;               // threads and ISA are read
+  Target target;               // threads, ISA, max_tokens (of a chunk), cache and tuning are read
   const Roof* roof = nullptr;  // measured by the caller in this run; null: measured here, after the model
 };
 
@@ -23,7 +23,7 @@ struct Speed {
   double prefill_tokens_per_s = 0, decode_tokens_per_s = 0, ttft_ms = 0;
   double prefill_percent_of_roof = 0;  // of the time that its arithmetic takes at the roofs of its kernels
   double decode_percent_of_roof = 0;   // of the bandwidth roof, counting weight and KV bytes
-  int threads = 0;
+  int threads = 0, prefill_threads = 0;
   int64_t batch = 1, prompt_tokens = 0, gen_tokens = 0;
   std::string logits_hash;        // of the last prefill row and every decode step, first repeat
   size_t peak_memory_bytes = 0;   // anonymous + file pages of this process at its peak

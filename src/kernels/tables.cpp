@@ -17,6 +17,7 @@
 #elif defined(__aarch64__)
 #include "kernels/neon/neon.h"
 #include "kernels/neondot/neondot.h"
+#include "kernels/neoni8mm/neoni8mm.h"
 #endif
 
 namespace lathe {
@@ -84,6 +85,7 @@ bool w8a8_tiles(const Numerics& numerics, int64_t n, int64_t k) {
   return w8a8<scale>(numerics, n, k) && k % 64 == 0;
 }
 #elif defined(__aarch64__)
+constexpr uint32_t isa_matrix = isa_neon | isa_neondot | isa_neoni8mm;
 constexpr RowPacking int8_rows_128 = {"int8 tiles", Products::int8, int8_rows_bytes, neon::pack_int8_rows};
 constexpr RowPacking int8_groups_128 = {"int8 groups", Products::int8, int8_groups_bytes,
                                         neon::pack_int8_groups};
@@ -386,6 +388,48 @@ constexpr LinearKernel linear_rows[] = {
     {"avx2.expanded", isa_avx2, "expand.x86", anything, {avx2::linear_f32}, {}},
 #elif defined(__aarch64__)
     // The panels of x86.* suit any vector that divides 32.
+    {"neoni8mm.w8a8.bf16",
+     isa_matrix,
+     "x86.int8",
+     w8a8<DType::bf16>,
+     {neondot::w8a8_bf16, &int8_rows_128},
+     {neoni8mm::w8a8_bf16, &int8_rows_128, neoni8mm::w8a8_gated_bf16}},
+    {"neoni8mm.w8a8.f16",
+     isa_matrix,
+     "x86.int8",
+     w8a8<DType::f16>,
+     {neondot::w8a8_f16, &int8_rows_128},
+     {neoni8mm::w8a8_f16, &int8_rows_128, neoni8mm::w8a8_gated_f16}},
+    {"neoni8mm.w8a8.f32",
+     isa_matrix,
+     "x86.int8",
+     w8a8<DType::f32>,
+     {neondot::w8a8_f32, &int8_rows_128},
+     {neoni8mm::w8a8_f32, &int8_rows_128, neoni8mm::w8a8_gated_f32}},
+    {"neoni8mm.int4.bf16",
+     isa_matrix,
+     "x86.int4",
+     int4_groups<DType::bf16, false>,
+     {neondot::int4_bf16, &int8_groups_128},
+     {neoni8mm::int4_bf16, &int8_groups_128}},
+    {"neoni8mm.int4.f16",
+     isa_matrix,
+     "x86.int4",
+     int4_groups<DType::f16, false>,
+     {neondot::int4_f16, &int8_groups_128},
+     {neoni8mm::int4_f16, &int8_groups_128}},
+    {"neoni8mm.int4.f32",
+     isa_matrix,
+     "x86.int4",
+     int4_groups<DType::f32, false>,
+     {neondot::int4_f32, &int8_groups_128},
+     {neoni8mm::int4_f32, &int8_groups_128}},
+    {"neoni8mm.int4.min",
+     isa_matrix,
+     "x86.int4",
+     int4_groups<DType::f32, true>,
+     {neondot::int4_min, &int8_groups_128},
+     {neoni8mm::int4_min, &int8_groups_128}},
     {"neondot.w8a8.bf16",
      isa_neon | isa_neondot,
      "x86.int8",

@@ -58,6 +58,28 @@ void Plan::Impl::build(const Node& node, const ElementwiseKernels& kernels) {
              node.op);
 }
 
+std::string Tuning::kind_of(const Weight& w) {
+  return fmt::format("{} {} {}", to_string(w.numerics), dtype_name(w.numerics.dtype), to_string(w.shape));
+}
+
+Plan::Impl::Impl(const Target& t) : target(t) {
+  const Tuning tuned = t.tuning.value_or(Tuning{});
+  const auto first_of = [](int a, int b, int c) { return a > 0 ? a : b > 0 ? b : c; };
+  const int threads = first_of(t.threads, tuned.threads, physical_cores());
+  // Threads that the caller asks for hold for both phases, unless prompts have their own.
+  set_threads(threads,
+              first_of(t.prefill_threads, t.threads > 0 ? t.threads : tuned.prefill_threads, threads));
+}
+
+void Plan::Impl::set_threads(int threads, int prefill_threads) {
+  pool = std::make_unique<ThreadPool>(threads);
+  prompt_pool = prefill_threads == threads ? nullptr : std::make_unique<ThreadPool>(prefill_threads);
+  team = prompt_pool && prefill_threads > threads ? prompt_pool.get() : pool.get();  // until the first run
+  while (std::ssize(scratch) < std::max(threads, prefill_threads))
+    scratch.push_back(Storage::allocate(kernel_scratch_bytes));
+  codes.resize(std::max(codes.size(), scratch.size()));
+}
+
 Plan::Plan() = default;
 Plan::Plan(Plan&&) noexcept = default;
 Plan& Plan::operator=(Plan&&) noexcept = default;
@@ -97,6 +119,7 @@ const Tensor& Plan::run(const Batch& b) {
   }
   for (Impl::RopeBuffer& r : impl.ropes)
     rope_angles(r.rope, b.positions, r.cos.as_mutable<float>().data(), r.sin.as_mutable<float>().data());
+  impl.team = b.prompts > 0 && impl.prompt_pool ? impl.prompt_pool.get() : impl.pool.get();
   if (impl.started) impl.settle();
   impl.started = true;
   impl.regions = 0;
@@ -143,6 +166,7 @@ size_t Plan::kv_bytes() const {
 size_t Plan::arena_bytes() const { return impl_->arena.bytes; }
 const Graph& Plan::graph() const { return impl_->graph; }
 int64_t Plan::regions_per_step() const { return impl_->regions; }
-int Plan::threads() const { return impl_->pool.size(); }
+int Plan::threads() const { return impl_->pool->size(); }
+int Plan::prefill_threads() const { return (impl_->prompt_pool ? impl_->prompt_pool : impl_->pool)->size(); }
 
 }  // namespace lathe

@@ -1,7 +1,9 @@
 // A graph made flat: rewritten, kernels chosen, weights repacked, buffers placed in one arena.
 #pragma once
 
+#include <map>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -10,11 +12,29 @@
 #include "core/tensor.h"
 #include "models/model.h"
 #include "runtime/batch.h"
+#include "runtime/packed_cache.h"
 
 namespace lathe {
 
+// Prompts are cut into chunks of so many tokens, unless a tuning says otherwise.
+inline constexpr int64_t default_chunk = 512;
+
+// What tune() found to be fastest: runtime/tune.h.
+struct Tuning {
+  struct Row {
+    std::string kernel;
+    double times_faster = 1;  // than the first row that accepts, when it was measured
+  };
+  int threads = 0, prefill_threads = 0;
+  int64_t chunk = default_chunk;
+  // By format and shape of a matrix and phase, where it is not the first row that accepts.
+  std::map<std::pair<std::string, Phase>, Row> rows;
+  static std::string kind_of(const Weight&);
+};
+
 struct Target {
-  int threads = 0;  // 0: physical cores
+  int threads = 0;          // 0: the tuning's, or physical cores
+  int prefill_threads = 0;  // of steps with prompts; 0: the tuning's, or as many as `threads`
   uint32_t isa = allowed_features();
   int64_t max_tokens = 512;   // rows in one run; longer prompts go in chunks
   int64_t max_outputs = 512;  // rows that reach the head in one run
@@ -24,6 +44,10 @@ struct Target {
   // them before each later run: a large model answers at once, and is at full speed some dozens of runs on.
   bool ready_at_once = false;
   bool profile = false;  // keep the time of every node: see Plan::take_timings
+  // The folder of packed weights to map instead of repacking, see Plan::keep_packed. With ready_at_once they
+  // are used where they lie, else copied.
+  PackedCache packed_cache = {};
+  std::optional<Tuning> tuning = {};
 };
 
 class Plan {
@@ -52,6 +76,7 @@ class Plan {
     std::string prompts = {}, decode = {};           // whose code runs in each phase, by name of the row
     std::string prompt_rows = {}, decode_rows = {};  // how that wants x packed; empty: as it is
     std::vector<Passed> passed_over = {};            // best first
+    std::string tuned = {};  // where not the first row that accepts runs: the phase, and how much faster
   };
   std::span<const Choice> choices() const;
   // Seconds per node since the last call, where Target::profile is set.
@@ -70,10 +95,18 @@ class Plan {
   size_t arena_bytes() const;
   const Graph& graph() const;  // after the rewrites
   int threads() const;
+  int prefill_threads() const;
+
+  // Writes what was repacked to Target::packed_cache, for the next start; what has not settled yet settles
+  // first. Does nothing where that is little, or came from there.
+  void keep_packed();
+  bool mapped_packed() const;  // it came from there
+
+  struct Impl;  // runtime/plan_impl.h
 
  private:
+  friend Tuning tune(const Model&, const Target&);
   Plan();
-  struct Impl;
   std::unique_ptr<Impl> impl_;
 };
 

@@ -11,7 +11,7 @@ void Plan::Impl::plan_packed_rows() {
     const Node& node = graph.node(id);
     for (size_t i = 0; i < matrices_of(node); ++i)
       for (Phase phase : phases) {
-        const RowPacking* packing = packed.at(node.params[i]).kernel->path(phase == Phase::prefill).rows;
+        const RowPacking* packing = packed.at(node.params[i]).path(phase).rows;
         if (!packing) continue;
         const ValueId x = node.inputs[0];
         const int64_t most = most_rows(x);

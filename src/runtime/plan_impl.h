@@ -57,27 +57,44 @@ struct Plan::Impl {
   struct Packed {
     Weight weight;
     const LinearKernel* kernel = nullptr;
-    const LinearPath& path(Phase phase) const { return kernel->path(phase == Phase::prefill); }
+    // The rows whose paths run, where a tuning names others than `kernel`; same packing, same bits.
+    const LinearKernel *prompts = nullptr, *decoding = nullptr;
+    const LinearKernel& row(Phase phase) const {
+      const LinearKernel* tuned = phase == Phase::prefill ? prompts : decoding;
+      return tuned ? *tuned : *kernel;
+    }
+    const LinearPath& path(Phase phase) const { return row(phase).path(phase == Phase::prefill); }
     void bind(LinearArgs&) const;  // points to the parts of the weight
+  };
+
+  // A matrix to make from the model's before the first run.
+  struct Repacking {
+    std::string name;
+    const Weight* from;
+    Packed* to;
   };
 
   // A matrix that runs as it was stored, and what it becomes when all of them are repacked.
   struct Settling {
+    std::string name;
     Packed* matrix;
     Packed settled;
   };
 
   Graph graph;
   Target target;
-  ThreadPool pool;
+  std::unique_ptr<ThreadPool> pool, prompt_pool;  // the second where it has another size
+  ThreadPool* team = nullptr;                     // of this run
   int64_t vocab = 0;
   std::vector<Choice> choices;
   std::map<std::string, Weight> tables;  // embeddings, as stored
   std::map<std::string, Packed> packed;
+  std::vector<std::string> repacked;  // names in `packed`: what keep_packed() is for
   std::vector<Settling> settling;
   size_t next_to_settle = 0;                          // in `settling`,
   int64_t settled_rows = 0;                           // and how many of its rows are done
   bool started = false;                               // a run was made
+  bool mapped = false;                                // packed weights came from the cache
   std::map<std::string, std::vector<float>> vectors;  // norms and biases
   std::vector<RopeBuffer> ropes;
   std::map<NodeId, KvBuffer> kv;
@@ -98,10 +115,9 @@ struct Plan::Impl {
   void add_step(std::function<void(const Batch&)> run) { steps.push_back({building, std::move(run), 0}); }
   Tensor logits;
 
-  explicit Impl(const Target& t) : target(t), pool(t.threads > 0 ? t.threads : physical_cores()) {
-    for (int i = 0; i < pool.size(); ++i) scratch.push_back(Storage::allocate(kernel_scratch_bytes));
-    codes.resize(scratch.size());
-  }
+  explicit Impl(const Target&);
+  void set_threads(int threads, int prefill_threads);
+  void set_rows(const Tuning&);  // of matrices that are packed already
 
   int64_t cols(ValueId v) const { return graph.value(v).cols; }
   float* buffer(ValueId v) const { return buffers.at(v); }
@@ -130,7 +146,7 @@ struct Plan::Impl {
     auto work = [&](int worker, int workers) {
       fn(Share{worker, workers, scratch[static_cast<size_t>(worker)].data});
     };
-    pool.run(std::ref(work));
+    team->run(std::ref(work));
   }
   template <class F>
   void elementwise(int64_t elements, F&& fn) {
@@ -149,6 +165,9 @@ struct Plan::Impl {
   }
 
   void pack_weights(const Model&);
+  template <class F>
+  void for_each_weight(std::vector<Repacking>&, F work);
+  void map_packed(std::vector<Repacking>&);
   void settle();
   void plan_packed_rows();
   void place_buffers();

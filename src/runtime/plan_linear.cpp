@@ -44,6 +44,14 @@ void Plan::Impl::chose(const Node& node, const std::string& param) {
   const Packed& matrix = packed.at(param);
   Choice choice = explain(*matrix.kernel, matrix.weight, target.isa);
   choice.param = param;
+  for (Phase phase : phases) {
+    if (&matrix.row(phase) == matrix.kernel) continue;
+    const std::string name(matrix.row(phase).name);
+    const double times = target.tuning->rows.at({Tuning::kind_of(matrix.weight), phase}).times_faster;
+    (phase == Phase::prefill ? choice.prompts : choice.decode) = name;
+    choice.tuned += fmt::format("{}{} of {} measured {:.2f} times as fast", choice.tuned.empty() ? "" : ", ",
+                                phase == Phase::prefill ? "prompts" : "decoding", name, times);
+  }
   chose(node, std::move(choice));
 }
 
@@ -104,8 +112,8 @@ void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& 
   chose(node, node.params[1]);
   const ValueId y = node.outputs[0];
   for (Phase phase : phases) {
-    const bool fused =
-        gate.path(phase).gated && gate.kernel == up.kernel && gate.weight.numerics == up.weight.numerics;
+    const bool fused = gate.path(phase).gated && &gate.row(phase) == &up.row(phase) &&
+                       gate.weight.numerics == up.weight.numerics;
     float* other = fused ? buffer(y) : locals.at(node.id)[0];
     LinearArgs args = linear_args(gate, node.inputs[0], buffer(y), cols(y)),
                up_args = linear_args(up, node.inputs[0], other, cols(y));

@@ -1,10 +1,13 @@
 // Packing every weight as its kernel wants it.
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 #include <exception>
 #include <mutex>
+#include <set>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "runtime/plan_impl.h"
 
 namespace lathe {
@@ -12,13 +15,8 @@ namespace lathe {
 // Bytes of weights repacked before a run: some 30 ms, or 100 where the memory is fresh.
 constexpr int64_t settle_bytes = int64_t{64} << 20;
 
-// Repacking reads every weight once: workers take parameters one by one.
 void Plan::Impl::pack_weights(const Model& model) {
-  struct Job {
-    const Weight* from;
-    Packed* to;
-  };
-  std::vector<Job> jobs;
+  std::vector<Repacking> jobs;
   for (NodeId id : graph.order()) {
     const Node& node = graph.node(id);
     for (size_t i = 0; i < node.params.size(); ++i) {
@@ -32,30 +30,44 @@ void Plan::Impl::pack_weights(const Model& model) {
         auto [it, fresh] = packed.try_emplace(name);
         if (!fresh) continue;
         const LinearKernel& chosen = choose_linear(weight.numerics, weight.rows(), weight.cols(), target.isa);
-        const LinearKernel* first =
-            target.ready_at_once ? row_that_starts_for(chosen, weight.packing->name) : nullptr;
-        if (first) {
-          it->second = {weight, first};
-          settling.push_back({&it->second, {{}, &chosen}});
-        } else {
-          it->second.kernel = &chosen;
-          jobs.push_back({&weight, &it->second});
-        }
+        it->second.kernel = &chosen;
+        if (weight.packing->name == chosen.packing)
+          it->second.weight = weight;
+        else
+          jobs.push_back({name, &weight, &it->second});
       } else {
         vectors.try_emplace(name, read_all(weight));
       }
     }
   }
-  std::stable_sort(jobs.begin(), jobs.end(),
-                   [](const Job& a, const Job& b) { return a.from->bytes() > b.from->bytes(); });
+  map_packed(jobs);
+  std::erase_if(jobs, [&](const Repacking& job) {
+    const LinearKernel& settled = *job.to->kernel;
+    const LinearKernel* first =
+        target.ready_at_once ? row_that_starts_for(settled, job.from->packing->name) : nullptr;
+    if (!first) return false;
+    *job.to = {*job.from, first};
+    settling.push_back({job.name, job.to, {{}, &settled}});
+    return true;
+  });
+  for_each_weight(jobs, [](const Repacking& job) {
+    job.to->weight = repack(*job.from, packing(job.to->kernel->packing));
+  });
+  for (const Repacking& job : jobs) repacked.push_back(job.name);
+  if (target.tuning) set_rows(*target.tuning);
+}
 
+// Every weight is read once: workers take them one by one, the largest first.
+template <class F>
+void Plan::Impl::for_each_weight(std::vector<Repacking>& jobs, F work) {
+  std::stable_sort(jobs.begin(), jobs.end(),
+                   [](const Repacking& a, const Repacking& b) { return a.from->bytes() > b.from->bytes(); });
   std::atomic<size_t> next{0};
   std::exception_ptr error;
   std::mutex error_lock;
   parallel([&](const Share&) {
     for (size_t i; (i = next.fetch_add(1)) < jobs.size();) try {
-        const Packing& wanted = packing(jobs[i].to->kernel->packing);
-        jobs[i].to->weight = jobs[i].from->packing == &wanted ? *jobs[i].from : repack(*jobs[i].from, wanted);
+        work(jobs[i]);
       } catch (...) {
         std::lock_guard hold(error_lock);
         error = std::current_exception();
@@ -64,10 +76,71 @@ void Plan::Impl::pack_weights(const Model& model) {
   if (error) std::rethrow_exception(error);
 }
 
+// A file's key says which weights it was made of; that a sample of every format and shape means the same
+// numbers guards against a mistake of ours: a packing that changed, a model that was changed in memory.
+static bool same_numbers(const Weight& a, const Weight& b) {
+  const int64_t rows = std::min<int64_t>(a.rows(), 2), row = (a.rows() - rows) / 2;
+  std::vector<float> x(static_cast<size_t>(rows * a.cols())), y(x.size());
+  read_rows(a, row, rows, x.data());
+  read_rows(b, row, rows, y.data());
+  return std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0;
+}
+
+// Takes from the cache of packed weights what it holds; `jobs` keeps the rest.
+void Plan::Impl::map_packed(std::vector<Repacking>& jobs) {
+  WantedWeights wanted;
+  size_t bytes = 0;
+  for (const Repacking& job : jobs) {
+    const Weight want{job.from->numerics, &packing(job.to->kernel->packing), job.from->shape, {}};
+    bytes += packed_bytes(want.numerics, *want.packing, want.shape);
+    wanted.emplace(job.name, want);
+  }
+  if (bytes < target.packed_cache.least_bytes) return;
+  auto found = read_packed(target.packed_cache, wanted, *team);
+  if (!found) return;
+  std::set<std::string> compared;
+  for (const Repacking& job : jobs)
+    if (compared.insert(Tuning::kind_of(*job.from)).second && !same_numbers(*job.from, found->at(job.name))) {
+      warn("{}: packed weights of '{}' are not those of the model; packing them again",
+           target.packed_cache.folder.string(), printable(job.name));
+      return;
+    }
+  mapped = true;
+  if (target.ready_at_once) {
+    for (const Repacking& job : jobs) job.to->weight = std::move(found->at(job.name));
+  } else {
+    for_each_weight(jobs, [&](const Repacking& job) {
+      const Weight& from = found->at(job.name);
+      Weight& to = job.to->weight = make_weight(from.numerics, *from.packing, from.shape);
+      for (size_t i = 0; i < to.parts.size(); ++i)
+        std::memcpy(to.parts[i].storage.data, from.parts[i].storage.data, from.parts[i].bytes());
+    });
+  }
+  jobs.clear();
+}
+
+void Plan::Impl::set_rows(const Tuning& tuning) {
+  for (auto& [name, matrix] : packed) {
+    const std::string kind = Tuning::kind_of(matrix.weight);
+    const auto tuned = [&](Phase phase) -> const LinearKernel* {
+      const auto found = tuning.rows.find({kind, phase});
+      if (found == tuning.rows.end()) return nullptr;
+      for (const LinearKernel& row : linear_kernels())
+        if (row.name == found->second.kernel && row.packing == matrix.kernel->packing &&
+            (row.isa & ~target.isa) == 0 &&
+            row.accepts(matrix.weight.numerics, matrix.weight.rows(), matrix.weight.cols()))
+          return &row;
+      return nullptr;
+    };
+    matrix.prompts = tuned(Phase::prefill);
+    matrix.decoding = tuned(Phase::decode);
+  }
+}
+
 // All change over at once, so that a node never sees one of its matrices in each packing.
 void Plan::Impl::settle() {
   for (int64_t left = settle_bytes; left > 0 && next_to_settle < settling.size();) {
-    auto& [matrix, settled] = settling[next_to_settle];
+    auto& [name, matrix, settled] = settling[next_to_settle];
     const Weight& from = matrix->weight;
     const Packing& wanted = packing(settled.kernel->packing);
     if (settled_rows == 0) settled.weight = make_weight(from.numerics, wanted, from.shape);
@@ -87,8 +160,27 @@ void Plan::Impl::settle() {
     ++next_to_settle;
   }
   if (settling.empty() || next_to_settle < settling.size()) return;
-  for (auto& [matrix, settled] : settling) *matrix = std::move(settled);
+  for (auto& [name, matrix, settled] : settling) {
+    *matrix = std::move(settled);
+    repacked.push_back(name);
+  }
   settling.clear();
 }
+
+void Plan::keep_packed() {
+  Impl& impl = *impl_;
+  if (impl.target.packed_cache.folder.empty() || impl.mapped) return;
+  while (!impl.settling.empty()) impl.settle();
+  std::map<std::string, Weight> weights;
+  size_t bytes = 0;
+  for (const std::string& name : impl.repacked) {
+    weights.emplace(name, impl.packed.at(name).weight);
+    bytes += weights.at(name).bytes();
+  }
+  if (bytes >= impl.target.packed_cache.least_bytes) write_packed(impl.target.packed_cache, weights);
+  impl.repacked.clear();
+}
+
+bool Plan::mapped_packed() const { return impl_->mapped; }
 
 }  // namespace lathe

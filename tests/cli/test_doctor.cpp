@@ -3,6 +3,7 @@
 
 #include "command.h"
 #include "core/file.h"
+#include "eval/kernel_speed.h"
 
 namespace lathe {
 namespace {
@@ -48,7 +49,8 @@ TEST_F(Doctor, MeasuresOnceAndRecoversFromABrokenCache) {
               0);
     EXPECT_EQ(row["error"], 0) << "this is the reference";
   }
-  EXPECT_EQ(timed, 4);  // f32 linear and attention, decode and prefill
+  // f32 linear and attention, decode and prefill, and the elementwise ops.
+  EXPECT_EQ(timed, 4 + std::ssize(elementwise_ops()));
 
   const Outcome second = run("");
   ASSERT_EQ(second.exit_code, 0) << second.err;

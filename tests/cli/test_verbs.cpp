@@ -181,6 +181,26 @@ TEST(Bench, ReportsTheNamesThatScriptsRelyOn) {
   EXPECT_EQ(j["threads"], 1);
 }
 
+TEST(Bench, TuningIsKeptShownAndChangesNoText) {
+  const TemporaryDirectory dir;
+  const std::string cache = "LATHE_CACHE=" + quoted(dir.path().string());
+  const auto bench = [&](const std::string& more) {
+    const Outcome o =
+        lathe_with(cache, "bench builtin --prompt-tokens 20 --gen-tokens 4 --repeats 1 --json " + more);
+    EXPECT_EQ(o.exit_code, 0) << o.err;
+    return o.json();
+  };
+  const auto plan = [&] { return lathe_with(cache, "inspect builtin --plan --json").json()["plan"]; };
+  EXPECT_EQ(plan()["tuned"], false);
+  const Json before = bench(""), tuned = bench("--tune"), after = bench("");
+  EXPECT_EQ(tuned["logits_hash"], before["logits_hash"]);
+  EXPECT_EQ(after["logits_hash"], before["logits_hash"]);
+  EXPECT_EQ(plan()["tuned"], true);
+  for (const char* key : {"threads", "prefill_threads"}) EXPECT_EQ(plan()[key], after[key]);
+  EXPECT_EQ(bench("--threads 1")["prefill_threads"], 1) << "what is asked for comes first";
+  EXPECT_EQ(bench("--threads 1 --prefill-threads 2")["prefill_threads"], 2);
+}
+
 // ---- generate
 // ----------------------------------------------------------------------------------------------------
 
@@ -201,6 +221,10 @@ TEST(Generate, GreedyIsRepeatableAndSeedsDiffer) {
   EXPECT_EQ(text("--greedy"), text("--greedy --threads 1"));
   EXPECT_EQ(text("--seed 1"), text("--seed 1"));
   EXPECT_NE(text("--seed 1 --temperature 1"), text("--seed 2 --temperature 1"));
+  EXPECT_EQ(text("--top-k 1 --temperature 2"), text("--greedy"));
+  EXPECT_EQ(text("--min-p 1 --temperature 2"), text("--greedy"));
+  EXPECT_NE(text("--greedy --repetition-penalty 3"), text("--greedy"));
+  EXPECT_EQ(lathe("generate builtin --prompt x --min-p 2").exit_code, 2);
 }
 
 // ---- synth

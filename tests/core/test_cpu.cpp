@@ -36,7 +36,8 @@ TEST(Cpu, ALevelThatTheMachineLacksIsRefused) {
   const char* old = std::getenv("LATHE_ISA");
   const std::string before = old ? old : "";
   const auto levels = isa_levels();
-  for (const std::string_view name : {"ref", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot"}) {
+  for (const std::string_view name :
+       {"ref", "avx2", "avxvnni", "avx512", "amx", "neon", "neondot", "neoni8mm"}) {
     ::setenv("LATHE_ISA", std::string(name).c_str(), 1);
     if (std::ranges::any_of(levels, [&](const IsaLevel& level) { return level.name == name; }))
       EXPECT_NO_THROW(allowed_features()) << name;

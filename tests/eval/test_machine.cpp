@@ -3,6 +3,7 @@
 #include <iterator>
 #include <optional>
 
+#include "core/cache_directory.h"
 #include "core/cpu.h"
 #include "core/error.h"
 #include "eval/machine.h"

@@ -566,6 +566,7 @@ TEST(Linear, DispatchTakesTheFirstRowThatFits) {
 #elif defined(__aarch64__)
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon).name, "neon.int4.bf16");
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon | isa_neondot).name, "neondot.int4.bf16");
+  EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon | isa_neondot | isa_neoni8mm).name, "neoni8mm.int4.bf16");
   EXPECT_EQ(choose_linear(Numerics::w8a8(), 64, 40, isa_neon).name, "neon.w8a8.bf16");
   EXPECT_EQ(choose_linear(odd, 64, 64, isa_neon).name, "neon.expanded");
 #endif
