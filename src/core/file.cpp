@@ -1,16 +1,15 @@
 #include "core/file.h"
 
 #include <cerrno>
-#include <cstdlib>
 #include <cstring>
 #include <fcntl.h>
-#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include <utility>
 
 #include "core/error.h"
+#include "core/leftovers.h"
 
 namespace lathe {
 namespace {
@@ -27,27 +26,6 @@ void sync_path(const fs::path& path) {
 
 fs::path parent_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
-}
-
-// "model.tmp-123" and "model.old-123" belong to process 123; once it is gone they are litter.
-void sweep_leftovers(const fs::path& target) {
-  std::error_code ignored;
-  const std::string stem = target.filename().string();
-  for (const auto& entry : fs::directory_iterator(parent_of(target), ignored)) {
-    const std::string name = entry.path().filename().string();
-    for (std::string_view kind : {".tmp-", ".old-"}) {
-      const std::string prefix = stem + std::string(kind);
-      if (!name.starts_with(prefix)) continue;
-      const pid_t owner = static_cast<pid_t>(std::atol(name.c_str() + prefix.size()));
-      if (owner <= 0 || (::kill(owner, 0) != 0 && errno == ESRCH)) {
-        // A crash between the two renames of commit() leaves only the old directory: put it back.
-        if (kind == ".old-" && !fs::exists(target))
-          fs::rename(entry.path(), target, ignored);
-        else
-          fs::remove_all(entry.path(), ignored);
-      }
-    }
-  }
 }
 
 }  // namespace

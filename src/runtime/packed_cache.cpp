@@ -11,6 +11,7 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/json.h"
+#include "core/leftovers.h"
 #include "core/log.h"
 
 namespace lathe {
@@ -237,6 +238,7 @@ void write_packed(const PackedCache& cache, const std::map<std::string, Weight>&
   const fs::path path = path_of(cache, key);
   try {
     fs::create_directories(cache.folder);
+    sweep_leftovers(path);
     write(path, key, weights);
     // In a model's own folder, files of other weights than its present ones are of no use to anyone.
     if (cache.folder.parent_path().filename() != "lathe") return;

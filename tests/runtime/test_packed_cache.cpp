@@ -132,6 +132,17 @@ TEST(PackedCache, AModelsFolderForgetsEarlierWeights) {
   EXPECT_TRUE(read_packed({dir / "shared", "old"}, wanted(weights), pool));
 }
 
+TEST(PackedCache, WhatAKilledWriterLeftIsRemoved) {
+  const TemporaryDirectory dir;
+  const PackedCache cache{dir / "packed", "source"};
+  write_packed(cache, some_weights());
+  const fs::path file = only_file(cache.folder);
+  // No process has a number above 2^22.
+  std::ofstream(file.string() + ".tmp-99999999", std::ios::binary) << "half";
+  write_packed(cache, some_weights());
+  EXPECT_EQ(only_file(cache.folder), file);
+}
+
 TEST(PackedCache, WhatCannotBeWrittenIsAWarning) {
   const TemporaryDirectory dir;
   dir.put("file", "");
