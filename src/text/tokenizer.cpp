@@ -154,6 +154,31 @@ std::string Tokenizer::decode(std::span<const int32_t> ids, bool skip_special_to
   return valid_utf8(text) ? text : repair_utf8(text);
 }
 
+// A decoder may treat the first token of a text differently: each token is decoded behind one that gives
+// text.
+std::vector<std::string> Tokenizer::token_bytes() const {
+  std::vector<std::string> out(static_cast<size_t>(vocab_size()));
+  const auto decode_bytes = [&](std::span<const int32_t> ids) {
+    return pipeline_->decode(ids, true, Repair::later);
+  };
+  int32_t first = -1;
+  size_t first_bytes = 0;
+  for (int32_t id = 0; id < vocab_size() && first < 0; ++id) {
+    if (is_special(id)) continue;
+    const std::string text = decode_bytes(std::span(&id, 1));
+    if (text.empty() || static_cast<unsigned char>(text.back()) >= 0x80) continue;
+    first = id;
+    first_bytes = text.size();
+  }
+  if (first < 0) return out;
+  for (int32_t id = 0; id < vocab_size(); ++id) {
+    if (is_special(id)) continue;
+    const int32_t pair[] = {first, id};
+    out[static_cast<size_t>(id)] = decode_bytes(pair).substr(first_bytes);
+  }
+  return out;
+}
+
 int32_t Tokenizer::vocab_size() const { return pipeline_->vocab_size; }
 
 std::string_view Tokenizer::token(int32_t id) const {

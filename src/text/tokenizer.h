@@ -53,6 +53,10 @@ class Tokenizer {
   // text.
   std::string decode(std::span<const int32_t> ids, bool skip_special_tokens = false) const;
 
+  // What each token adds to a text, by id; empty for special tokens and ids without a token. A character's
+  // bytes may lie in several tokens. For constrained decoding (token_mask.h); takes a fraction of a second.
+  std::vector<std::string> token_bytes() const;
+
   int32_t vocab_size() const;  // largest id + 1
   // The token as stored ("\u0120the", "\u2581the", "<0x0A>"); empty for an id without one. InputError outside
   // the range.

@@ -321,14 +321,16 @@ class Evaluator final : public Runtime {
            fmt::format("{}", arguments.positional.size()));
     for (size_t i = 0; i < arguments.positional.size(); ++i)
       inner->set(parameters[i].name, arguments.positional[i]);
-    for (auto& [key, value] : arguments.named) {
+    for (auto& named : arguments.named) {
+      const std::string& key = named.first;
       const auto known =
           std::find_if(parameters.begin(), parameters.end(), [&](const auto& p) { return p.name == key; });
       const bool caller = key == "caller" && known == parameters.end();
       if (!caller && (known == parameters.end() ||
                       static_cast<size_t>(known - parameters.begin()) < arguments.positional.size()))
         fail(name + ": an argument that it has, once", "'" + printable(key, 40) + "'");
-      inner->set(caller ? std::string_view("caller") : std::string_view(known->name), std::move(value));
+      inner->set(caller ? std::string_view("caller") : std::string_view(known->name),
+                 std::move(named.second));
     }
     for (const Parameter& p : parameters) {
       const bool given = std::any_of(inner->variables.begin(), inner->variables.end(),

@@ -1,0 +1,109 @@
+#include "text/grammar/expr.h"
+
+#include <algorithm>
+
+namespace lathe::grammar {
+
+CharacterSet CharacterSet::any() {
+  CharacterSet out(0, 0xD7FF);
+  out.add(0xE000, 0x10FFFF);
+  return out;
+}
+
+void CharacterSet::add(char32_t first, char32_t last) {
+  if (first < 0xD800 && last > 0xDFFF) {
+    add(first, 0xD7FF);
+    return add(0xE000, last);
+  }
+  if (first >= 0xD800 && first <= 0xDFFF) first = 0xE000;
+  if (last >= 0xD800 && last <= 0xDFFF) last = 0xD7FF;
+  if (first > last) return;
+  auto it = std::lower_bound(ranges_.begin(), ranges_.end(), first,
+                             [](const auto& range, char32_t c) { return range.second + 1 < c; });
+  auto end = it;
+  while (end != ranges_.end() && end->first <= last + 1) {
+    first = std::min(first, end->first);
+    last = std::max(last, end->second);
+    ++end;
+  }
+  it = ranges_.erase(it, end);
+  ranges_.insert(it, {first, last});
+}
+
+void CharacterSet::add(const CharacterSet& other) {
+  for (const auto& [first, last] : other.ranges_) add(first, last);
+}
+
+CharacterSet CharacterSet::complement() const {
+  CharacterSet out;
+  char32_t next = 0;
+  for (const auto& [first, last] : ranges_) {
+    if (first > next) out.add(next, first - 1);
+    next = last + 1;
+  }
+  if (next <= 0x10FFFF) out.add(next, 0x10FFFF);
+  return out;
+}
+
+CharacterSet CharacterSet::without(const CharacterSet& other) const { return within(other.complement()); }
+
+CharacterSet CharacterSet::within(const CharacterSet& other) const {
+  CharacterSet out;
+  for (const auto& [a, b] : ranges_)
+    for (const auto& [c, d] : other.ranges_)
+      if (std::max(a, c) <= std::min(b, d)) out.add(std::max(a, c), std::min(b, d));
+  return out;
+}
+
+namespace {
+
+ExprPtr make(Expr e) { return std::make_shared<const Expr>(std::move(e)); }
+
+}  // namespace
+
+ExprPtr bytes(std::string text) {
+  Expr e;
+  e.bytes = std::move(text);
+  return make(std::move(e));
+}
+
+ExprPtr characters(CharacterSet set) {
+  Expr e;
+  e.kind = Expr::Kind::characters;
+  e.characters = std::move(set);
+  return make(std::move(e));
+}
+
+ExprPtr sequence(std::vector<ExprPtr> items) {
+  if (items.size() == 1) return items[0];
+  Expr e;
+  e.kind = Expr::Kind::sequence;
+  e.items = std::move(items);
+  return make(std::move(e));
+}
+
+ExprPtr alternatives(std::vector<ExprPtr> items) {
+  if (items.size() == 1) return items[0];
+  Expr e;
+  e.kind = Expr::Kind::alternatives;
+  e.items = std::move(items);
+  return make(std::move(e));
+}
+
+ExprPtr repeat(ExprPtr item, int64_t min, int64_t max) {
+  Expr e;
+  e.kind = Expr::Kind::repeat;
+  e.items = {std::move(item)};
+  e.min = min;
+  e.max = max;
+  return make(std::move(e));
+}
+
+ExprPtr rule(int32_t index) {
+  Expr e;
+  e.kind = Expr::Kind::rule;
+  e.rule = index;
+  return make(std::move(e));
+}
+
+}  // namespace lathe::grammar
