@@ -1,4 +1,4 @@
-// lathe quantize: round every linear layer's weights to integers and write the model.
+// lathe quantize: round every linear layer's weights to fewer bits and write the model.
 #include <CLI/CLI.hpp>
 #include <memory>
 
@@ -48,14 +48,19 @@ void quantize_verb(const Options& o) {
 
 void add_quantize(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App& verb = add_verb(app, "quantize", "Round weights to integers and write a compressed-tensors model",
+  CLI::App& verb = add_verb(app, "quantize",
+                            "Round weights to integers or small floats and write a model that others open",
                             "builtin --scheme w4a16 --group-size 32 --asymmetric -o /tmp/builtin-w4");
   add_model(verb, o->model);
   add_output(verb, o->output);
-  verb.add_option("--scheme", o->scheme, "Bits of weights and activations: w2a16 ... w8a16, w8a8")
+  verb.add_option(
+          "--scheme", o->scheme,
+          "Bits of weights and activations: w2a16 ... w8a16, w8a8; floats: fp8 (per channel), fp8-tensor,\n"
+          "fp8-block, nvfp4, mxfp4, mxfp8; nf4 (written for bitsandbytes)")
       ->capture_default_str();
-  verb.add_option("--group-size", o->group_size,
-                  "Weights of a row that share a scale; 0: the whole row; -1: 0 for 8 bits, else 128")
+  verb.add_option(
+          "--group-size", o->group_size,
+          "Weights of a row that share a scale; 0: the whole row; -1: 0 for 8 bits, 64 for nf4, else 128")
       ->capture_default_str();
   verb.add_flag("--asymmetric,!--symmetric", o->asymmetric, "A zero point per group, or (default) none");
   verb.add_option("--method", o->method, "rtn: round to nearest")

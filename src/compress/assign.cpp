@@ -58,7 +58,7 @@ DType scale_dtype(const Json& config) {
 }
 
 void require_whole_groups(const std::string& param, const Weight& w, const Numerics& n) {
-  if (n.group == 0 || w.cols() % n.group == 0) return;
+  if (n.group == 0 || n.block_rows != 1 || w.cols() % n.group == 0) return;  // blocks may be ragged
   int largest = 1;
   while (largest * 2 < n.group && w.cols() % (largest * 2) == 0) largest *= 2;
   throw input_error(

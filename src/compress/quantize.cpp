@@ -5,6 +5,8 @@
 #include <cmath>
 #include <exception>
 #include <mutex>
+#include <numeric>
+#include <utility>
 
 #include "core/cpu.h"
 #include "core/error.h"
@@ -17,33 +19,33 @@ namespace {
 // Floats of all strips in flight together: what quantizing costs beside the result.
 constexpr int64_t strip_bytes = int64_t{32} << 20;
 
-// The rows of a strip: a multiple of pack_row_multiple, small enough that every worker has several.
-int64_t strip_rows(const Weight& w, int workers) {
+// The rows of a strip: a multiple of pack_row_multiple and of what shares scales, small enough that every
+// worker has several.
+int64_t strip_rows(const Weight& w, const Numerics& numerics, int workers) {
+  const int64_t whole = std::lcm(pack_row_multiple, std::max<int64_t>(numerics.block_rows, 1));
   const int64_t fitting =
       strip_bytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(w.cols(), 1) / workers;
   const int64_t shared = (w.rows() + 4 * workers - 1) / (4 * workers);
-  const int64_t rows = std::min(fitting, shared) / pack_row_multiple * pack_row_multiple;
-  return std::max(rows, pack_row_multiple);
+  const int64_t rows = std::min(fitting, shared) / whole * whole;
+  return std::max(rows, whole);
 }
 
-void quantize_strip(const Weight& from, int64_t row, int64_t rows, ScaleSearch search,
-                    std::vector<float>& values, Weight& to) {
-  values.resize(static_cast<size_t>(rows * from.cols()));
-  read_rows(from, row, rows, values.data());
-  to.packing->pack(round_to_nearest(values.data(), rows, from.cols(), to.numerics, search), row, to);
-}
-
-Weight quantize_on(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleSearch search) {
-  Weight to = make_weight(numerics, storage_packing(numerics), from.shape);
-  const int64_t rows = from.rows(), step = strip_rows(from, pool.size());
+// Calls use(row, rows, values) for strips of a weight, on all workers.
+template <class Use>
+void for_strips(ThreadPool& pool, const Weight& from, const Numerics& numerics, Use&& use) {
+  const int64_t rows = from.rows(), step = strip_rows(from, numerics, pool.size());
   std::atomic<int64_t> next{0};
   std::exception_ptr failure;
   std::mutex failing;
   pool.run([&](int, int) {
     std::vector<float> values;
     try {
-      for (int64_t row; (row = next.fetch_add(step)) < rows;)
-        quantize_strip(from, row, std::min(step, rows - row), search, values, to);
+      for (int64_t row; (row = next.fetch_add(step)) < rows;) {
+        const int64_t count = std::min(step, rows - row);
+        values.resize(static_cast<size_t>(count * from.cols()));
+        read_rows(from, row, count, values.data());
+        use(row, count, std::as_const(values));
+      }
     } catch (...) {
       const std::lock_guard lock(failing);
       failure = std::current_exception();
@@ -51,6 +53,27 @@ Weight quantize_on(ThreadPool& pool, const Weight& from, const Numerics& numeric
     }
   });
   if (failure) std::rethrow_exception(failure);
+}
+
+float largest_of(ThreadPool& pool, const Weight& from, const Numerics& numerics) {
+  float largest = 0;
+  std::mutex joining;
+  for_strips(pool, from, numerics, [&](int64_t, int64_t, const std::vector<float>& values) {
+    float most = 0;
+    for (const float v : values) most = std::max(most, std::fabs(v));
+    const std::lock_guard lock(joining);
+    largest = std::max(largest, most);
+  });
+  return largest;
+}
+
+Weight quantize_on(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleSearch search,
+                   float largest) {
+  Weight to = make_weight(numerics, storage_packing(numerics), from.shape);
+  if (numerics.scales_by_whole() && largest < 0) largest = largest_of(pool, from, numerics);
+  for_strips(pool, from, numerics, [&](int64_t row, int64_t rows, const std::vector<float>& values) {
+    to.packing->pack(round_to_nearest(values.data(), rows, from.cols(), numerics, search, largest), row, to);
+  });
   return to;
 }
 
@@ -60,20 +83,49 @@ int threads_or_all(int threads) { return threads > 0 ? threads : physical_cores(
 
 const Packing& storage_packing(const Numerics& numerics) {
   if (numerics.is_dense()) return packing("dense");
+  if (numerics.kind == Numerics::Kind::nf4) return packing("bnb.nf4");
+  if (numerics == Numerics::nvfp4()) return packing("ct.nvfp4");
+  if (numerics == Numerics::mxfp4()) return packing("ct.mxfp4");
+  if (numerics == Numerics::mxfp8()) return packing("ct.mxfp8");
+  if (numerics.kind == Numerics::Kind::e4m3) return packing("ct.fp8");
   return packing(numerics.activations == Numerics::Activations::as_they_are ? "ct.pack32" : "ct.int8");
 }
 
-Weight quantize_weight(const Weight& weight, const Numerics& numerics, ScaleSearch search, int threads) {
+Weight quantize_weight(const Weight& weight, const Numerics& numerics, ScaleSearch search, int threads,
+                       float largest) {
   ThreadPool pool(threads_or_all(threads));
-  return quantize_on(pool, weight, numerics, search);
+  return quantize_on(pool, weight, numerics, search, largest);
+}
+
+std::map<std::string, float, std::less<>> shared_largest(const Model& model, const Assignment& assignment,
+                                                         int threads) {
+  std::map<ValueId, std::vector<std::string>> readers;
+  for (const NodeId id : model.graph.order()) {
+    const Node& node = model.graph.node(id);
+    if (!std::holds_alternative<op::Linear>(node.op)) continue;
+    const auto it = assignment.find(node.params[0]);
+    if (it != assignment.end() && it->second.global) readers[node.inputs[0]].push_back(it->first);
+  }
+  std::map<std::string, float, std::less<>> out;
+  if (readers.empty()) return out;
+  ThreadPool pool(threads_or_all(threads));
+  for (const auto& [input, params] : readers) {
+    float largest = 0;
+    for (const std::string& param : params)
+      largest = std::max(largest, largest_of(pool, model.weights.at(param), assignment.find(param)->second));
+    for (const std::string& param : params) out[param] = std::max(out[param], largest);
+  }
+  return out;
 }
 
 void quantize(Model& model, const Assignment& assignment, ScaleSearch search, int threads) {
   ThreadPool pool(threads_or_all(threads));
   Progress progress("quantizing", static_cast<int64_t>(assignment.size()));
+  const auto largest = shared_largest(model, assignment, threads);
   for (const auto& [name, numerics] : assignment) {
     Weight& weight = model.weights.at(name);
-    weight = quantize_on(pool, weight, numerics, search);
+    const auto shared = largest.find(name);
+    weight = quantize_on(pool, weight, numerics, search, shared == largest.end() ? -1 : shared->second);
     progress.advance(1, name);
   }
 }

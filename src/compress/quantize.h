@@ -36,9 +36,12 @@ std::string module_path(std::string_view param);
 DType scale_dtype(const Json& config);
 
 // A uniform change of one weight, in strips: memory beside the result stays small. The result's packing is
-// the one that compressed-tensors uses for weights alone ("ct.pack32"), or for weights and activations
-// ("ct.int8"). Threads (0: physical cores) never change the result.
-Weight quantize_weight(const Weight&, const Numerics&, ScaleSearch, int threads = 0);
+// the one that compressed-tensors uses for these numbers. Threads (0: physical cores) never change the
+// result. `largest`: as of round_to_nearest(); negative: the weight's own.
+Weight quantize_weight(const Weight&, const Numerics&, ScaleSearch, int threads = 0, float largest = -1);
+// Per parameter that becomes numbers with a global scale: the largest magnitude among all such that read the
+// same input (q, k and v; gate and up). Runtimes fuse these and expect one global scale.
+std::map<std::string, float, std::less<>> shared_largest(const Model&, const Assignment&, int threads = 0);
 const Packing& storage_packing(const Numerics&);
 
 // In memory.

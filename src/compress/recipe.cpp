@@ -108,6 +108,11 @@ Integer integer_of(const YAML::Node& root, const char* key, std::string_view whe
 constexpr std::string_view keep = "keep";
 
 Json to_json(const Numerics& n) {
+  if (n.is_grid()) {
+    Json json = {{"scheme", scheme_of(n)}, {"scale", dtype_name(n.dtype)}};
+    if (n.kind == Numerics::Kind::nf4) json["group"] = n.group;
+    return json;
+  }
   return {{"bits", n.bits},
           {"group", n.group},
           {"asymmetric", n.offset == Numerics::Offset::zero_point},
@@ -132,6 +137,18 @@ DType parse_scale(const std::string& name, std::string_view where) {
 // Null stands for "stays as it is".
 std::optional<Numerics> parse_format(const Json& json, std::string_view where) {
   if (json.is_string() && json.get<std::string>() == keep) return std::nullopt;
+  if (json.is_object() && json.contains("scheme")) {
+    check_keys(json, {"scheme", "group", "scale"}, where);
+    const std::string scheme = get_string(json, "scheme", where),
+                      scale = get_string_or(json, "scale", where, "");
+    const int group = static_cast<int>(get_int_or(json, "group", where, -1, 1 << 20, -1));
+    for (const DType d : {DType::bf16, DType::f16, DType::f32}) {
+      const Numerics n = parse_scheme(scheme, group, false, d);
+      if (scale.empty() || scale == dtype_name(n.dtype)) return n;
+    }
+    throw input_error(where, fmt::format("a scale that {} has", printable(scheme)),
+                      fmt::format("'{}'", printable(scale)));
+  }
   check_keys(json, {"bits", "group", "asymmetric", "scale", "activations"}, where);
   const std::string activations = get_string_or(json, "activations", where, "keep");
   Numerics n = Numerics::integer(static_cast<int>(get_int(json, "bits", where, 2, 8)),

@@ -12,7 +12,8 @@ Numerics written_as(const std::string& name, const Weight& weight, const Assignm
                     DType dense) {
   if (const auto it = assignment.find(name); it != assignment.end()) return it->second;
   const Numerics& own = weight.numerics;
-  const bool whole_groups = own.is_dense() || own.group == 0 || weight.cols() % own.group == 0;
+  const bool whole_groups =
+      own.is_dense() || own.group == 0 || own.block_rows != 1 || weight.cols() % own.group == 0;
   if (storage_packing(own).holds(own) && whole_groups) return own;
   warn("{}: {} has no form in compressed-tensors; written as {}", name, to_string(own), dtype_name(dense));
   return Numerics::dense(dense);
@@ -30,9 +31,9 @@ Weight to_dense(const Weight& from, DType dtype) {
   return to;
 }
 
-Weight as_planned(const Weight& from, const PlannedEntry& to, bool assigned, ScaleSearch search,
-                  int threads) {
-  if (assigned) return quantize_weight(from, to.numerics, search, threads);
+Weight as_planned(const Weight& from, const PlannedEntry& to, bool assigned, ScaleSearch search, int threads,
+                  float largest) {
+  if (assigned) return quantize_weight(from, to.numerics, search, threads, largest);
   if (from.numerics != to.numerics) return to_dense(from, to.numerics.dtype);
   return from.packing == to.packing ? from : repack(from, *to.packing);
 }
@@ -65,10 +66,12 @@ std::string save(const Model& model, const Checkpoint& from, const Assignment& a
     entries.push_back({name, numerics, &storage_packing(numerics), weight.shape});
   }
   CheckpointWriter writer(directory, model.config, entries);
+  const auto largest = shared_largest(model, assignment, threads);
   Progress progress("writing", static_cast<int64_t>(model.bytes()));
   for (const PlannedEntry& entry : entries) {
     const Weight written =
-        as_planned(model.weights.at(entry.name), entry, assignment.contains(entry.name), search, threads);
+        as_planned(model.weights.at(entry.name), entry, assignment.contains(entry.name), search, threads,
+                   largest.contains(entry.name) ? largest.at(entry.name) : -1);
     writer.write(written);
     if (from.find(entry.name)) from.forget(entry.name);
     progress.advance(static_cast<int64_t>(model.weights.at(entry.name).bytes()), entry.name);

@@ -80,6 +80,19 @@ uint8_t f32_to_f8e5m2(float f) {
   return static_cast<uint8_t>(sign | round_magnitude<5, 2>(magnitude));
 }
 
+float f8e8m0_to_f32(uint8_t c) {
+  if (c == 0xff) return nan;
+  return c == 0 ? 0x1p-127f : std::bit_cast<float>(static_cast<uint32_t>(c) << 23);
+}
+
+uint8_t f32_to_f8e8m0(float f) {
+  if (!(f > 0)) return 0xff;
+  if (f >= 0x1p127f) return 0xfe;
+  int exponent = 0;
+  const float fraction = std::frexp(f, &exponent);  // in [0.5, 1): half way between 2^(e-1) and 2^e is 0.75
+  return static_cast<uint8_t>(std::max(exponent - (fraction < 0.75f ? 1 : 0) + 127, 0));
+}
+
 void to_f32(DType dtype, const void* in, float* out, int64_t n) {
   auto each = [&]<class T>(const T* x, auto convert) {
     for (int64_t i = 0; i < n; ++i) out[i] = convert(x[i]);
@@ -96,6 +109,8 @@ void to_f32(DType dtype, const void* in, float* out, int64_t n) {
       return each(static_cast<const uint8_t*>(in), f8e4m3_to_f32);
     case DType::f8e5m2:
       return each(static_cast<const uint8_t*>(in), f8e5m2_to_f32);
+    case DType::f8e8m0:
+      return each(static_cast<const uint8_t*>(in), f8e8m0_to_f32);
     default:
       fail("to_f32: {} is not a float", dtype_name(dtype));
   }
@@ -117,6 +132,8 @@ void from_f32(DType dtype, const float* in, void* out, int64_t n) {
       return each(static_cast<uint8_t*>(out), f32_to_f8e4m3);
     case DType::f8e5m2:
       return each(static_cast<uint8_t*>(out), f32_to_f8e5m2);
+    case DType::f8e8m0:
+      return each(static_cast<uint8_t*>(out), f32_to_f8e8m0);
     default:
       fail("from_f32: {} is not a float", dtype_name(dtype));
   }

@@ -24,6 +24,8 @@ float f8e4m3_to_f32(uint8_t);  // "fn": no infinity, 0x7f and 0xff are NaN, larg
 uint8_t f32_to_f8e4m3(float);  // saturates to +-448; NaN stays NaN
 float f8e5m2_to_f32(uint8_t);  // IEEE-like: infinity and NaN, largest finite 57344
 uint8_t f32_to_f8e5m2(float);  // overflow becomes infinity
+float f8e8m0_to_f32(uint8_t);  // 2^(code - 127); 0xff is NaN
+uint8_t f32_to_f8e8m0(float);  // the nearest power of two, saturating; NaN for what is not positive
 
 // Element-wise over a row. `dtype` is one of the floats; `in`/`out` point to elements of it.
 void to_f32(DType dtype, const void* in, float* out, int64_t n);

@@ -18,9 +18,9 @@ struct DTypeInfo {
 
 // Indexed by DType.
 constexpr DTypeInfo dtypes[] = {{"f32", 4, true},    {"f16", 2, true},    {"bf16", 2, true},
-                                {"f8e4m3", 1, true}, {"f8e5m2", 1, true}, {"i64", 8, false},
-                                {"i32", 4, false},   {"i16", 2, false},   {"i8", 1, false},
-                                {"u8", 1, false},    {"bool", 1, false}};
+                                {"f8e4m3", 1, true}, {"f8e5m2", 1, true}, {"f8e8m0", 1, true},
+                                {"i64", 8, false},   {"i32", 4, false},   {"i16", 2, false},
+                                {"i8", 1, false},    {"u8", 1, false},    {"bool", 1, false}};
 
 const DTypeInfo& info(DType d) { return dtypes[static_cast<size_t>(d)]; }
 

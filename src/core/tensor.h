@@ -12,7 +12,7 @@
 
 namespace lathe {
 
-enum class DType : uint8_t { f32, f16, bf16, f8e4m3, f8e5m2, i64, i32, i16, i8, u8, boolean };
+enum class DType : uint8_t { f32, f16, bf16, f8e4m3, f8e5m2, f8e8m0, i64, i32, i16, i8, u8, boolean };
 
 size_t dtype_bytes(DType);
 std::string_view dtype_name(DType);  // "f32", "bf16", ...

@@ -36,8 +36,10 @@ Weight random_weight(const Numerics& numerics, const Packing& packing, int64_t n
       c.values = random_floats(c.rows * k, rng);
     } else {
       c.codes.resize(static_cast<size_t>(c.rows * k));
-      for (int16_t& code : c.codes)
+      for (int16_t& code : c.codes) {
         code = static_cast<int16_t>(numerics.code_min() + static_cast<int>(rng.below(range)));
+        if (numerics.kind == Numerics::Kind::e4m3 && (code & 0x7f) == 0x7f) --code;  // NaN
+      }
       for (int64_t i = 0; i < c.rows * numerics.groups(k); ++i) {
         c.scales.push_back(std::ldexp(1.0f, -static_cast<int>(6 + rng.below(4))));
         if (numerics.offset == Numerics::Offset::zero_point)
@@ -152,6 +154,9 @@ std::vector<Numerics> known_formats() {
   out.push_back(Numerics::integer(4, 32, false, DType::f16));                    // GGUF Q4_0
   out.push_back({Numerics::Kind::integer, DType::f32, 4, 32, Offset::minimum});  // GGUF Q4_K
   out.push_back(Numerics::integer(6, 16, false, DType::f32));                    // GGUF Q6_K
+  for (const Numerics& n : {Numerics::fp8(), Numerics::fp8_block(), Numerics::mxfp8(), Numerics::nvfp4(),
+                            Numerics::mxfp4(), Numerics::nf4()})
+    out.push_back(n);
   out.push_back(Numerics::integer(3, 128, false));
   out.push_back(Numerics::integer(2, 128, false));
   return out;
@@ -161,6 +166,7 @@ std::vector<Numerics> all_formats() {
   std::vector<Numerics> out = known_formats();
   for (DType scale : {DType::f16, DType::f32}) {
     out.push_back(Numerics::w8a8(scale));
+    out.push_back(Numerics::fp8(scale));
     for (int bits : {8, 4}) out.push_back(Numerics::integer(bits, 128, false, scale));
   }
   out.push_back({Numerics::Kind::integer, DType::f32, 8, 32, Numerics::Offset::minimum});
@@ -169,7 +175,8 @@ std::vector<Numerics> all_formats() {
 
 std::string format_name(const Numerics& n) {
   std::string name = to_string(n);
-  if (!n.is_dense() && n.dtype != DType::bf16) name += fmt::format(" {} scales", dtype_name(n.dtype));
+  const bool open = n.is_integer() || (n.kind == Numerics::Kind::e4m3 && n.dtype != DType::f8e8m0);
+  if (open && n.dtype != DType::bf16) name += fmt::format(" {} scales", dtype_name(n.dtype));
   return name;
 }
 

@@ -1,9 +1,11 @@
 #include "io/compressed_tensors.h"
 
 #define PCRE2_CODE_UNIT_WIDTH 8
+#include <algorithm>
 #include <pcre2.h>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "io/writer.h"
 
 namespace lathe {
@@ -12,8 +14,13 @@ namespace {
 struct Format {
   std::string_view name, packing;
 };
-constexpr Format formats[] = {{"pack-quantized", "ct.pack32"}, {"int-quantized", "ct.int8"}};
-constexpr std::string_view supported = "pack-quantized or int-quantized integer weights";
+constexpr Format formats[] = {{"pack-quantized", "ct.pack32"},      {"int-quantized", "ct.int8"},
+                              {"float-quantized", "ct.fp8"},        {"naive-quantized", "ct.fp8"},
+                              {"nvfp4-pack-quantized", "ct.nvfp4"}, {"mxfp4-pack-quantized", "ct.mxfp4"},
+                              {"mxfp8-quantized", "ct.mxfp8"}};
+constexpr std::string_view supported =
+    "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized, mxfp4-pack-quantized or "
+    "mxfp8-quantized weights";
 
 const Json* find(const Json& object, const char* key) {
   auto it = object.find(key);
@@ -41,8 +48,9 @@ int group_size(const Json& weights, const std::string& where) {
   return static_cast<int>(size);
 }
 
-// Only what the runtime computes: none, or symmetric int8 with a scale per token found at run time.
-Numerics::Activations parse_activations(const Json& group, const std::string& where) {
+// Integers: only what the runtime computes, which is none, or symmetric int8 with a scale per token found at
+// run time. Floats: none.
+Numerics::Activations parse_activations(const Json& group, bool floats, const std::string& where) {
   const Json* given = find(group, "input_activations");
   if (!given) return Numerics::Activations::as_they_are;
   const std::string at = where + ".input_activations";
@@ -50,6 +58,10 @@ Numerics::Activations parse_activations(const Json& group, const std::string& wh
   const std::string type = get_string_or(*given, "type", at, "int"),
                     strategy = get_string_or(*given, "strategy", at, "token");
   const int64_t bits = get_int_or(*given, "num_bits", at, 1, 32, 8);
+  if (floats && type == "float") {
+    warn("{}: activations of {} bits are not computed; they stay as they are, which is more exact", at, bits);
+    return Numerics::Activations::as_they_are;
+  }
   const Json* dynamic = find(*given, "dynamic");
   if (type != "int" || bits != 8 || strategy != "token" || !get_bool_or(*given, "symmetric", at, true) ||
       !dynamic || *dynamic != true)
@@ -57,27 +69,98 @@ Numerics::Activations parse_activations(const Json& group, const std::string& wh
   return Numerics::Activations::int8_per_row;
 }
 
+// Rows and columns of a block that shares a scale.
+std::pair<int, int> block_size(const Json& given, const std::string& where) {
+  const bool pair = given.is_array() && given.size() == 2 &&
+                    std::ranges::all_of(given, [](const Json& n) { return n.is_number_integer(); });
+  const int64_t rows = pair ? given[0].get<int64_t>() : 0, cols = pair ? given[1].get<int64_t>() : 0;
+  if (rows < 1 || cols < 1 || rows > 1 << 20 || cols > 1 << 20)
+    throw input_error(where, "rows and columns of a block, [128, 128]", printable(given.dump(), 40));
+  return {static_cast<int>(rows), static_cast<int>(cols)};
+}
+
+// Weights of "type": "float". Scales are bf16 until a checkpoint says otherwise.
+Numerics parse_floats(const Json& weights, const Packing& packing, const std::string& at) {
+  const bool eight = packing.name == "ct.fp8" || packing.name == "ct.mxfp8";
+  const int64_t bits = get_int(weights, "num_bits", at, 2, 8);
+  if (bits != (eight ? 8 : 4))
+    throw input_error(at, fmt::format("num_bits {} in {}", eight ? 8 : 4, packing.name),
+                      fmt::format("{}", bits));
+  if (!get_bool_or(weights, "symmetric", at, true)) throw input_error(at, "symmetric floats", "asymmetric");
+  const std::string strategy = get_string_or(weights, "strategy", at, "tensor");
+  const auto require = [&](std::string_view wanted, int64_t group) {
+    const int64_t size = get_int_or(weights, "group_size", at, -1, 1 << 20, group);
+    if (strategy != wanted || size != group)
+      throw input_error(at, fmt::format("strategy {} and group_size {}", wanted, group),
+                        fmt::format("'{}' and {}", printable(strategy), size));
+  };
+  if (packing.name == "ct.nvfp4") return require("tensor_group", 16), Numerics::nvfp4();
+  if (packing.name == "ct.mxfp4") return require("group", 32), Numerics::mxfp4();
+  if (packing.name == "ct.mxfp8") return require("group", 32), Numerics::mxfp8();
+  if (strategy == "tensor") return Numerics::fp8_tensor();
+  if (strategy == "block") {
+    const Json* block = find(weights, "block_structure");
+    if (block && *block == "128x128") return Numerics::fp8_block();  // as older versions wrote it
+    if (!block) throw input_error(at, "block_structure", "none");
+    const auto [rows, cols] = block_size(*block, at + ".block_structure");
+    return Numerics::grid(Numerics::Kind::e4m3, cols, DType::bf16, rows);
+  }
+  if (strategy != "channel" && strategy != "group")
+    throw input_error(at, "strategy tensor, channel, group or block",
+                      fmt::format("'{}'", printable(strategy)));
+  return Numerics::grid(Numerics::Kind::e4m3, group_size(weights, at), DType::bf16);
+}
+
 CtScheme parse_scheme(const Json& group, const std::string& global_format, const std::string& where) {
   CtScheme scheme;
   const Json& weights = group.at("weights");
   const std::string at = where + ".weights";
   const std::string type = get_string_or(weights, "type", at, "int");
-  if (type != "int") throw input_error(at, "type int", fmt::format("'{}'", printable(type)));
   scheme.packing = &packing_of(get_string_or(group, "format", where, global_format), where);
-  scheme.bits = static_cast<int>(get_int(weights, "num_bits", at, 2, 8));
-  scheme.symmetric = get_bool_or(weights, "symmetric", at, true);
-  scheme.group = group_size(weights, at);
-  scheme.activations = parse_activations(group, where);
-  if (scheme.activations == Numerics::Activations::int8_per_row &&
-      (scheme.bits != 8 || scheme.group != 0 || !scheme.symmetric))
+  const bool floats = scheme.packing->name != "ct.pack32" && scheme.packing->name != "ct.int8";
+  if (type != (floats ? "float" : "int"))
+    throw input_error(at, fmt::format("type {}", floats ? "float" : "int"),
+                      fmt::format("'{}'", printable(type)));
+  if (floats) {
+    scheme.numerics = parse_floats(weights, *scheme.packing, at);
+    parse_activations(group, true, where);
+    return scheme;
+  }
+  scheme.numerics = Numerics::integer(static_cast<int>(get_int(weights, "num_bits", at, 2, 8)),
+                                      group_size(weights, at), !get_bool_or(weights, "symmetric", at, true));
+  Numerics& n = scheme.numerics;
+  n.activations = parse_activations(group, false, where);
+  if (n.activations == Numerics::Activations::int8_per_row && n != Numerics::w8a8())
     throw input_error(where, "symmetric int8 weights per channel beside int8 activations",
-                      fmt::format("{} bits, group {}{}", scheme.bits, scheme.group,
-                                  scheme.symmetric ? "" : ", asymmetric"));
+                      fmt::format("{} bits, group {}{}", n.bits, n.group,
+                                  n.offset == Numerics::Offset::none ? "" : ", asymmetric"));
   const Json* order = find(weights, "actorder");
   if (order && *order != "weight" && *order != "static" && *order != false)
     throw input_error(at, "actorder null or 'weight'", printable(order->dump(), 40),
                       "columns in activation order are not read");
   return scheme;
+}
+
+// quant_method "fp8" of transformers: blocks with weight_scale_inv, or one weight_scale.
+CtScheme parse_hf_fp8(const Json& q, const std::string& where) {
+  if (const std::string fmt = get_string_or(q, "fmt", where, "e4m3"); fmt != "e4m3")
+    throw input_error(where, "fmt e4m3", fmt::format("'{}'", printable(fmt)));
+  warn("{}: {} activations of 8 bits are not computed; they stay as they are, which is more exact", where,
+       printable(get_string_or(q, "activation_scheme", where, "dynamic")));
+  const Json* block = find(q, "weight_block_size");
+  if (!block) return {"fp8", &packing("ct.fp8"), Numerics::fp8_tensor(DType::f32)};
+  const auto [rows, cols] = block_size(*block, where + ".weight_block_size");
+  return {"fp8", &packing("hf.fp8"), Numerics::grid(Numerics::Kind::e4m3, cols, DType::f32, rows)};
+}
+
+// quant_method "bitsandbytes": only nf4, whose group size is beside each weight.
+CtScheme parse_bitsandbytes(const Json& q, const std::string& where) {
+  const std::string type = get_string_or(q, "bnb_4bit_quant_type", where, "fp4");
+  if (!get_bool_or(q, "load_in_4bit", where, false) || type != "nf4" ||
+      get_bool_or(q, "bnb_4bit_use_double_quant", where, false))
+    throw input_error(where, "load_in_4bit, bnb_4bit_quant_type nf4 and no double quantization",
+                      printable(q.dump(), 200));
+  return {"bitsandbytes", &packing("bnb.nf4"), Numerics::nf4()};
 }
 
 // Keys whose presence means that the weights alone do not tell the numbers.
@@ -143,8 +226,15 @@ std::optional<CtConfig> CtConfig::parse(const Json& config, std::string_view fil
   if (!q->is_object()) throw input_error(where, "an object", q->type_name());
   const Json* groups = find(*q, "config_groups");
   const std::string method = get_string_or(*q, "quant_method", where, groups ? "compressed-tensors" : "none");
+  if (method == "fp8" || method == "bitsandbytes") {
+    CtConfig out;
+    out.schemes_.push_back(method == "fp8" ? parse_hf_fp8(*q, where) : parse_bitsandbytes(*q, where));
+    out.classes_.push_back(0);
+    return out;
+  }
   if (method != "compressed-tensors")
-    throw input_error(where, "quant_method compressed-tensors", fmt::format("'{}'", printable(method)),
+    throw input_error(where, "quant_method compressed-tensors, fp8 or bitsandbytes",
+                      fmt::format("'{}'", printable(method)),
                       fmt::format("supported are {} of compressed-tensors", supported));
   if (!groups || !groups->is_object())
     throw input_error(where, "config_groups, an object", groups ? groups->type_name() : "none");
@@ -202,9 +292,9 @@ namespace {
 
 // Entries that share a config group differ in nothing that the group says.
 bool same_group(const PlannedEntry& a, const PlannedEntry& b) {
-  return a.packing == b.packing && a.numerics.bits == b.numerics.bits &&
-         a.numerics.group == b.numerics.group && a.numerics.offset == b.numerics.offset &&
-         a.numerics.activations == b.numerics.activations;
+  Numerics same = b.numerics;
+  same.dtype = a.numerics.dtype;  // tensors say which
+  return a.packing == b.packing && a.numerics == same;
 }
 
 std::string_view format_of(const PlannedEntry& entry) {
@@ -216,17 +306,25 @@ std::string_view format_of(const PlannedEntry& entry) {
 // All keys of the schema that every version since 0.9 knows: its classes forbid others.
 Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
   const Numerics& n = first.numerics;
-  const Json size = n.group == 0 ? Json(nullptr) : Json(n.group);
-  const Json weights = {{"actorder", nullptr},
-                        {"block_structure", nullptr},
-                        {"dynamic", false},
-                        {"group_size", size},
-                        {"num_bits", n.bits},
-                        {"observer", "minmax"},
-                        {"observer_kwargs", Json::object()},
-                        {"strategy", n.group == 0 ? "channel" : "group"},
-                        {"symmetric", n.offset == Numerics::Offset::none},
-                        {"type", "int"}};
+  const bool block = n.block_rows > 1, tensor = n.block_rows == 0;
+  const std::string_view strategy = tensor     ? "tensor"
+                                    : block    ? "block"
+                                    : n.global ? "tensor_group"
+                                    : n.group  ? "group"
+                                               : "channel";
+  Json weights = {{"actorder", nullptr},
+                  {"block_structure", block ? Json::array({n.block_rows, n.group}) : Json(nullptr)},
+                  {"dynamic", false},
+                  {"group_size", n.group == 0 || block ? Json(nullptr) : Json(n.group)},
+                  {"num_bits", n.bits},
+                  {"observer", "minmax"},
+                  {"observer_kwargs", Json::object()},
+                  {"strategy", strategy},
+                  {"symmetric", n.offset == Numerics::Offset::none},
+                  {"type", n.is_grid() ? "float" : "int"}};
+  // Keys that only newer versions know, where the scheme needs them.
+  if (n.dtype == DType::f8e8m0) weights["scale_dtype"] = "torch.uint8";
+  if (n.dtype == DType::f8e4m3) weights["scale_dtype"] = "torch.float8_e4m3fn";
   Json activations = nullptr;
   if (n.activations == Numerics::Activations::int8_per_row)
     activations = {{"actorder", nullptr},
@@ -248,7 +346,29 @@ Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
 
 }  // namespace
 
+// The schema of transformers' BitsAndBytesConfig. It has no room for a second format.
+Json bitsandbytes_config(const std::vector<PlannedEntry>& entries) {
+  Json dense = Json::array();
+  for (const PlannedEntry& entry : entries) {
+    if (!entry.numerics.is_dense() && entry.packing->name != "bnb.nf4")
+      throw input_error(entry.name, "nf4 for every quantized weight beside another one in nf4",
+                        to_string(entry.numerics),
+                        "bitsandbytes' format, the only one with nf4, holds no other numbers");
+    if (entry.numerics.is_dense() && entry.shape.size() == 2) dense.push_back(module_of(entry.name));
+  }
+  return {{"quant_method", "bitsandbytes"},
+          {"load_in_4bit", true},
+          {"load_in_8bit", false},
+          {"bnb_4bit_quant_type", "nf4"},
+          {"bnb_4bit_use_double_quant", false},
+          {"bnb_4bit_compute_dtype", "bfloat16"},
+          {"bnb_4bit_quant_storage", "uint8"},
+          {"llm_int8_skip_modules", std::move(dense)}};
+}
+
 Json quantization_config(const std::vector<PlannedEntry>& entries) {
+  if (std::ranges::any_of(entries, [](const PlannedEntry& e) { return e.packing->name == "bnb.nf4"; }))
+    return bitsandbytes_config(entries);
   struct Group {
     const PlannedEntry* first;
     std::vector<std::string> targets;

@@ -1,4 +1,5 @@
-// config.json's quantization_config in the compressed-tensors schema, read and written.
+// config.json's quantization_config: the compressed-tensors schema, read and written, and what else names the
+// numbers of a whole checkpoint.
 // https://github.com/vllm-project/compressed-tensors (quantization/quant_config.py, quant_scheme.py,
 // quant_args.py)
 #pragma once
@@ -17,18 +18,17 @@ namespace lathe {
 // What one config group promises about the weights of its modules.
 struct CtScheme {
   std::string name;                  // "group_0"
-  const Packing* packing = nullptr;  // "ct.pack32" for pack-quantized, "ct.int8" for int-quantized
-  int bits = 0;
-  int group = 0;  // 0: per channel
-  bool symmetric = true;
-  Numerics::Activations activations = Numerics::Activations::as_they_are;
+  const Packing* packing = nullptr;  // "ct.pack32" for pack-quantized, "ct.fp8" for float-quantized, ...
+  Numerics numerics;  // but for the type of scales where the packing leaves that to the checkpoint
 };
 
 // The groups of a config, asked by module name.
 class CtConfig {
  public:
-  // Nothing when the config describes no quantization. InputError naming what was found when it is any other
-  // scheme than integer weights in the formats above.
+  // Nothing when the config describes no quantization. Other quantization methods are read where their
+  // checkpoints are the same idea: quant_method "fp8" (transformers; DeepSeek, Qwen) and "bitsandbytes" in
+  // nf4. InputError naming what was found when it is any other scheme. Activations that a scheme wants as
+  // floats of 8 or 4 bits stay as they are, with a warning.
   static std::optional<CtConfig> parse(const Json& config, std::string_view where);
 
   // The scheme for a module: an exact target wins over a regular expression, that over a class name. Several

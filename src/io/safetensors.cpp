@@ -19,9 +19,9 @@ struct DTypeName {
   DType dtype;
 };
 constexpr DTypeName dtype_names[] = {
-    {"F32", DType::f32},        {"F16", DType::f16}, {"BF16", DType::bf16},   {"F8_E4M3", DType::f8e4m3},
-    {"F8_E5M2", DType::f8e5m2}, {"I64", DType::i64}, {"I32", DType::i32},     {"I16", DType::i16},
-    {"I8", DType::i8},          {"U8", DType::u8},   {"BOOL", DType::boolean}};
+    {"F32", DType::f32},        {"F16", DType::f16},        {"BF16", DType::bf16}, {"F8_E4M3", DType::f8e4m3},
+    {"F8_E5M2", DType::f8e5m2}, {"F8_E8M0", DType::f8e8m0}, {"I64", DType::i64},   {"I32", DType::i32},
+    {"I16", DType::i16},        {"I8", DType::i8},          {"U8", DType::u8},     {"BOOL", DType::boolean}};
 
 std::string all_dtype_names() {
   std::string out;

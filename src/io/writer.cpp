@@ -19,8 +19,8 @@ std::vector<Item> items_of(const PlannedEntry& entry) {
   const std::vector<Part> parts = entry.packing->parts(entry.numerics, entry.shape);
   if (entry.numerics.is_dense() && entry.packing->name == "dense")
     return {{entry.name, parts[0].dtype, parts[0].shape}};
-  if (entry.packing->name != "ct.pack32" && entry.packing->name != "ct.int8")
-    fail("{}: packing {} is not written to disk; repack to ct.pack32 or ct.int8 first", entry.name,
+  if (!entry.packing->name.starts_with("ct.") && entry.packing->name != "bnb.nf4")
+    fail("{}: packing {} is not written to disk; repack to one of compressed-tensors first", entry.name,
          entry.packing->name);
   const std::string module = module_of(entry.name);
   std::vector<Item> out;
@@ -32,7 +32,8 @@ std::vector<Item> items_of(const PlannedEntry& entry) {
 
 void check_group(const PlannedEntry& entry) {
   const int64_t group = entry.numerics.group, cols = entry.shape.empty() ? 0 : entry.shape.back();
-  if (!entry.numerics.is_dense() && group > 0 && cols > group && cols % group != 0)
+  const bool blocks = entry.numerics.block_rows != 1;  // these may be ragged
+  if (!entry.numerics.is_dense() && !blocks && group > 0 && cols > group && cols % group != 0)
     throw input_error(
         fmt::format("tensor '{}'", entry.name), fmt::format("a group size that divides its {} columns", cols),
         fmt::format("{}", group),

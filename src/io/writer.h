@@ -10,8 +10,8 @@
 
 namespace lathe {
 
-// What will be written, in order. Quantized entries use a packing that compressed-tensors names ("ct.pack32",
-// "ct.int8") and are called "<module>.weight".
+// What will be written, in order. Quantized entries use a packing of a file format ("ct.pack32", "ct.fp8",
+// "bnb.nf4") and are called "<module>.weight".
 struct PlannedEntry {
   std::string name;  // "model.layers.0.mlp.up_proj.weight"
   Numerics numerics;
@@ -21,7 +21,7 @@ struct PlannedEntry {
 
 // compressed-tensors' quantization_config for these entries: one config group per numerics and packing, its
 // targets the exact names of its modules (what is not named is not quantized, so nothing need be ignored).
-// Null when nothing is quantized.
+// Null when nothing is quantized. bitsandbytes' for weights in nf4; InputError when others are quantized too.
 Json quantization_config(const std::vector<PlannedEntry>&);
 
 class CheckpointWriter {

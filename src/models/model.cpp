@@ -54,6 +54,8 @@ int64_t find_nonfinite(const Tensor& t) {
       return find_all_ones<uint8_t>(t.as<uint8_t>(), 0x7fu);
     case DType::f8e5m2:
       return find_all_ones<uint8_t>(t.as<uint8_t>(), 0x7cu);
+    case DType::f8e8m0:
+      return find_all_ones<uint8_t>(t.as<uint8_t>(), 0xffu);
     default:
       return -1;
   }
@@ -65,6 +67,18 @@ void require_finite(const Weight& weight, const Entry& entry) {
       throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name), "finite numbers",
                         fmt::format("NaN or infinity at element {}", at),
                         "the checkpoint is damaged; export it again");
+  // compressed-tensors stores exponents as u8, and the global scale as a divisor.
+  const Numerics& n = weight.numerics;
+  const auto damaged = [&](std::string_view expected, std::string_view found) {
+    throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name), expected, found,
+                      "the checkpoint is damaged; export it again");
+  };
+  if (!weight.packing->name.starts_with("ct.")) return;
+  if (n.dtype == DType::f8e8m0 && find_all_ones<uint8_t>(weight.parts[1].as<uint8_t>(), 0xff) >= 0)
+    damaged("finite scales", "NaN (exponent 255)");
+  if (n.global && !std::isnormal(1 / weight.parts[2].as<float>()[0]))
+    damaged("a global scale whose inverse is a finite number",
+            fmt::format("{}", weight.parts[2].as<float>()[0]));
 }
 
 // Llama 3.1 in GGUF: its frequency scaling is a tensor of divisors instead of config keys.

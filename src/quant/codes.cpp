@@ -10,6 +10,8 @@ void dequantize(const Codes& c, float* out) {
     return;
   }
   const int64_t groups = c.numerics.groups(c.cols), group = c.numerics.group == 0 ? c.cols : c.numerics.group;
+  const std::span<const float> grid =
+      c.numerics.is_grid() ? grid_values(c.numerics.kind) : std::span<const float>();
   for (int64_t row = 0; row < c.rows; ++row)
     for (int64_t g = 0; g < groups; ++g) {
       const size_t at = static_cast<size_t>(row * groups + g);
@@ -18,6 +20,12 @@ void dequantize(const Codes& c, float* out) {
       const float zero = c.numerics.offset == Numerics::Offset::zero_point ? c.zeros[at] : 0;
       const float minimum = c.numerics.offset == Numerics::Offset::minimum ? c.zeros[at] : 0;
       const int64_t begin = row * c.cols + g * group, end = row * c.cols + std::min(c.cols, (g + 1) * group);
+      if (c.numerics.is_grid()) {
+        const float whole = scale * c.global;
+        for (int64_t i = begin; i < end; ++i)
+          out[i] = whole * grid[static_cast<size_t>(c.codes[static_cast<size_t>(i)])];
+        continue;
+      }
       for (int64_t i = begin; i < end; ++i)
         out[i] = scale * (static_cast<float>(c.codes[static_cast<size_t>(i)]) - zero) - minimum;
     }

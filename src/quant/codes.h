@@ -12,13 +12,16 @@ struct Codes {
   Numerics numerics;
   int64_t rows = 0, cols = 0;
   std::vector<float> values;   // dense only:    [rows, cols]
-  std::vector<int16_t> codes;  // integer only:  [rows, cols]; int16 so that unsigned 8-bit codes fit too
-  std::vector<float>
-      scales;  // integer only:  [rows, groups]; exactly representable in numerics.dtype when packed
+  std::vector<int16_t> codes;  // otherwise:     [rows, cols]; int16 so that unsigned 8-bit codes fit too
+  // Otherwise: [rows, groups], exactly representable in numerics.dtype when packed. Rows that share theirs
+  // (numerics.block_rows) repeat them.
+  std::vector<float> scales;
   std::vector<float> zeros;  // zero points or minima, [rows, groups]; empty when numerics.offset is none
+  float global = 1;          // of the whole weight: numerics.global
 };
 
-// The meaning of the numbers: rows x cols floats, each one multiplication (and one subtraction) in f32.
+// The meaning of the numbers: rows x cols floats, each one multiplication (and one subtraction) in f32, by
+// f32(scale * global) where there is a global scale.
 void dequantize(const Codes&, float* out);
 
 }  // namespace lathe

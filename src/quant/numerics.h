@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <string>
 
 #include "core/tensor.h"
@@ -9,22 +10,27 @@
 namespace lathe {
 
 // A weight w is  dense:       the element itself;
-//                none:        w = scale * q           q signed, -2^(bits-1) .. 2^(bits-1) - 1
+//   of integers  none:        w = scale * q           q signed, -2^(bits-1) .. 2^(bits-1) - 1
 //                zero_point:  w = scale * (q - zero)  q and zero signed, as above
 //                minimum:     w = scale * q - minimum q unsigned, 0 .. 2^bits - 1 (GGUF k-quants)
+//   of a grid                 w = scale * global * grid_values(kind)[q], q unsigned
 struct Numerics {
-  enum class Kind : uint8_t { dense, integer };
+  // Grids: e4m3 and e2m1 are the 8- and 4-bit floats of the OCP specifications (FP8; MX and NVFP4), q their
+  // bits; nf4 the 16 quantiles of a normal distribution in [-1, 1] (https://arxiv.org/abs/2305.14314).
+  enum class Kind : uint8_t { dense, integer, e4m3, e2m1, nf4 };
   enum class Offset : uint8_t { none, zero_point, minimum };
   // What a linear layer does to its input first. int8_per_row: rounds each row to integers in -127 .. 127
   // times max |x| / 127 (quant/activations.h).
   enum class Activations : uint8_t { as_they_are, int8_per_row };
 
   Kind kind = Kind::dense;
-  DType dtype = DType::bf16;  // dense: the element; integer: the stored scale
-  uint8_t bits = 16;          // integer: 2 .. 8
+  DType dtype = DType::bf16;  // dense: the element; otherwise: the stored scale
+  uint8_t bits = 16;          // integers: 2 .. 8
   int group = 0;              // elements along a row that share a scale; 0: the whole row ("per channel")
   Offset offset = Offset::none;
   Activations activations = Activations::as_they_are;
+  int block_rows = 1;   // grids: rows that share their scales, counted from row 0; 0: all rows
+  bool global = false;  // grids: one f32 for the whole weight multiplies its scales; otherwise that is 1
 
   bool operator==(const Numerics&) const = default;
 
@@ -45,17 +51,45 @@ struct Numerics {
     n.activations = Activations::int8_per_row;
     return n;
   }
+  static constexpr Numerics grid(Kind kind, int group, DType scale, int block_rows = 1, bool global = false) {
+    const uint8_t bits = kind == Kind::e4m3 ? 8 : 4;
+    return {kind, scale, bits, group, Offset::none, {}, block_rows, global};
+  }
+  static constexpr Numerics fp8(DType scale = DType::bf16) {
+    return grid(Kind::e4m3, 0, scale);
+  }  // per channel
+  static constexpr Numerics fp8_tensor(DType scale = DType::bf16) { return grid(Kind::e4m3, 0, scale, 0); }
+  static constexpr Numerics fp8_block(DType scale = DType::bf16) { return grid(Kind::e4m3, 128, scale, 128); }
+  static constexpr Numerics mxfp8() { return grid(Kind::e4m3, 32, DType::f8e8m0); }
+  static constexpr Numerics mxfp4() { return grid(Kind::e2m1, 32, DType::f8e8m0); }
+  static constexpr Numerics nvfp4() { return grid(Kind::e2m1, 16, DType::f8e4m3, 1, true); }
+  static constexpr Numerics nf4(int group = 64) { return grid(Kind::nf4, group, DType::f32); }
 
   bool is_dense() const { return kind == Kind::dense; }
+  bool is_integer() const { return kind == Kind::integer; }
+  bool is_grid() const { return kind >= Kind::e4m3; }
+  // Some scale depends on the largest magnitude of the whole weight.
+  bool scales_by_whole() const { return global || block_rows == 0; }
   int64_t groups(int64_t cols) const { return group == 0 ? 1 : (cols + group - 1) / group; }  // per row
-  int code_min() const { return offset == Offset::minimum ? 0 : -(1 << (bits - 1)); }
-  int code_max() const { return offset == Offset::minimum ? (1 << bits) - 1 : (1 << (bits - 1)) - 1; }
+  int code_min() const { return is_signed() ? -(1 << (bits - 1)) : 0; }
+  int code_max() const { return (1 << (is_signed() ? bits - 1 : bits)) - 1; }
+
+ private:
+  bool is_signed() const { return kind == Kind::integer && offset != Offset::minimum; }
 };
 
-std::string to_string(const Numerics&);  // "bf16", "int8", "int4 g32 asym", "int6 g16", "int8 a8"
+// What each code of a grid means: 256 values of e4m3 (0x7f and 0xff are NaN), 16 of the others.
+std::span<const float> grid_values(Numerics::Kind);
+float largest_of_grid(Numerics::Kind);  // 448, 6, 1
 
-// "w8a16", "w4a16", "w8a8" (of the command line) with a group size; InputError on an unknown scheme.
-// group_size: -1 takes the scheme's default (int8: per channel, int4: 128), 0: per channel.
+std::string to_string(const Numerics&);  // "bf16", "int8", "int4 g32 asym", "int8 a8", "fp8 128x128", "nvfp4"
+
+// The command line's name of a grid without its group size: "fp8-block", "nvfp4"; empty where there is none.
+std::string_view scheme_of(const Numerics&);
+// "w8a16", "w4a16", "w8a8", "fp8", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4", "mxfp8" or "nf4" (of the
+// command line) with a group size; InputError on an unknown scheme. group_size: -1 takes the scheme's default
+// (int8: per channel, int4: 128, nf4: 64), 0: per channel. Of grids only nf4 has a choice of groups: 64, 128,
+// ... 4096. `scale` is the type of scales where the scheme leaves that open.
 Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, DType scale);
 
 }  // namespace lathe

@@ -22,7 +22,8 @@ size_t Weight::bytes() const {
 std::span<const Packing> packings() {
   static const std::vector<Packing> table = [] {
     std::vector<Packing> rows;
-    for (auto family : {dense_packings(), ct_packings(), gguf_packings(), x86_packings()})
+    for (auto family :
+         {dense_packings(), ct_packings(), float_packings(), bnb_packings(), gguf_packings(), x86_packings()})
       rows.insert(rows.end(), family.begin(), family.end());
     return rows;
   }();
@@ -44,6 +45,7 @@ void prepare(Codes& c, const Numerics& numerics, int64_t rows, int64_t cols) {
   c.values.resize(dense ? n : 0);
   c.codes.resize(dense ? 0 : n);
   c.scales.resize(dense ? 0 : groups);
+  c.global = 1;
   c.zeros.resize(dense || numerics.offset == Numerics::Offset::none ? 0 : groups);
 }
 

@@ -1,12 +1,4 @@
-#include "quant/round.h"
-
-#include <algorithm>
-#include <bit>
-#include <cmath>
-#include <limits>
-
-#include "core/error.h"
-#include "core/float.h"
+#include "quant/round_parts.h"
 
 namespace lathe {
 namespace {
@@ -19,55 +11,10 @@ struct Range {
   float lo, hi;
 };
 
-// The scale as it will be stored. Zero (a group of zeros, or an underflow) becomes compressed-tensors'
-// epsilon of the type: any positive number would do. An overflow becomes the largest finite number.
-float storable(float scale, DType dtype) {
-  switch (dtype) {
-    case DType::bf16: {
-      const float s = bf16_to_f32(f32_to_bf16(scale));
-      return s == 0 ? 0x1p-7f : std::isinf(s) ? 0x1.fep127f : s;
-    }
-    case DType::f16: {
-      const float s = f16_to_f32(f32_to_f16(scale));
-      return s == 0 ? 0x1p-10f : std::isinf(s) ? 65504.0f : s;
-    }
-    case DType::f32:
-      return scale == 0          ? std::numeric_limits<float>::epsilon()
-             : std::isinf(scale) ? std::numeric_limits<float>::max()
-                                 : scale;
-    default:
-      fail("a scale cannot be stored as {}", dtype_name(dtype));
-  }
-}
-
-// Round to nearest even for |x| < 2^22 without a call: adding 1.5 * 2^23 leaves no bits for a fraction.
-inline float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
-
 inline float code_of(float x, Grid grid, Range codes) {
   const float q = x / grid.scale + grid.zero;
   const float above = q < codes.lo ? codes.lo : q;
   return round_even(above > codes.hi ? codes.hi : above);
-}
-
-// Sixteen running values: independent chains that a compiler keeps in vector registers of any width, joined
-// in an order that does not depend on that width.
-constexpr int lanes = 16;
-struct Sum {
-  float lane[lanes] = {};
-  float total() const {
-    float quarter[4];
-    for (int j = 0; j < 4; ++j) quarter[j] = (lane[j] + lane[j + 4]) + (lane[j + 8] + lane[j + 12]);
-    return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
-  }
-};
-
-// step(lane, element) for every element of a group.
-template <class Step>
-inline void for_lanes(const float* x, int64_t n, Step step) {
-  int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int j = 0; j < lanes; ++j) step(j, x[i + j]);
-  for (int j = 0; i + j < n; ++j) step(j, x[i + j]);
 }
 
 float squared_error(const float* x, int64_t n, Grid grid, Range codes) {
@@ -137,20 +84,14 @@ Grid choose_grid(const float* x, int64_t n, const Numerics& numerics, Range code
   return best;
 }
 
-bool all_finite(const float* x, int64_t n) {
-  constexpr uint32_t exponent = 0x7f800000u;
-  uint32_t bad = 0;
-  for (int64_t i = 0; i < n; ++i) bad |= (std::bit_cast<uint32_t>(x[i]) & exponent) == exponent;
-  return bad == 0;
-}
-
 }  // namespace
 
 Codes round_to_nearest(const float* values, int64_t rows, int64_t cols, const Numerics& numerics,
-                       ScaleSearch search) {
+                       ScaleSearch search, float largest) {
   if (numerics.is_dense() || numerics.offset == Numerics::Offset::minimum)
     fail("cannot round to {}", to_string(numerics));
   if (!all_finite(values, rows * cols)) fail("cannot round infinities or NaNs to {}", to_string(numerics));
+  if (numerics.is_grid()) return round_to_grid(values, rows, cols, numerics, search, largest);
   const int64_t groups = numerics.groups(cols), group = numerics.group == 0 ? cols : numerics.group;
   const Range range{static_cast<float>(numerics.code_min()), static_cast<float>(numerics.code_max())};
   Codes c{numerics, rows, cols, {}, {}, {}, {}};

@@ -57,6 +57,9 @@ TEST(QuantizeStep, EveryAssignmentSurvives) {
     Assignment few;
     few["model.embed_tokens.weight"] = Numerics::integer(8, 0, true);
     few["model.layers.0.mlp.up_proj.weight"] = Numerics::integer(5, 16, false, DType::f32);
+    few["model.layers.0.mlp.gate_proj.weight"] = Numerics::fp8_block(DType::f16);
+    few["model.layers.0.self_attn.q_proj.weight"] = Numerics::mxfp4();
+    few["model.layers.0.self_attn.k_proj.weight"] = Numerics::fp8_tensor(DType::f32);
     for (const Assignment& a :
          {Assignment{}, few,
           assign_all(m, Numerics::integer(8, 0, false), {.head = true, .embeddings = true, .keep = {}})})

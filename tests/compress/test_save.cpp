@@ -42,7 +42,9 @@ class Save : public testing::TestWithParam<const char*> {};
 
 TEST_P(Save, OpensAsExactlyWhatWasQuantizedInMemory) {
   for (const Numerics& numerics : {Numerics::integer(8, 0, false), Numerics::integer(4, 32, true),
-                                   Numerics::integer(4, 32, false, DType::f16), Numerics::w8a8()}) {
+                                   Numerics::integer(4, 32, false, DType::f16), Numerics::w8a8(),
+                                   Numerics::fp8(), Numerics::fp8_tensor(), Numerics::fp8_block(),
+                                   Numerics::mxfp8(), Numerics::mxfp4(), Numerics::nvfp4()}) {
     const TemporaryDirectory dir;
     const Saved saved = save_and_open(golden(GetParam()), numerics, with_head, dir.path() / "m");
     Model expected = load(Checkpoint::open(golden(GetParam())));
@@ -79,6 +81,31 @@ TEST(SaveTwice, GivesTheSameFilesWhateverTheThreads) {
   for (const auto& entry : fs::directory_iterator(dir.path() / "a"))
     EXPECT_EQ(read_text_file(entry.path()), read_text_file(dir.path() / "b" / entry.path().filename()))
         << entry.path();
+}
+
+TEST(SaveNf4, IsWhatWasQuantizedInMemory) {
+  const TemporaryDirectory dir;
+  const fs::path source = source_dir() / "models/builtin";
+  const Saved saved = save_and_open(source, Numerics::nf4(), {}, dir.path() / "m");
+  Model expected = load(Checkpoint::open(source));
+  quantize(expected, assign_all(expected, Numerics::nf4(), {}), ScaleSearch::mse);
+  expect_same_bits(saved.model, expected);
+  EXPECT_EQ(hash_of(saved.model), saved.hash);
+}
+
+// What runtimes fuse into one matrix has one global scale; what they do not, its own.
+TEST(Quantize, LayersOfOneInputShareTheGlobalScale) {
+  Model model = load(Checkpoint::open(source_dir() / "models/builtin"));
+  const Assignment all = assign_all(model, Numerics::nvfp4(), {});
+  quantize(model, all, ScaleSearch::absmax);
+  const auto global = [&](const std::string& module) {
+    return unpack(model.weights.at("model.layers.0." + module + ".weight"), 0, 1).global;
+  };
+  EXPECT_EQ(global("self_attn.q_proj"), global("self_attn.k_proj"));
+  EXPECT_EQ(global("self_attn.q_proj"), global("self_attn.v_proj"));
+  EXPECT_EQ(global("mlp.gate_proj"), global("mlp.up_proj"));
+  EXPECT_NE(global("mlp.gate_proj"), global("self_attn.q_proj"));
+  EXPECT_NE(global("mlp.down_proj"), global("mlp.up_proj"));
 }
 
 TEST(SaveTwice, OfAQuantizedModelKeepsItsBits) {

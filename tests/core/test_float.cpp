@@ -151,6 +151,22 @@ TEST(Float, F8E4m3KnownCodes) {
   }
 }
 
+TEST(Float, F8E8m0EveryCodeAndEveryBoundary) {
+  for (int code = 0; code < 255; ++code) {
+    const float value = f8e8m0_to_f32(static_cast<uint8_t>(code));
+    ASSERT_EQ(value, std::ldexp(1.0, code - 127));
+    ASSERT_EQ(f32_to_f8e8m0(value), code);
+    const float half = value * 1.5f;  // to the next power of two
+    ASSERT_EQ(f32_to_f8e8m0(half), std::min(code + 1, 254));
+    ASSERT_EQ(f32_to_f8e8m0(std::nextafter(half, 0.0f)), code);
+  }
+  EXPECT_TRUE(std::isnan(f8e8m0_to_f32(0xff)));
+  EXPECT_EQ(f32_to_f8e8m0(0x1p-140f), 0);
+  EXPECT_EQ(f32_to_f8e8m0(infinity), 0xfe);
+  for (float bad : {0.0f, -1.0f, std::numeric_limits<float>::quiet_NaN()})
+    EXPECT_EQ(f32_to_f8e8m0(bad), 0xff);
+}
+
 TEST(Float, RowsMatchElements) {
   const std::vector<float> in = {0, 1, -2.5f, 1e-3f, 300, -70000};
   for (DType dtype : {DType::f32, DType::f16, DType::bf16, DType::f8e4m3, DType::f8e5m2}) {

@@ -28,21 +28,21 @@ TEST(CtConfig, ReadsWhatToolsWrite) {
   const auto schemes = c->schemes_for("model.layers.0.mlp.up_proj");
   ASSERT_EQ(schemes.size(), 1u);
   EXPECT_EQ(schemes[0]->packing->name, "ct.pack32");
-  EXPECT_EQ(schemes[0]->bits, 4);
-  EXPECT_EQ(schemes[0]->group, 128);
-  EXPECT_TRUE(schemes[0]->symmetric);
+  EXPECT_EQ(schemes[0]->numerics.bits, 4);
+  EXPECT_EQ(schemes[0]->numerics.group, 128);
+  EXPECT_EQ(schemes[0]->numerics.offset, Numerics::Offset::none);
 
   const auto int8 = parse(config(R"({"num_bits":8,"strategy":"channel","group_size":null,"symmetric":false})",
                                  R"("int-quantized")"));
-  EXPECT_EQ(int8->schemes_for("x")[0]->group, 0);
+  EXPECT_EQ(int8->schemes_for("x")[0]->numerics.group, 0);
   EXPECT_EQ(int8->schemes_for("x")[0]->packing->name, "ct.int8");
-  EXPECT_FALSE(int8->schemes_for("x")[0]->symmetric);
+  EXPECT_EQ(int8->schemes_for("x")[0]->numerics.offset, Numerics::Offset::zero_point);
 
   // The legacy key, no quant_method, no strategy.
   const auto legacy = parse(
       R"({"compression_config":{"format":"pack-quantized","config_groups":{"g":{"targets":["Linear"],"weights":{"num_bits":3,"group_size":-1}}}}})");
-  EXPECT_EQ(legacy->schemes_for("x")[0]->bits, 3);
-  EXPECT_EQ(legacy->schemes_for("x")[0]->group, 0);
+  EXPECT_EQ(legacy->schemes_for("x")[0]->numerics.bits, 3);
+  EXPECT_EQ(legacy->schemes_for("x")[0]->numerics.group, 0);
 }
 
 TEST(CtConfig, ExactNamesWinOverPatternsOverClasses) {
@@ -51,7 +51,7 @@ TEST(CtConfig, ExactNamesWinOverPatternsOverClasses) {
     "any":{"format":"pack-quantized","targets":["Linear"],"weights":{"num_bits":4,"group_size":32}},
     "pattern":{"format":"pack-quantized","targets":["re:.*\\.mlp\\.down"],"weights":{"num_bits":6,"group_size":32}},
     "exact":{"format":"int-quantized","targets":["lm_head","a.mlp.down_proj"],"weights":{"num_bits":8,"group_size":-1}}}}})");
-  auto bits = [&](std::string_view module) { return c->schemes_for(module)[0]->bits; };
+  auto bits = [&](std::string_view module) { return c->schemes_for(module)[0]->numerics.bits; };
   EXPECT_EQ(bits("a.mlp.down_proj"), 8);
   EXPECT_EQ(bits("lm_head"), 8);
   EXPECT_EQ(bits("b.mlp.down_proj"), 6);  // anchored at the start only, like re.match
@@ -87,10 +87,26 @@ TEST(CtConfig, RefusesWhatItCannotRead) {
       {"fake-quantized",
        config(w4, R"("pack-quantized")", R"(["Linear"])", R"(,"quantization_status":"frozen")"),
        {"quantization_status", "'frozen'"}},
-      {"float",
-       config(R"({"num_bits":8,"type":"float","strategy":"channel"})", R"("float-quantized")"),
-       {"type int", "'float'"}},
-      {"NVFP4", config(w4, R"("nvfp4-pack-quantized")"), {"pack-quantized", "'nvfp4-pack-quantized'"}},
+      {"float", config(R"({"num_bits":8,"type":"float","strategy":"channel"})"), {"type int", "'float'"}},
+      {"NVFP4", config(w4, R"("nvfp4-pack-quantized")"), {"type float", "'int'"}},
+      {"NVFP4 in other groups",
+       config(R"({"num_bits":4,"type":"float","strategy":"tensor_group","group_size":32})",
+              R"("nvfp4-pack-quantized")"),
+       {"strategy tensor_group and group_size 16", "'tensor_group' and 32"}},
+      {"floats of 6 bits",
+       config(R"({"num_bits":6,"type":"float","strategy":"channel"})", R"("float-quantized")"),
+       {"num_bits 8", "6"}},
+      {"a block of one number",
+       config(R"({"num_bits":8,"type":"float","strategy":"block","block_structure":[128]})",
+              R"("float-quantized")"),
+       {"block_structure", "[128]"}},
+      {"a sparse format", config(w4, R"("marlin-24")"), {"float-quantized", "'marlin-24'"}},
+      {"e5m2",
+       R"({"quantization_config":{"quant_method":"fp8","fmt":"e5m2","weight_block_size":[128,128]}})",
+       {"fmt e4m3", "'e5m2'"}},
+      {"fp4 of bitsandbytes",
+       R"({"quantization_config":{"quant_method":"bitsandbytes","load_in_4bit":true,"bnb_4bit_quant_type":"fp4"}})",
+       {"bnb_4bit_quant_type nf4", "fp4"}},
       {"no format", config(w4, "null"), {"format", "'none'"}},
       {"9 bits", config(R"({"num_bits":9,"strategy":"channel"})"), {"num_bits", "2 to 8", "9"}},
       {"negative bits", config(R"({"num_bits":-4,"strategy":"channel"})"), {"num_bits", "-4"}},
@@ -174,6 +190,54 @@ TEST(QuantizationConfig, MixedPrecision) {
   const auto back = CtConfig::parse({{"quantization_config", c}}, "config.json");
   EXPECT_EQ(back->schemes_for("b")[0]->packing->name, "ct.int8");
   EXPECT_EQ(back->schemes_for("c")[0]->packing->name, "ct.pack32");
+}
+
+TEST(CtConfig, Floats) {
+  const auto scheme = [&](const std::string& weights, const std::string& format) {
+    return parse(config(weights, '"' + format + '"'))->schemes_for("x")[0]->numerics;
+  };
+  const std::string fp8 = R"({"num_bits":8,"type":"float",)";
+  EXPECT_EQ(scheme(fp8 + R"("strategy":"tensor"})", "float-quantized"), Numerics::fp8_tensor());
+  EXPECT_EQ(scheme(fp8 + R"("strategy":"channel"})", "naive-quantized"), Numerics::fp8());
+  EXPECT_EQ(scheme(fp8 + R"("strategy":"block","block_structure":[128,128]})", "float-quantized"),
+            Numerics::fp8_block());
+  EXPECT_EQ(scheme(fp8 + R"("strategy":"block","block_structure":"128x128"})", "float-quantized"),
+            Numerics::fp8_block());
+  EXPECT_EQ(scheme(fp8 + R"("strategy":"group","group_size":32})", "mxfp8-quantized"), Numerics::mxfp8());
+  const std::string fp4 = R"({"num_bits":4,"type":"float",)";
+  EXPECT_EQ(scheme(fp4 + R"("strategy":"group","group_size":32})", "mxfp4-pack-quantized"),
+            Numerics::mxfp4());
+  EXPECT_EQ(scheme(fp4 + R"("strategy":"tensor_group","group_size":16})", "nvfp4-pack-quantized"),
+            Numerics::nvfp4());
+  const auto hf = parse(
+      R"({"quantization_config":{"quant_method":"fp8","activation_scheme":"dynamic","weight_block_size":[128,64]}})");
+  EXPECT_EQ(hf->schemes_for("x")[0]->numerics, Numerics::grid(Numerics::Kind::e4m3, 64, DType::f32, 128));
+  EXPECT_EQ(hf->schemes_for("x")[0]->packing->name, "hf.fp8");
+}
+
+TEST(CtConfig, WhatIsWrittenForFloatsIsReadBack) {
+  for (const auto& [numerics, name, format] : {std::tuple{Numerics::fp8(), "ct.fp8", "float-quantized"},
+                                               {Numerics::fp8_tensor(), "ct.fp8", "float-quantized"},
+                                               {Numerics::fp8_block(), "ct.fp8", "float-quantized"},
+                                               {Numerics::mxfp8(), "ct.mxfp8", "mxfp8-quantized"},
+                                               {Numerics::mxfp4(), "ct.mxfp4", "mxfp4-pack-quantized"},
+                                               {Numerics::nvfp4(), "ct.nvfp4", "nvfp4-pack-quantized"}}) {
+    const Json c = quantization_config({{"a.weight", numerics, &packing(name), {256, 256}}});
+    EXPECT_EQ(c["format"], format);
+    const auto back = CtConfig::parse({{"quantization_config", c}}, "c");
+    EXPECT_EQ(back->schemes_for("a")[0]->numerics, numerics) << format;
+    EXPECT_EQ(back->schemes_for("a")[0]->packing->name, name);
+  }
+  const Json nf4 =
+      quantization_config({{"a.weight", Numerics::nf4(), &packing("bnb.nf4"), {256, 256}},
+                           {"head.weight", Numerics::dense(DType::bf16), &packing("dense"), {9, 9}}});
+  EXPECT_EQ(nf4["quant_method"], "bitsandbytes");
+  EXPECT_EQ(nf4["llm_int8_skip_modules"], Json::array({"head"}));
+  EXPECT_EQ(CtConfig::parse({{"quantization_config", nf4}}, "c")->schemes_for("a")[0]->packing->name,
+            "bnb.nf4");
+  EXPECT_THROW(quantization_config({{"a.weight", Numerics::nf4(), &packing("bnb.nf4"), {256, 256}},
+                                    {"b.weight", Numerics::fp8(), &packing("ct.fp8"), {256, 256}}}),
+               InputError);
 }
 
 }  // namespace

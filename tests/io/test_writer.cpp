@@ -1,4 +1,5 @@
 #include <cstring>
+#include <fstream>
 #include <gmock/gmock.h>
 
 #include "core/rng.h"
@@ -39,6 +40,14 @@ std::vector<Named> model() {
   out.push_back({"c.weight", random_weight(Numerics::integer(8, 0, false), "ct.int8", {5, 33}, rng)});
   out.push_back(
       {"c2.weight", random_weight(Numerics::integer(8, 0, true, DType::f32), "ct.int8", {5, 33}, rng)});
+  for (DType d : {DType::bf16, DType::f32}) {
+    const auto name = [&](std::string_view what) { return fmt::format("{}_{}.weight", what, dtype_name(d)); };
+    out.push_back({name("fp8"), random_weight(Numerics::fp8(d), "ct.fp8", {37, 96}, rng)});
+    out.push_back({name("fp8_block"), random_weight(Numerics::fp8_block(d), "ct.fp8", {150, 200}, rng)});
+    out.push_back({name("fp8_tensor"), random_weight(Numerics::fp8_tensor(d), "ct.fp8", {37, 96}, rng)});
+  }
+  out.push_back({"mxfp4.weight", random_weight(Numerics::mxfp4(), "ct.mxfp4", {37, 96}, rng)});
+  out.push_back({"mxfp8.weight", random_weight(Numerics::mxfp8(), "ct.mxfp8", {37, 96}, rng)});
   out.push_back({"norm.weight", random_weight(Numerics::dense(DType::f32), "dense", {64}, rng)});
   return out;
 }
@@ -84,6 +93,51 @@ TEST(CheckpointWriter, WhatIsWrittenIsReadBitForBit) {
   // weight_shape is stored, as compressed-tensors does.
   const SafetensorsFile file = SafetensorsFile::open(dir / "model.safetensors");
   EXPECT_THAT(file.load("b4.weight_shape").as<int64_t>(), ElementsAre(37, 96));
+}
+
+TEST(CheckpointWriter, Nf4IsABitsandbytesCheckpoint) {
+  testing_support::TemporaryDirectory dir;
+  Rng rng(6);
+  std::vector<Named> weights;
+  weights.push_back({"a.weight", random_weight(Numerics::nf4(), "bnb.nf4", {37, 128}, rng)});
+  weights.push_back({"b.weight", random_weight(Numerics::nf4(128), "bnb.nf4", {4, 256}, rng)});
+  weights.push_back({"norm.weight", random_weight(Numerics::dense(DType::f32), "dense", {64}, rng)});
+  write(weights, dir.path(), 5'000'000'000);
+  expect_same(weights, dir.path());
+  // As bitsandbytes' QuantState.as_dict(packed=True) writes it.
+  const SafetensorsFile file = SafetensorsFile::open(dir / "model.safetensors");
+  const Tensor state = file.load("b.weight.quant_state.bitsandbytes__nf4");
+  EXPECT_EQ(std::string(reinterpret_cast<const char*>(state.storage.data), state.bytes()),
+            R"({"quant_type": "nf4", "blocksize": 128, "dtype": "bfloat16", "shape": [4, 256]})");
+  EXPECT_EQ(file.load("b.weight").shape, (Shape{512, 1}));
+  EXPECT_EQ(file.load("b.weight.absmax").shape, (Shape{8}));
+}
+
+// transformers' quant_method fp8, as DeepSeek and Qwen publish it, and with one scale; scales of other ranks.
+TEST(Checkpoint, ReadsFp8OfTransformers) {
+  Rng rng(7);
+  for (const bool blocks : {true, false}) {
+    testing_support::TemporaryDirectory dir;
+    const Numerics n = blocks ? Numerics::fp8_block(DType::f32) : Numerics::fp8_tensor(DType::f32);
+    const Weight w = random_weight(n, blocks ? "hf.fp8" : "ct.fp8", {150, 200}, rng);
+    const std::string scale = blocks ? "m.weight_scale_inv" : "m.weight_scale";
+    const Shape shape = blocks ? Shape{2, 2} : Shape{};
+    SafetensorsWriter out(dir / "model.safetensors",
+                          {{"m.weight", DType::f8e4m3, {150, 200}}, {scale, DType::f32, shape}});
+    Tensor scales = w.parts[1];
+    scales.shape = shape;
+    out.write(w.parts[0]);
+    out.write(scales);
+    out.finish();
+    Json q = {{"quant_method", "fp8"}, {"activation_scheme", "dynamic"}};
+    if (blocks) q["weight_block_size"] = {128, 128};
+    std::ofstream(dir / "config.json") << Json{{"quantization_config", q}}.dump();
+    const Checkpoint c = Checkpoint::open(dir.path());
+    ASSERT_EQ(c.entries().size(), 1u);
+    const Weight back = c.load("m.weight");
+    EXPECT_EQ(back.numerics, n);
+    EXPECT_EQ(read_all(back), read_all(w));
+  }
 }
 
 TEST(CheckpointWriter, ShardsHoldWholeEntriesAndTheSameModel) {

@@ -27,6 +27,13 @@ std::vector<Numerics> all_numerics() {
           if (!stored_width && (t != DType::f16 || group % 32 != 0 || group > 32)) continue;
           out.push_back({Numerics::Kind::integer, t, static_cast<uint8_t>(bits), group, offset, {}});
         }
+  using Kind = Numerics::Kind;
+  for (const Numerics& n :
+       {Numerics::nvfp4(), Numerics::mxfp4(), Numerics::nf4(), Numerics::grid(Kind::nf4, 0, DType::f32),
+        Numerics::grid(Kind::e2m1, 8, DType::f32), Numerics::grid(Kind::e2m1, 6, DType::f8e8m0),
+        Numerics::fp8(DType::bf16), Numerics::fp8(DType::f16), Numerics::fp8_tensor(DType::f32),
+        Numerics::fp8_block(DType::bf16), Numerics::mxfp8(), Numerics::grid(Kind::e4m3, 6, DType::f32)})
+    out.push_back(n);
   return out;
 }
 
@@ -47,12 +54,19 @@ Codes random_codes(const Numerics& numerics, int64_t rows, int64_t cols, Rng& rn
   }
   const int low = numerics.code_min(), high = numerics.code_max();
   const auto code = [&] { return low + static_cast<int>(rng.below(static_cast<uint64_t>(high - low + 1))); };
-  for (int64_t i = 0; i < rows * cols; ++i) c.codes.push_back(static_cast<int16_t>(code()));
+  for (int64_t i = 0; i < rows * cols; ++i) {
+    const int q = code(), nan = numerics.kind == Numerics::Kind::e4m3 && (q & 0x7f) == 0x7f;
+    c.codes.push_back(static_cast<int16_t>(q - nan));
+  }
   for (int64_t i = 0; i < rows * numerics.groups(cols); ++i) {
     c.scales.push_back(rounded(numerics.dtype, 0.01f + 0.1f * static_cast<float>(rng.uniform())));
     if (numerics.offset == Offset::zero_point) c.zeros.push_back(static_cast<float>(code()));
     if (numerics.offset == Offset::minimum) c.zeros.push_back(rounded(numerics.dtype, 0.3f * rng.normal()));
   }
+  const int64_t groups = numerics.groups(cols), block = numerics.block_rows == 0 ? rows : numerics.block_rows;
+  for (int64_t r = 0; r < rows; ++r)  // rows of a block share
+    std::copy_n(c.scales.begin() + r / block * block * groups, groups, c.scales.begin() + r * groups);
+  if (numerics.global) c.global = 0.3f;
   return c;
 }
 
@@ -81,6 +95,7 @@ Weight packed(const Codes& c, std::string_view name) {
     strip.numerics = c.numerics;
     strip.rows = rows;
     strip.cols = c.cols;
+    strip.global = c.global;
     cut(c.values, strip.values, c.cols);
     cut(c.codes, strip.codes, c.cols);
     cut(c.scales, strip.scales, groups);
@@ -191,9 +206,19 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
               if (row.decode.rows && row.decode.rows->name == "int8 groups") {
                 // x rounded to int8 in groups of 32; codes and their offset apart, so each term counts with
                 // both.
-                float sum = 0, size = 0;
+                float sum = 0, size = 0, apart = 0;
                 const int64_t groups = numerics.groups(k), group = numerics.group ? numerics.group : k;
                 for (int64_t c = 0; c < k; ++c) {
+                  if (numerics.is_grid()) {
+                    // nf4 is two integers, right to half of one in 127 * 128.
+                    const auto in = static_cast<size_t>(j * groups + c / group);
+                    const float product = grouped.at(i, c) * weights[static_cast<size_t>(j * k + c)];
+                    sum += product;
+                    size += std::fabs(product);
+                    if (numerics.kind == Numerics::Kind::nf4)
+                      apart += std::fabs(grouped.at(i, c)) * codes.scales[in] * 0.501f / (127 * 128);
+                    continue;
+                  }
                   const auto at = static_cast<size_t>(j * k + c),
                              g = static_cast<size_t>(j * groups + c / group);
                   const float zero = codes.zeros.empty() ? 0 : codes.zeros[g];
@@ -203,7 +228,7 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
                   size += std::fabs(grouped.at(i, c)) * (std::fabs(part) + std::fabs(offset));
                 }
                 ASSERT_NEAR(y.at(i, j), sum + b,
-                            static_cast<float>(2 * k + 8) * unit_roundoff * size +
+                            static_cast<float>(2 * k + 8) * unit_roundoff * size + apart +
                                 4 * unit_roundoff * (std::fabs(b) + 1))
                     << i << ", " << j;
                 continue;
@@ -264,9 +289,33 @@ Rounded round_to_int8(const float* x, int64_t k, int64_t columns) {
   return out;
 }
 
+// The same of a grid: steps of 16 columns where scales are that near, and the values as integers.
+float lut4_dot(const Codes& w, int64_t j, const Rounded& x, float bias) {
+  const Numerics& n = w.numerics;
+  const bool two = n.kind == Numerics::Kind::nf4;
+  const int64_t k = w.cols, groups = n.groups(k), group = n.group ? n.group : k, columns = n.global ? 16 : 32;
+  const float most = largest_of_grid(n.kind), largest = two ? 127 * 128 : 2 * most;
+  float sum = 0;
+  for (int64_t begin = 0; begin < k; begin += columns) {
+    int high = 0, low = 0;
+    for (int64_t c = begin; c < begin + columns; ++c) {
+      const float value = grid_values(n.kind)[static_cast<size_t>(w.codes[static_cast<size_t>(j * k + c)])];
+      const int whole = static_cast<int>(std::lround(value * (largest / most)));
+      const int upper = two ? static_cast<int>(std::lround(static_cast<float>(whole) / 128)) : 0;
+      high += x.values[static_cast<size_t>(c)] * upper;
+      low += x.values[static_cast<size_t>(c)] * (whole - 128 * upper);
+    }
+    const float product = std::fma(static_cast<float>(high), 128.0f, static_cast<float>(low));
+    sum = std::fma(product * x.scales[static_cast<size_t>(begin / 32)],
+                   w.scales[static_cast<size_t>(j * groups + begin / group)], sum);
+  }
+  return sum * (most / largest * w.global) + bias;
+}
+
 // What every integer kernel computes for row `j` of W, bit for bit.
 float integer_dot(const Codes& w, int64_t j, const Rounded& x, float bias) {
   const Numerics& n = w.numerics;
+  if (n.is_grid()) return lut4_dot(w, j, x, bias);
   const int64_t k = w.cols, groups = n.groups(k), group = n.group ? n.group : k;
   const int64_t columns = k / std::ssize(x.scales);
   float sum = 0;
@@ -301,10 +350,11 @@ TEST(Linear, IntegerRowsGiveTheSameBitsOnEveryLevel) {
         Matrix x = random_matrix(most, k, rng);
         const Matrix bias = random_matrix(1, n, rng, 0);
         if (extreme) {
+          const int low =
+              numerics.kind == Numerics::Kind::e2m1 ? 7 : numerics.code_min();  // 6, and -6 is last
           for (size_t i = 0; i < codes.codes.size(); ++i)
-            codes.codes[i] = static_cast<int16_t>(i / static_cast<size_t>(k) % 3 == 0 && rng.below(2) == 0
-                                                      ? numerics.code_max()
-                                                      : numerics.code_min());
+            codes.codes[i] = static_cast<int16_t>(
+                i / static_cast<size_t>(k) % 3 == 0 && rng.below(2) == 0 ? numerics.code_max() : low);
           for (int64_t i = 0; i < most; ++i)
             for (int64_t c = 0; c < k; ++c) x.at(i, c) = i % 2 ? 1 : rng.below(2) ? 1.0f : -1.0f;
         }
@@ -462,7 +512,8 @@ TEST(Linear, WorkersCoverTheOutputOnce) {
   for (const LinearKernel& row : linear_kernels()) {
     if (!runs_here(row.isa)) continue;
     for (const Numerics& numerics :
-         {Numerics::dense(DType::f32), Numerics::integer(4, 32, false), Numerics::w8a8()}) {
+         {Numerics::dense(DType::f32), Numerics::integer(4, 32, false), Numerics::w8a8(), Numerics::nvfp4(),
+          Numerics::nf4(), Numerics::fp8_block()}) {
       for (const auto [n, k] : {Shape2{1, 8}, Shape2{33, 40}, Shape2{200, 24}, Shape2{300, 128}}) {
         if (!row.accepts(numerics, n, k)) continue;
         const Codes codes = random_codes(numerics, n, k, rng);
@@ -504,6 +555,7 @@ TEST(Linear, X86PackingsRoundTrip) {
         EXPECT_EQ(out.codes, tail(in.codes, k));
         EXPECT_EQ(out.scales, tail(in.scales, numerics.groups(k)));
         EXPECT_EQ(out.zeros, tail(in.zeros, numerics.groups(k)));
+        EXPECT_EQ(out.global, in.global);
         ++checked;
       }
     }
@@ -563,6 +615,13 @@ TEST(Linear, DispatchTakesTheFirstRowThatFits) {
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_avx2 | isa_avx512).name, "avx512.int4.bf16");
   EXPECT_EQ(choose_linear(odd, 64, 64, isa_avx2 | isa_avx512).name, "avx512.expanded");
   EXPECT_EQ(choose_linear(Numerics::dense(DType::f8e4m3), 64, 64, isa_avx2).name, "avx2.expanded");
+  const uint32_t vnni = isa_avx2 | isa_avx512 | isa_avx512vnni;
+  EXPECT_EQ(choose_linear(Numerics::nvfp4(), 64, 64, vnni).name, "avx512vnni.nvfp4");
+  EXPECT_EQ(choose_linear(Numerics::mxfp4(), 64, 64, isa_avx2 | isa_avxvnni).name, "avxvnni.mxfp4");
+  EXPECT_EQ(choose_linear(Numerics::nf4(), 64, 64, isa_avx2).name, "avx2.dot.nf4");
+  EXPECT_EQ(choose_linear(Numerics::nvfp4(), 64, 48, vnni).name, "avx512.lut4.e4m3");
+  EXPECT_EQ(choose_linear(Numerics::fp8_block(), 64, 48, vnni).name, "avx512.fp8.bf16");
+  EXPECT_EQ(choose_linear(Numerics::mxfp8(), 64, 48, isa_avx2).name, "avx2.fp8.e8m0");
 #elif defined(__aarch64__)
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon).name, "neon.int4.bf16");
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon | isa_neondot).name, "neondot.int4.bf16");

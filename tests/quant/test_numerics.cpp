@@ -14,6 +14,14 @@ TEST(Numerics, Names) {
   EXPECT_EQ(to_string(Numerics::integer(4, 32, true)), "int4 g32 asym");
   EXPECT_EQ(to_string(Numerics{Numerics::Kind::integer, DType::f32, 4, 32, Numerics::Offset::minimum}),
             "int4 g32 min");
+  EXPECT_EQ(to_string(Numerics::fp8(DType::f32)), "fp8");
+  EXPECT_EQ(to_string(Numerics::fp8_tensor()), "fp8 tensor");
+  EXPECT_EQ(to_string(Numerics::fp8_block()), "fp8 128x128");
+  EXPECT_EQ(to_string(Numerics::nvfp4()), "nvfp4");
+  EXPECT_EQ(to_string(Numerics::mxfp4()), "mxfp4");
+  EXPECT_EQ(to_string(Numerics::mxfp8()), "mxfp8");
+  EXPECT_EQ(to_string(Numerics::nf4()), "nf4 g64");
+  EXPECT_EQ(to_string(Numerics::grid(Numerics::Kind::e2m1, 32, DType::bf16)), "fp4 g32");
 }
 
 TEST(Numerics, CodeRanges) {
@@ -35,6 +43,43 @@ TEST(ParseScheme, KnownNamesWithTheirDefaults) {
   EXPECT_EQ(parse_scheme("w8a8", -1, false, DType::f16), Numerics::w8a8(DType::f16));
   for (int bits = 2; bits <= 8; ++bits)
     EXPECT_EQ(parse_scheme(fmt::format("w{}a16", bits), 32, false, DType::bf16).bits, bits);
+}
+
+TEST(ParseScheme, Grids) {
+  EXPECT_EQ(parse_scheme("fp8", -1, false, DType::f16), Numerics::fp8(DType::f16));
+  EXPECT_EQ(parse_scheme("fp8-tensor", 0, false, DType::bf16), Numerics::fp8_tensor());
+  EXPECT_EQ(parse_scheme("fp8-block", -1, false, DType::f32), Numerics::fp8_block(DType::f32));
+  EXPECT_EQ(parse_scheme("nvfp4", -1, false, DType::f16), Numerics::nvfp4());
+  EXPECT_EQ(parse_scheme("mxfp4", -1, false, DType::f16), Numerics::mxfp4());
+  EXPECT_EQ(parse_scheme("mxfp8", -1, false, DType::f16), Numerics::mxfp8());
+  EXPECT_EQ(parse_scheme("nf4", -1, false, DType::bf16), Numerics::nf4());
+  EXPECT_EQ(parse_scheme("nf4", 128, false, DType::bf16), Numerics::nf4(128));
+  EXPECT_THROW(parse_scheme("nf4", 32, false, DType::bf16), InputError);
+  EXPECT_THROW(parse_scheme("nf4", 0, false, DType::bf16), InputError);
+  for (std::string_view scheme : {"fp8", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4", "mxfp8", "nf4"})
+    EXPECT_EQ(scheme_of(parse_scheme(scheme, -1, false, DType::f16)), scheme);
+  EXPECT_EQ(scheme_of(Numerics::integer(8, 0, false)), "");
+  EXPECT_THROW(parse_scheme("mxfp4", 64, false, DType::bf16), InputError);
+  EXPECT_THROW(parse_scheme("nvfp4", -1, true, DType::bf16), InputError);
+  EXPECT_THROW(parse_scheme("nf4", -1, true, DType::bf16), InputError);
+  EXPECT_THROW(parse_scheme("nf4", -2, false, DType::bf16), InputError);
+}
+
+TEST(Grids, Values) {
+  EXPECT_THAT(grid_values(Numerics::Kind::e2m1),
+              testing::ElementsAre(0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6));
+  EXPECT_EQ(grid_values(Numerics::Kind::e4m3)[0x7e], 448);
+  EXPECT_EQ(grid_values(Numerics::Kind::e4m3)[0x81], -0x1p-9f);
+  const auto nf4 = grid_values(Numerics::Kind::nf4);
+  EXPECT_TRUE(std::is_sorted(nf4.begin(), nf4.end()));
+  EXPECT_EQ(nf4[7], 0);
+  EXPECT_EQ(nf4[15], 1);
+  for (const Numerics::Kind kind : {Numerics::Kind::e4m3, Numerics::Kind::e2m1, Numerics::Kind::nf4}) {
+    float most = 0;
+    for (const float v : grid_values(kind)) most = v > most ? v : most;
+    EXPECT_EQ(largest_of_grid(kind), most);
+  }
+  EXPECT_THROW(grid_values(Numerics::Kind::integer), Error);
 }
 
 TEST(Activations, RoundToInt8PerRow) {
@@ -71,6 +116,16 @@ TEST(Dequantize, TheThreeOffsets) {
   c.zeros = {1, 0.25f};
   dequantize(c, out.data());
   EXPECT_THAT(out, testing::ElementsAre(-5, 2.5, 5.75));
+}
+
+TEST(Dequantize, GridsTimesBothScales) {
+  Codes c{Numerics::nvfp4(), 1, 18, {}, std::vector<int16_t>(18, 7), {448, 0.5f}, {}, 1 / 1792.0f};
+  c.codes[1] = 9;
+  std::vector<float> out(18);
+  dequantize(c, out.data());
+  EXPECT_EQ(out[0], 6 * (448 * c.global));
+  EXPECT_EQ(out[1], -0.5f * (448 * c.global));
+  EXPECT_EQ(out[17], 6 * (0.5f * c.global));
 }
 
 }  // namespace

@@ -23,6 +23,13 @@ void prefill_int8_bf16(const LinearArgs&, const Share&) noexcept;
 void prefill_int8_f16(const LinearArgs&, const Share&) noexcept;
 void prefill_int8_f32(const LinearArgs&, const Share&) noexcept;
 void prefill_int8_min(const LinearArgs&, const Share&) noexcept;
+void prefill_lut4_e4m3(const LinearArgs&, const Share&) noexcept;  // x86.lut4 and x86.fp8
+void prefill_lut4_e8m0(const LinearArgs&, const Share&) noexcept;
+void prefill_lut4_f32(const LinearArgs&, const Share&) noexcept;
+void prefill_fp8_bf16(const LinearArgs&, const Share&) noexcept;
+void prefill_fp8_f16(const LinearArgs&, const Share&) noexcept;
+void prefill_fp8_f32(const LinearArgs&, const Share&) noexcept;
+void prefill_fp8_e8m0(const LinearArgs&, const Share&) noexcept;
 
 // The same for y = silu(x Wg^T) * (x Wu^T).
 void gated_f32(const GatedArgs&, const Share&) noexcept;
@@ -37,6 +44,13 @@ void gated_int8_bf16(const GatedArgs&, const Share&) noexcept;
 void gated_int8_f16(const GatedArgs&, const Share&) noexcept;
 void gated_int8_f32(const GatedArgs&, const Share&) noexcept;
 void gated_int8_min(const GatedArgs&, const Share&) noexcept;
+void gated_lut4_e4m3(const GatedArgs&, const Share&) noexcept;
+void gated_lut4_e8m0(const GatedArgs&, const Share&) noexcept;
+void gated_lut4_f32(const GatedArgs&, const Share&) noexcept;
+void gated_fp8_bf16(const GatedArgs&, const Share&) noexcept;
+void gated_fp8_f16(const GatedArgs&, const Share&) noexcept;
+void gated_fp8_f32(const GatedArgs&, const Share&) noexcept;
+void gated_fp8_e8m0(const GatedArgs&, const Share&) noexcept;
 
 // W8A8 (kernels/simd/w8a8.inl) in int8 tiles; k a multiple of 64. By the type of the scales.
 void w8a8_bf16(const LinearArgs&, const Share&) noexcept;

@@ -5,6 +5,7 @@
 #include "kernels/avx512/vec.h"
 // The bodies come last: they are written in the vectors of vec.h.
 // clang-format off
+#include "kernels/simd/grid.inl"
 #include "kernels/simd/linear.inl"
 #include "kernels/simd/stored.inl"
 // clang-format on

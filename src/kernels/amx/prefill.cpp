@@ -175,5 +175,47 @@ void prefill_int8_min(const LinearArgs& a, const Share& s) noexcept {
 void gated_int8_min(const GatedArgs& a, const Share& s) noexcept {
   prefill<Panels<Integer<8, float, Rule::minimum>>>(a.gate, &a.up, s);
 }
+void prefill_lut4_e4m3(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<Lut4<E4M3>>>(a, nullptr, s);
+}
+void gated_lut4_e4m3(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<Lut4<E4M3>>>(a.gate, &a.up, s);
+}
+void prefill_lut4_e8m0(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<Lut4<E8M0>>>(a, nullptr, s);
+}
+void gated_lut4_e8m0(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<Lut4<E8M0>>>(a.gate, &a.up, s);
+}
+void prefill_lut4_f32(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<Lut4<float>>>(a, nullptr, s);
+}
+void gated_lut4_f32(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<Lut4<float>>>(a.gate, &a.up, s);
+}
+void prefill_fp8_bf16(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<Fp8<BF16>>>(a, nullptr, s);
+}
+void gated_fp8_bf16(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<Fp8<BF16>>>(a.gate, &a.up, s);
+}
+void prefill_fp8_f16(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<Fp8<F16>>>(a, nullptr, s);
+}
+void gated_fp8_f16(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<Fp8<F16>>>(a.gate, &a.up, s);
+}
+void prefill_fp8_f32(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<Fp8<float>>>(a, nullptr, s);
+}
+void gated_fp8_f32(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<Fp8<float>>>(a.gate, &a.up, s);
+}
+void prefill_fp8_e8m0(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<Fp8<E8M0>>>(a, nullptr, s);
+}
+void gated_fp8_e8m0(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<Fp8<E8M0>>>(a.gate, &a.up, s);
+}
 
 }  // namespace lathe::amx

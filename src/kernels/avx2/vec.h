@@ -71,6 +71,33 @@ inline V load_as_f32(const int8_t* p) {
   return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
 
+// 8-bit floats: e4m3 of weights and scales, and e8m0, which is the exponent of a scale.
+struct E4M3 {
+  uint8_t bits;
+};
+struct E8M0 {
+  uint8_t bits;
+};
+// 1/256 of the values: an e4m3 with the bits of its exponent and fraction in place is that f16, subnormals
+// included.
+inline V load_256ths(const E4M3* p) {
+  const __m128i halves = _mm_cvtepi8_epi16(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_cvtph_ps(
+      _mm_and_si128(_mm_slli_epi16(halves, 7), _mm_set1_epi16(static_cast<short>(0xbf80))));
+}
+// The same of 8 from `lane` of 32: two lanes share all but the last step.
+inline V load_256ths(const E4M3* panel, int lane) {
+  const auto* at = reinterpret_cast<const __m128i*>(panel + lane / 16 * 16);
+  const I halves = _mm256_slli_epi16(_mm256_cvtepi8_epi16(_mm_loadu_si128(at)), 7);
+  const I bits = _mm256_and_si256(halves, _mm256_set1_epi16(static_cast<short>(0xbf80)));
+  return _mm256_cvtph_ps(lane % 16 == 0 ? _mm256_castsi256_si128(bits) : _mm256_extracti128_si256(bits, 1));
+}
+inline V load_as_f32(const E4M3* p) { return mul(load_256ths(p), set(256)); }
+inline V load_as_f32(const E8M0* p) {
+  const I e = _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  return _mm256_castsi256_ps(_mm256_max_epi32(_mm256_slli_epi32(e, 23), _mm256_set1_epi32(0x00400000)));
+}
+
 // Words of two bf16: the low ones, the high ones.
 inline V low_bf16(V words) { return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_castps_si256(words), 16)); }
 inline V high_bf16(V words) {
@@ -101,6 +128,28 @@ inline void store_bytes(char* p, I words) {                     // of integers t
 // The low or high four bits of every byte.
 inline I low_nibbles(I words) { return _mm256_and_si256(words, _mm256_set1_epi8(15)); }
 inline I high_nibbles(I words) { return low_nibbles(_mm256_srli_epi16(words, 4)); }
+
+template <int bits>
+inline I shift_right(I words) {
+  return _mm256_srli_epi32(words, bits);
+}
+
+// Sixteen floats, found by the low four bits of each word; sixteen bytes, by each byte (0 .. 15).
+struct FloatTable {
+  V low, high;
+  explicit FloatTable(const float* p) : low(load(p)), high(load(p + lanes)) {}
+  V operator[](I words) const {
+    const V fourth_bit = _mm256_castsi256_ps(_mm256_slli_epi32(words, 28));
+    return _mm256_blendv_ps(_mm256_permutevar8x32_ps(low, words), _mm256_permutevar8x32_ps(high, words),
+                            fourth_bit);
+  }
+};
+struct ByteTable {
+  I bytes;
+  explicit ByteTable(const uint8_t* p)
+      : bytes(_mm256_broadcastsi128_si256(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))) {}
+  I operator[](I nibbles) const { return _mm256_shuffle_epi8(bytes, nibbles); }
+};
 
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
 // (negative: right).

@@ -37,6 +37,15 @@ void linear_int8_f16(const LinearArgs&, const Share&) noexcept;
 void linear_int8_f32(const LinearArgs&, const Share&) noexcept;
 void linear_int8_min(const LinearArgs&, const Share&) noexcept;
 
+// x86.lut4 by the type of the scales, x86.fp8 likewise (kernels/simd/grid.inl).
+void linear_lut4_e4m3(const LinearArgs&, const Share&) noexcept;
+void linear_lut4_e8m0(const LinearArgs&, const Share&) noexcept;
+void linear_lut4_f32(const LinearArgs&, const Share&) noexcept;
+void linear_fp8_bf16(const LinearArgs&, const Share&) noexcept;
+void linear_fp8_f16(const LinearArgs&, const Share&) noexcept;
+void linear_fp8_f32(const LinearArgs&, const Share&) noexcept;
+void linear_fp8_e8m0(const LinearArgs&, const Share&) noexcept;
+
 // Rows of x as int8 (kernels/simd/int8_rows.inl), laid out for the integer kernels of every ISA.
 void pack_int8_rows(const PackRowsArgs&, const Share&) noexcept;
 void pack_int8_groups(const PackRowsArgs&, const Share&) noexcept;

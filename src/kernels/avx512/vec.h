@@ -62,6 +62,33 @@ inline V load_as_f32(const int8_t* p) {
   return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 
+// 8-bit floats: e4m3 of weights and scales, and e8m0, which is the exponent of a scale.
+struct E4M3 {
+  uint8_t bits;
+};
+struct E8M0 {
+  uint8_t bits;
+};
+// 1/256 of the values: an e4m3 with the bits of its exponent and fraction in place is that f16, subnormals
+// included.
+inline V load_256ths(const E4M3* p) {
+  const __m256i halves = _mm256_cvtepi8_epi16(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm512_cvtph_ps(
+      _mm256_and_si256(_mm256_slli_epi16(halves, 7), _mm256_set1_epi16(static_cast<short>(0xbf80))));
+}
+// The same of 16 from `lane` of 32: those of both lanes share all but the last step.
+inline V load_256ths(const E4M3* panel, int lane) {
+  const I halves =
+      _mm512_slli_epi16(_mm512_cvtepi8_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(panel))), 7);
+  const I bits = _mm512_and_si512(halves, _mm512_set1_epi16(static_cast<short>(0xbf80)));
+  return _mm512_cvtph_ps(lane == 0 ? _mm512_castsi512_si256(bits) : _mm512_extracti64x4_epi64(bits, 1));
+}
+inline V load_as_f32(const E4M3* p) { return mul(load_256ths(p), set(256)); }
+inline V load_as_f32(const E8M0* p) {
+  const I e = _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return _mm512_castsi512_ps(_mm512_max_epi32(_mm512_slli_epi32(e, 23), _mm512_set1_epi32(0x00400000)));
+}
+
 // Words of two bf16: the low ones, the high ones.
 inline V low_bf16(V words) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_castps_si512(words), 16)); }
 inline V high_bf16(V words) {
@@ -87,6 +114,24 @@ inline void store_bytes(char* p, I words) {                     // of integers t
 // The low or high four bits of every byte.
 inline I low_nibbles(I words) { return _mm512_and_si512(words, _mm512_set1_epi8(15)); }
 inline I high_nibbles(I words) { return low_nibbles(_mm512_srli_epi16(words, 4)); }
+
+template <int bits>
+inline I shift_right(I words) {
+  return _mm512_srli_epi32(words, bits);
+}
+
+// Sixteen floats, found by the low four bits of each word; sixteen bytes, by each byte (0 .. 15).
+struct FloatTable {
+  V values;
+  explicit FloatTable(const float* p) : values(load(p)) {}
+  V operator[](I words) const { return _mm512_permutexvar_ps(words, values); }
+};
+struct ByteTable {
+  I bytes;
+  explicit ByteTable(const uint8_t* p)
+      : bytes(_mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))) {}
+  I operator[](I nibbles) const { return _mm512_shuffle_epi8(bytes, nibbles); }
+};
 
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
 // (negative: right).

@@ -23,4 +23,9 @@ void int4_f16(const LinearArgs&, const Share&) noexcept;
 void int4_f32(const LinearArgs&, const Share&) noexcept;
 void int4_min(const LinearArgs&, const Share&) noexcept;
 
+// The same over x86.lut4 (kernels/simd/lut4.inl); nvfp4's steps are of 16 columns.
+void nvfp4(const LinearArgs&, const Share&) noexcept;  // e4m3 scales
+void mxfp4(const LinearArgs&, const Share&) noexcept;  // e8m0
+void nf4(const LinearArgs&, const Share&) noexcept;    // f32
+
 }  // namespace lathe::avxvnni

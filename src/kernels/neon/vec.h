@@ -71,6 +71,31 @@ inline V load_as_f32(const int8_t* p) {  // of four bytes and not the eight that
   return vcvtq_f32_s32(vmovl_s16(vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(bytes))))));
 }
 
+// 8-bit floats: e4m3 of weights and scales, and e8m0, which is the exponent of a scale.
+struct E4M3 {
+  uint8_t bits;
+};
+struct E8M0 {
+  uint8_t bits;
+};
+// 1/256 of the values: an e4m3 with the bits of its exponent and fraction in place is that f16, subnormals
+// included.
+inline V load_256ths(const E4M3* p) {
+  uint32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  const int16x4_t halves = vget_low_s16(vmovl_s8(vreinterpret_s8_u32(vdup_n_u32(bytes))));
+  return vcvt_f32_f16(
+      vreinterpret_f16_u16(vand_u16(vreinterpret_u16_s16(vshl_n_s16(halves, 7)), vdup_n_u16(0xbf80))));
+}
+inline V load_256ths(const E4M3* panel, int lane) { return load_256ths(panel + lane); }
+inline V load_as_f32(const E4M3* p) { return mul(load_256ths(p), set(256)); }
+inline V load_as_f32(const E8M0* p) {
+  uint32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  const I e = vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(bytes)))));
+  return vreinterpretq_f32_u32(vmaxq_u32(vshlq_n_u32(e, 23), vdupq_n_u32(0x00400000)));
+}
+
 // Words of two bf16: the low ones, the high ones.
 inline V low_bf16(V words) { return vreinterpretq_f32_u32(vshlq_n_u32(vreinterpretq_u32_f32(words), 16)); }
 inline V high_bf16(V words) {
@@ -99,6 +124,33 @@ inline I low_nibbles(I words) {
   return vreinterpretq_u32_u8(vandq_u8(vreinterpretq_u8_u32(words), vdupq_n_u8(15)));
 }
 inline I high_nibbles(I words) { return vreinterpretq_u32_u8(vshrq_n_u8(vreinterpretq_u8_u32(words), 4)); }
+
+template <int bits>
+inline I shift_right(I words) {
+  if constexpr (bits == 0) return words;
+  return vshrq_n_u32(words, bits == 0 ? 1 : bits);
+}
+
+// Sixteen floats, found by the low four bits of each word; sixteen bytes, by each byte (0 .. 15).
+struct FloatTable {
+  uint8x16x4_t bytes;
+  explicit FloatTable(const float* p) {
+    const auto* at = reinterpret_cast<const uint8_t*>(p);
+    for (int i = 0; i < 4; ++i) bytes.val[i] = vld1q_u8(at + 16 * i);
+  }
+  V operator[](I words) const {
+    const I first = vmulq_n_u32(vandq_u32(words, vdupq_n_u32(15)), 0x04040404);
+    return vreinterpretq_f32_u8(
+        vqtbl4q_u8(bytes, vreinterpretq_u8_u32(vorrq_u32(first, vdupq_n_u32(0x03020100)))));
+  }
+};
+struct ByteTable {
+  uint8x16_t bytes;
+  explicit ByteTable(const uint8_t* p) : bytes(vld1q_u8(p)) {}
+  I operator[](I nibbles) const {
+    return vreinterpretq_u32_u8(vqtbl1q_u8(bytes, vreinterpretq_u8_u32(nibbles)));
+  }
+};
 
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
 // (negative: right).

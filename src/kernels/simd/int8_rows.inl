@@ -57,6 +57,7 @@ inline void int8_groups(const PackRowsArgs& a, const Share& share) {
   auto* out = static_cast<char*>(a.out);
   auto* scales = reinterpret_cast<float*>(out + x.scales());
   auto* sums = reinterpret_cast<int32_t*>(out + x.sums());
+  auto* half_sums = reinterpret_cast<int32_t*>(out + x.half_sums());
   const Range mine = part_of(a.m * x.count, share.worker, share.workers);
   for (int64_t item = mine.begin; item < mine.end; ++item) {
     const int64_t row = item / x.count, column = item % x.count * x.columns;
@@ -64,6 +65,10 @@ inline void int8_groups(const PackRowsArgs& a, const Share& share) {
     sums[item] = round_to_int8(a.x + row * a.x_stride + column,
                                a.k - column < x.columns ? a.k - column : x.columns, x.columns, scales[item],
                                [&](int64_t i, I integers) { store_bytes(bytes + i, integers); });
+    int32_t first = 0;
+    for (int i = 0; i < Int8Groups::columns / 2; ++i) first += static_cast<signed char>(bytes[i]);
+    half_sums[2 * item] = first;
+    half_sums[2 * item + 1] = sums[item] - first;
     for (int64_t i = 0; i < x.columns; i += 8) {
       uint64_t eight;
       __builtin_memcpy(&eight, bytes + i, 8);

@@ -41,15 +41,17 @@ struct Int8Rows {
   int64_t bytes() const { return sums() + tiles.row_tiles * tile_side * 4; }
 };
 
-// int8 groups of 32 columns. Per row: [groups][32] int8, then [groups] f32 scales, then [groups] i32 sums of
-// the integers. Of 8 columns those of even number come first, as masking a word of int4 codes uncovers them.
+// int8 groups of 32 columns. [rows][groups][32] int8, then [rows][groups] f32 scales, then as many i32 sums
+// of the integers, then [rows][groups][2] sums of their first and last 16. Of 8 columns those of even number
+// come first, as masking a word of int4 codes uncovers them.
 struct Int8Groups {
   static constexpr int64_t columns = 32;
   int64_t rows, count;
   Int8Groups(int64_t m, int64_t k) : rows(m), count(ceil_div(k, columns)) {}
   int64_t scales() const { return rows * count * columns; }
   int64_t sums() const { return scales() + rows * count * 4; }
-  int64_t bytes() const { return sums() + rows * count * 4; }
+  int64_t half_sums() const { return sums() + rows * count * 4; }
+  int64_t bytes() const { return half_sums() + rows * count * 8; }
 };
 
 }  // namespace

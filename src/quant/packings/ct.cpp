@@ -11,7 +11,7 @@ namespace {
 
 bool holds_integers(const Numerics& n) {
   const bool scale = n.dtype == DType::f32 || n.dtype == DType::f16 || n.dtype == DType::bf16;
-  return !n.is_dense() && scale && n.bits >= 2 && n.bits <= 8 && n.offset != Numerics::Offset::minimum;
+  return n.is_integer() && scale && n.bits >= 2 && n.bits <= 8 && n.offset != Numerics::Offset::minimum;
 }
 
 bool holds_int8(const Numerics& n) { return holds_integers(n) && n.bits == 8; }

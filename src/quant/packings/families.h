@@ -10,6 +10,8 @@ namespace lathe {
 
 std::span<const Packing> dense_packings();
 std::span<const Packing> ct_packings();
+std::span<const Packing> float_packings();
+std::span<const Packing> bnb_packings();
 std::span<const Packing> gguf_packings();
 std::span<const Packing> x86_packings();
 

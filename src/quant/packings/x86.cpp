@@ -9,10 +9,15 @@
 //   row
 //     scales [panels, groups, 32]            of numerics.dtype; f32 where there is a minimum
 //     zeros  [panels, groups, 32]            i8 zero points, or f32 minima
+//   x86.lut4 (e2m1, nf4)                     as x86.int4
+//     scales [panels, groups, 32]            of numerics.dtype
+//     table  [17]                            f32: what the 16 codes mean, and the global scale
+//   x86.fp8 (e4m3)                           bytes [panels, cols, 32]; scales as above, also of rows that
+//   share
 //
-// Codes are stored without sign: q + 2^(stored bits - 1), or q itself with a minimum. Rows and columns that
-// pad are 0. Elements are stored as integers of their size: the tensors are bits for one kernel, not a matrix
-// for anyone else.
+// Codes are stored without sign: q + 2^(stored bits - 1), or q itself with a minimum and of grids. Rows and
+// columns that pad are 0. Elements are stored as integers of their size: the tensors are bits for one kernel,
+// not a matrix for anyone else.
 #include <algorithm>
 #include <bit>
 #include <cmath>
@@ -90,7 +95,7 @@ DType scale_dtype(const Numerics& n) { return has_minimum(n) ? DType::f32 : n.dt
 template <int bits>
 bool holds_integer(const Numerics& n) {
   const bool scale = n.dtype == DType::f32 || n.dtype == DType::f16 || n.dtype == DType::bf16;
-  return !n.is_dense() && scale && (bits == 4 ? n.bits >= 2 && n.bits <= 4 : n.bits >= 5 && n.bits <= 8);
+  return n.is_integer() && scale && (bits == 4 ? n.bits >= 2 && n.bits <= 4 : n.bits >= 5 && n.bits <= 8);
 }
 
 template <int bits>
@@ -106,7 +111,7 @@ std::vector<Part> integer_parts(const Numerics& n, const Shape& shape) {
 
 template <int bits>
 int bias(const Numerics& n) {
-  return has_minimum(n) ? 0 : 1 << (bits - 1);
+  return has_minimum(n) || n.is_grid() ? 0 : 1 << (bits - 1);
 }
 
 template <int bits>
@@ -156,6 +161,62 @@ void unpack_integer(const Weight& w, int64_t row, int64_t rows, Codes& c) {
       c.zeros[to] = has_minimum(c.numerics) ? w.parts[2].as<float>()[from]
                                             : static_cast<float>(w.parts[2].as<int8_t>()[from]);
     }
+  }
+}
+
+constexpr size_t table_size = 16;
+bool is_stored_scale(DType d) {
+  return d == DType::f32 || d == DType::f16 || d == DType::bf16 || d == DType::f8e4m3 || d == DType::f8e8m0;
+}
+bool holds_lut4(const Numerics& n) {
+  return n.is_grid() && n.bits == 4 && n.block_rows == 1 && is_stored_scale(n.dtype);
+}
+std::vector<Part> lut4_parts(const Numerics& n, const Shape& shape) {
+  std::vector<Part> parts = integer_parts<4>(n, shape);
+  parts.push_back({"table", DType::f32, {table_size + 1}});
+  return parts;
+}
+void pack_lut4(const Codes& c, int64_t row, Weight& out) {
+  pack_integer<4>(c, row, out);
+  if (row > 0) return;
+  const auto table = out.parts[2].as_mutable<float>();
+  std::ranges::copy(grid_values(c.numerics.kind), table.begin());
+  table[table_size] = c.global;
+}
+void unpack_lut4(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  unpack_integer<4>(w, row, rows, c);
+  c.global = w.parts[2].as<float>()[table_size];
+}
+
+bool holds_fp8(const Numerics& n) {
+  return n.kind == Numerics::Kind::e4m3 && !n.global && is_stored_scale(n.dtype);
+}
+std::vector<Part> fp8_parts(const Numerics& n, const Shape& shape) {
+  const auto [panels, cols] = dims(shape);
+  return {{"codes", DType::u8, {panels, cols, panel}}, {"scales", n.dtype, {panels, n.groups(cols), panel}}};
+}
+void pack_fp8(const Codes& c, int64_t row, Weight& out) {
+  const int64_t groups = c.numerics.groups(c.cols);
+  const auto bytes = out.parts[0].as_mutable<uint8_t>();
+  for (int64_t r = 0; r < c.rows; ++r) {
+    for (int64_t i = 0; i < c.cols; ++i)
+      bytes[at(row + r, i, c.cols)] = static_cast<uint8_t>(c.codes[static_cast<size_t>(r * c.cols + i)]);
+    for (int64_t g = 0; g < groups; ++g)
+      from_f32(c.numerics.dtype, &c.scales[static_cast<size_t>(r * groups + g)],
+               out.parts[1].storage.data + at(row + r, g, groups) * dtype_bytes(c.numerics.dtype), 1);
+  }
+}
+void unpack_fp8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, w.numerics, rows, w.cols());
+  const int64_t groups = c.numerics.groups(c.cols);
+  const auto bytes = w.parts[0].as<uint8_t>();
+  for (int64_t r = 0; r < rows; ++r) {
+    for (int64_t i = 0; i < c.cols; ++i)
+      c.codes[static_cast<size_t>(r * c.cols + i)] = bytes[at(row + r, i, c.cols)];
+    for (int64_t g = 0; g < groups; ++g)
+      to_f32(c.numerics.dtype,
+             w.parts[1].storage.data + at(row + r, g, groups) * dtype_bytes(c.numerics.dtype),
+             &c.scales[static_cast<size_t>(r * groups + g)], 1);
   }
 }
 
@@ -212,6 +273,8 @@ constexpr Packing rows[] = {
     dense<DType::f16>("x86.f16", holds_dense<DType::f16>),
     {"x86.int4", holds_integer<4>, integer_parts<4>, pack_integer<4>, unpack_integer<4>},
     {"x86.int8", holds_integer<8>, integer_parts<8>, pack_integer<8>, unpack_integer<8>},
+    {"x86.lut4", holds_lut4, lut4_parts, pack_lut4, unpack_lut4},
+    {"x86.fp8", holds_fp8, fp8_parts, pack_fp8, unpack_fp8},
     dense<DType::f32>("expand.x86", holds_all),
     {"amx.bf16", holds_dense<DType::bf16>, tile_parts, pack_tiles, unpack_tiles},
 };

@@ -1,0 +1,151 @@
+// 8- and 4-bit floats as checkpoints hold them. "ct.fp8", "ct.mxfp8", "ct.mxfp4" and "ct.nvfp4" are
+// compressed-tensors' float-quantized, mxfp8-quantized, mxfp4-pack-quantized and nvfp4-pack-quantized
+// (https://github.com/vllm-project/compressed-tensors, compressors/); "hf.fp8" is transformers' quant_method
+// fp8, whose weight_scale_inv multiplies all the same.
+//
+// Codes of 8 bits are a byte each; of 4 bits, a byte holds columns 2 j (low) and 2 j + 1. Scales that rows
+// share are stored once: [1] for the whole weight, [row blocks, column blocks], the last ones ragged.
+#include "core/float.h"
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+
+#include "core/error.h"
+#include "quant/packings/families.h"
+
+namespace lathe {
+namespace {
+
+using Kind = Numerics::Kind;
+
+void require_matrix(const Shape& shape) {
+  if (shape.size() != 2) fail("float packings hold matrices, not shape {}", to_string(shape));
+}
+
+// Rows of stored scales.
+int64_t scale_rows(const Numerics& n, int64_t rows) {
+  return n.block_rows == 0 ? 1 : (rows + n.block_rows - 1) / n.block_rows;
+}
+
+void store_scales(const Codes& c, int64_t row, Tensor& out) {
+  const int64_t groups = c.numerics.groups(c.cols), block = c.numerics.block_rows;
+  for (int64_t r = 0; r < c.rows; ++r)
+    if (block == 0 ? row + r == 0 : (row + r) % block == 0)
+      from_f32(c.numerics.dtype, &c.scales[static_cast<size_t>(r * groups)],
+               out.storage.data + static_cast<size_t>((block == 0 ? 0 : (row + r) / block) * groups) *
+                                      dtype_bytes(out.dtype),
+               groups);
+}
+
+void load_scales(const Tensor& in, int64_t row, Codes& c) {
+  const int64_t groups = c.numerics.groups(c.cols), block = c.numerics.block_rows;
+  for (int64_t r = 0; r < c.rows; ++r)
+    to_f32(c.numerics.dtype,
+           in.storage.data +
+               static_cast<size_t>((block == 0 ? 0 : (row + r) / block) * groups) * dtype_bytes(in.dtype),
+           &c.scales[static_cast<size_t>(r * groups)], groups);
+}
+
+bool wide_scale(const Numerics& n) {
+  return n.dtype == DType::f32 || n.dtype == DType::f16 || n.dtype == DType::bf16;
+}
+
+bool holds_fp8(const Numerics& n) { return n.kind == Kind::e4m3 && wide_scale(n) && !n.global; }
+bool holds_fp8_blocks(const Numerics& n) { return holds_fp8(n) && n.block_rows > 1 && n.group > 0; }
+bool holds_mxfp8(const Numerics& n) { return n == Numerics::mxfp8(); }
+bool holds_mxfp4(const Numerics& n) { return n == Numerics::mxfp4(); }
+bool holds_nvfp4(const Numerics& n) { return n == Numerics::nvfp4(); }
+
+std::vector<Part> fp8_parts(const Numerics& n, const Shape& shape) {
+  require_matrix(shape);
+  const Shape scales =
+      n.block_rows == 0 && n.group == 0 ? Shape{1} : Shape{scale_rows(n, shape[0]), n.groups(shape[1])};
+  return {{"weight", DType::f8e4m3, shape}, {"weight_scale", n.dtype, scales}};
+}
+
+std::vector<Part> hf_fp8_parts(const Numerics& n, const Shape& shape) {
+  std::vector<Part> parts = fp8_parts(n, shape);
+  parts[1].name = "weight_scale_inv";
+  return parts;
+}
+
+std::vector<Part> mxfp8_parts(const Numerics& n, const Shape& shape) {
+  require_matrix(shape);
+  return {{"weight", DType::f8e4m3, shape}, {"weight_scale", DType::u8, {shape[0], n.groups(shape[1])}}};
+}
+
+// compressed-tensors stores e8m0 as u8.
+std::vector<Part> fp4_parts(const Numerics& n, const Shape& shape) {
+  require_matrix(shape);
+  if (shape[1] % 2 != 0) fail("{} columns are not pairs", shape[1]);
+  std::vector<Part> parts = {
+      {"weight_packed", DType::u8, {shape[0], shape[1] / 2}},
+      {"weight_scale", n.dtype == DType::f8e8m0 ? DType::u8 : n.dtype, {shape[0], n.groups(shape[1])}}};
+  if (n.global) parts.push_back({"weight_global_scale", DType::f32, {1}});
+  return parts;
+}
+
+void pack_fp8(const Codes& c, int64_t row, Weight& out) {
+  auto bytes = out.parts[0].as_mutable<uint8_t>();
+  std::transform(c.codes.begin(), c.codes.end(), bytes.begin() + row * c.cols,
+                 [](int16_t q) { return static_cast<uint8_t>(q); });
+  store_scales(c, row, out.parts[1]);
+}
+
+void unpack_fp8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, w.numerics, rows, w.cols());
+  const auto bytes = w.parts[0].as<uint8_t>().subspan(static_cast<size_t>(row * c.cols), c.codes.size());
+  std::copy(bytes.begin(), bytes.end(), c.codes.begin());
+  load_scales(w.parts[1], row, c);
+}
+
+// The global scale is stored inverted. Of the divisors that 1 / f32 brings back to `global` (two at most,
+// seldom none), the one that ends in more zeros.
+float inverted(float global) {
+  const float near = 1 / global;
+  float best = near;
+  int zeros = -1;
+  for (const float divisor : {near, std::nextafter(near, 0.0f), std::nextafter(near, INFINITY)})
+    if (const int n = std::countr_zero(std::bit_cast<uint32_t>(divisor));
+        1 / divisor == global && n > zeros) {
+      best = divisor;
+      zeros = n;
+    }
+  return best;
+}
+
+void pack_fp4(const Codes& c, int64_t row, Weight& out) {
+  auto bytes = out.parts[0].as_mutable<uint8_t>();
+  for (int64_t i = 0; i < c.rows * c.cols; i += 2)
+    bytes[static_cast<size_t>((row * c.cols + i) / 2)] =
+        static_cast<uint8_t>(c.codes[static_cast<size_t>(i)] | c.codes[static_cast<size_t>(i + 1)] << 4);
+  store_scales(c, row, out.parts[1]);
+  if (c.numerics.global && row == 0) out.parts[2].as_mutable<float>()[0] = inverted(c.global);
+}
+
+void unpack_fp4(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, w.numerics, rows, w.cols());
+  const auto bytes = w.parts[0].as<uint8_t>();
+  for (int64_t i = 0; i < rows * c.cols; i += 2) {
+    const int both = bytes[static_cast<size_t>((row * c.cols + i) / 2)];
+    c.codes[static_cast<size_t>(i)] = static_cast<int16_t>(both & 15);
+    c.codes[static_cast<size_t>(i + 1)] = static_cast<int16_t>(both >> 4);
+  }
+  load_scales(w.parts[1], row, c);
+  if (c.numerics.global) c.global = 1 / w.parts[2].as<float>()[0];
+}
+
+constexpr Packing rows[] = {
+    {"ct.fp8", holds_fp8, fp8_parts, pack_fp8, unpack_fp8},
+    {"ct.mxfp8", holds_mxfp8, mxfp8_parts, pack_fp8, unpack_fp8},
+    {"ct.mxfp4", holds_mxfp4, fp4_parts, pack_fp4, unpack_fp4},
+    {"ct.nvfp4", holds_nvfp4, fp4_parts, pack_fp4, unpack_fp4},
+    {"hf.fp8", holds_fp8_blocks, hf_fp8_parts, pack_fp8, unpack_fp8},
+};
+
+}  // namespace
+
+std::span<const Packing> float_packings() { return rows; }
+
+}  // namespace lathe
