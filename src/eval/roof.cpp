@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iterator>
 #include <string>
+#include <thread>
 #include <unistd.h>
 #include <vector>
 
@@ -157,11 +158,14 @@ const RoofField& compute_roof(uint32_t isa, const LinearPath& path) {
 
 double measure_empty_region(ThreadPool& pool) {
   constexpr size_t regions = 2001;
-  const std::function<void(int, int)> nothing = [](int, int) {};
   std::vector<double> seconds(regions);
   for (double& s : seconds) {
+    std::atomic<int> here{0};  // parts wait for each other, or the first thread would do those of the late
     const auto start = Clock::now();
-    pool.run(nothing);
+    pool.run([&](int, int parts) {
+      here.fetch_add(1, std::memory_order_relaxed);
+      while (here.load(std::memory_order_relaxed) < parts) std::this_thread::yield();
+    });
     s = seconds_since(start);
   }
   std::nth_element(seconds.begin(), seconds.begin() + regions / 2, seconds.end());

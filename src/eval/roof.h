@@ -67,7 +67,7 @@ class MemoryReads {
   Storage buffer_;
 };
 
-// Seconds, median: what handing an empty task to every thread and waiting for all costs.
+// Seconds, median: what handing an empty task to every thread, each on its own, and waiting for all costs.
 double measure_empty_region(ThreadPool&);
 
 size_t cache_bytes(int level);    // of one cache of that level; 0 where the system does not say

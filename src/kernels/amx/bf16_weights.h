@@ -88,7 +88,7 @@ struct Panels {
     const int64_t end = first + columns < k ? first + columns : k;
     for (int64_t i = (end - first) * panel; i < columns * panel; i += lanes) store(weights + i, zero());
     walk<1>(
-        format, strip, first, end, [&](int64_t column, int v, V w) __attribute__((always_inline)) {
+        format, strip, 0, first, end, [&](int64_t column, int v, V w) __attribute__((always_inline)) {
           store(weights + (column - first) * panel + v * lanes, w);
         });
     for (int64_t half = 0; half < 2; ++half)

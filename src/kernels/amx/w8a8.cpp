@@ -13,6 +13,7 @@ namespace lathe::amx {
 namespace {
 
 constexpr int64_t read_ahead = 2048;
+constexpr int64_t few = 4;  // rows up to which vectors are faster
 
 template <class S>
 void few_rows(const LinearArgs& a, const Int8Rows& rows, Range strips) {
@@ -66,7 +67,7 @@ template <class S>
 void tiled(const LinearArgs& a, const Share& share) {
   const Int8Rows rows(a.m, a.k);
   const Range mine = part_of(ceil_div(a.n, pair), share.worker, share.workers);
-  if (stream<S>(a, rows, mine)) return;
+  if (a.m <= few && stream<S>(a, rows, mine)) return;
   const Tiles tiles;
   if (a.m <= tile_side)
     few_rows<S>(a, rows, mine);

@@ -125,22 +125,22 @@ struct Integer {
 };
 
 // Calls use(column, v, weights) for columns [begin, end) in order, v over the vectors of `panels` panels from
-// `p`. begin is a multiple of step.
+// `p`, so many panels `apart`. begin is a multiple of step.
 template <int panels, class Format, class Use>
-inline __attribute__((always_inline)) void walk(const Format& f, int64_t p, int64_t begin, int64_t end,
-                                                Use&& use) {
+inline __attribute__((always_inline)) void walk(const Format& f, int64_t p, int64_t apart, int64_t begin,
+                                                int64_t end, Use&& use) {
   constexpr int vectors = panels * panel_vectors, step = Format::step;
   for (int64_t column = begin, g = begin / f.group; column < end; ++g) {
     const int64_t group_end = (g + 1) * f.group < end ? (g + 1) * f.group : end;
     typename Format::Scale scales[vectors];
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; ++v)
-      scales[v] = f.scale(p + v / panel_vectors, g, v % panel_vectors * lanes);
+      scales[v] = f.scale(p + v / panel_vectors * apart, g, v % panel_vectors * lanes);
     const auto columns = [&](int64_t count) __attribute__((always_inline)) {
       decltype(f.codes(0, 0, 0)) codes[vectors];
 #pragma GCC unroll 8
       for (int v = 0; v < vectors; ++v)
-        codes[v] = f.codes(p + v / panel_vectors, column, v % panel_vectors * lanes);
+        codes[v] = f.codes(p + v / panel_vectors * apart, column, v % panel_vectors * lanes);
       unroll<step>([&]<int i>(At<i> at) __attribute__((always_inline)) {
         if (i >= count) return;
 #pragma GCC unroll 8
@@ -164,7 +164,7 @@ inline void store_columns(const LinearArgs& a, int64_t row, int64_t column, V su
 
 // R rows of x times some panels, weights used in the registers that they are unpacked in.
 template <int R, int panels, class Format>
-void fused(const LinearArgs& a, const Format& f, int64_t row, int64_t p) {
+void fused(const LinearArgs& a, const Format& f, int64_t row, int64_t p, int64_t apart) {
   constexpr int vectors = panels * panel_vectors;
   const float* x = a.x + row * a.x_stride;
   const int64_t x_stride = a.x_stride;
@@ -172,27 +172,34 @@ void fused(const LinearArgs& a, const Format& f, int64_t row, int64_t p) {
   for (int r = 0; r < R; ++r)
     for (int v = 0; v < vectors; ++v) sums[r][v] = zero();
   walk<panels>(
-      f, p, 0, a.k, [&](int64_t column, int v, V weights) __attribute__((always_inline)) {
-#pragma GCC unroll 6
+      f, p, apart, 0, a.k, [&](int64_t column, int v, V weights) __attribute__((always_inline)) {
+#pragma GCC unroll 8
         for (int r = 0; r < R; ++r) sums[r][v] = fma(set(x[r * x_stride + column]), weights, sums[r][v]);
       });
   for (int r = 0; r < R; ++r)
-    for (int v = 0; v < vectors; ++v) store_columns(a, row + r, p * panel + v * lanes, sums[r][v]);
+    for (int v = 0; v < vectors; ++v)
+      store_columns(a, row + r, (p + v / panel_vectors * apart) * panel + v % panel_vectors * lanes,
+                    sums[r][v]);
 }
 
 template <int panels, class Format>
-void fused_rows(const LinearArgs& a, const Format& f, Range rows, int64_t p) {
+void fused_rows(const LinearArgs& a, const Format& f, Range rows, int64_t p, int64_t apart) {
   for (int64_t row = rows.begin; row < rows.end;) {  // in a second pass the panels are still in cache
     const int64_t left = rows.end - row, passes = (left + most_fused - 1) / most_fused;
     const int64_t now = (left + passes - 1) / passes;
-    if (now == 1) fused<1, panels>(a, f, row, p);
-    if (now == 2) fused<2, panels>(a, f, row, p);
+    if (now == 1) fused<1, panels>(a, f, row, p, apart);
+    if (now == 2) fused<2, panels>(a, f, row, p, apart);
     if constexpr (most_fused > 2) {
-      if (now == 3) fused<3, panels>(a, f, row, p);
-      if (now == 4) fused<4, panels>(a, f, row, p);
-      if (now == 5) fused<5, panels>(a, f, row, p);
-      if (now == 6) fused<6, panels>(a, f, row, p);
+      if (now == 3) fused<3, panels>(a, f, row, p, apart);
+      if (now == 4) fused<4, panels>(a, f, row, p, apart);
+      if (now == 5) fused<5, panels>(a, f, row, p, apart);
+      if (now == 6) fused<6, panels>(a, f, row, p, apart);
     }
+    if constexpr (most_fused > 6)  // more sums than registers, unless panels take turns
+      for (int64_t i = 0; i < panels; ++i) {
+        if (now == 7) fused<7, 1>(a, f, row, p + i * apart, 0);
+        if (now == 8) fused<8, 1>(a, f, row, p + i * apart, 0);
+      }
     row += now;
   }
 }
@@ -206,7 +213,7 @@ Matrix as_floats(const Format& f, int64_t p, int64_t panels, int64_t begin, int6
   for (int64_t i = 0; i < panels; ++i) {
     float* strip = out + i * strip_columns * panel;
     walk<1>(
-        f, p + i, begin, end, [&](int64_t column, int v, V weights) __attribute__((always_inline)) {
+        f, p + i, 0, begin, end, [&](int64_t column, int v, V weights) __attribute__((always_inline)) {
           store(strip + (column - begin) * panel + v * lanes, weights);
         });
   }
@@ -250,11 +257,12 @@ void linear(const LinearArgs& a, const Share& share) {
   const int64_t count = rows.end - rows.begin;
   if (count <= 0) return;
   if (count > fused_limit) return strips(a, f, mine, rows, share.scratch);
-  // Panels with four vectors: enough fma chains to hide latency. (A panel of NEON has eight.)
+  // Panels with four vectors: enough fma chains to hide latency. (A panel of NEON has eight.) Each of them
+  // walks through a part of its own, so that what is prefetched at its end is what it reads next.
   constexpr int wide = panel_vectors < 4 ? 4 / panel_vectors : 1;
-  int64_t p = mine.begin;
-  for (; p + wide <= mine.end; p += wide) fused_rows<wide>(a, f, rows, p);
-  for (; p < mine.end; ++p) fused_rows<1>(a, f, rows, p);
+  const int64_t apart = (mine.end - mine.begin) / wide;
+  for (int64_t i = 0; i < apart; ++i) fused_rows<wide>(a, f, rows, mine.begin + i, apart);
+  for (int64_t p = mine.begin + wide * apart; p < mine.end; ++p) fused_rows<1>(a, f, rows, p, 0);
 }
 
 }  // namespace

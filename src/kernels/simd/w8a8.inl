@@ -35,7 +35,9 @@ struct Output {
         row_sums(reinterpret_cast<const int32_t*>(static_cast<const char*>(args.packed_x) + rows.sums())) {}
 
   void store(const int32_t* sums, int64_t row, int64_t column) const {
-    const int64_t rows = a.m - row < tile_side ? a.m - row : tile_side;
+    store(sums, row, a.m - row < tile_side ? a.m - row : tile_side, column);
+  }
+  void store(const int32_t* sums, int64_t row, int64_t rows, int64_t column) const {
     for (int64_t v = 0; v < tile_side; v += lanes) {
       const int64_t at = column + v, left = a.n - at;
       if (left <= 0) return;
@@ -70,10 +72,11 @@ struct Output {
 };
 
 // sums += R rows of x times C vectors of rows of W, over `words` words of each. x: in tiles.
-template <int R, int C>
+// ahead(at, v, c) prefetches when the weights at `at` are read: vector v, word c of the row.
+template <int R, int C, class Ahead>
 inline __attribute__((always_inline)) void dot_words(I (&sums)[R][C], const char* x,
                                                      const char* const (&w)[C], int64_t words,
-                                                     int64_t read_ahead) {
+                                                     const Ahead& ahead) {
   for (int64_t tile = 0; tile * tile_words < words; ++tile) {
     const int64_t left = words - tile * tile_words, count = left < tile_words ? left : tile_words;
 #pragma GCC unroll 4
@@ -82,7 +85,7 @@ inline __attribute__((always_inline)) void dot_words(I (&sums)[R][C], const char
 #pragma GCC unroll 8
       for (int v = 0; v < C; ++v) {
         const char* at = w[v] + tile * deep_tile + c * word_row;
-        if (read_ahead && v * lanes % 16 == 0) __builtin_prefetch(at + read_ahead);
+        if (v * lanes % 16 == 0) ahead(at, v, tile * tile_words + c);
         weights[v] = operand(load_words(at));
       }
 #pragma GCC unroll 8
@@ -95,40 +98,64 @@ inline __attribute__((always_inline)) void dot_words(I (&sums)[R][C], const char
   }
 }
 
-// R rows, `strips` strips at a time: plain loads on two streams keep more of the memory's bandwidth than tile
-// loads do, or one stream (AVX-512: 33 GB/s, 26 and 29).
-template <int R, int strips, class S>
-void stream_strips(const LinearArgs& a, const Int8Rows& rows, int64_t s) {
+// R rows from `row`, `strips` strips at a time, so many `apart`: plain loads on two streams keep more of the
+// memory's bandwidth than tile loads do, or one stream (AVX-512: 33 GB/s, 26 and 29), and streams that go on
+// where they end prefetch what they read next.
+template <int R, int strips, class S, class Ahead>
+void stream_strips(const LinearArgs& a, const Int8Rows& rows, int64_t row, int64_t s, int64_t apart,
+                   const Ahead& ahead) {
   constexpr int vectors = strips * panel_vectors, half = tile_side / lanes;
   const int64_t words = words_of(a.k);
   const char* w[vectors];
   for (int v = 0; v < vectors; ++v)
-    w[v] = static_cast<const char*>(a.codes) + (s + v / panel_vectors) * words * word_row +
+    w[v] = static_cast<const char*>(a.codes) + (s + v / panel_vectors * apart) * words * word_row +
            v % panel_vectors * lanes * 4;
   I sums[R][vectors];
-#pragma GCC unroll 4
+#pragma GCC unroll 8
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; ++v) sums[r][v] = set_words(0);
-  dot_words(sums, static_cast<const char*>(a.packed_x), w, words, 2048);
+  dot_words(sums, static_cast<const char*>(a.packed_x) + row * 64, w, words, ahead);
   const Output<S> output(a, rows);
   alignas(64) int32_t out[tile_side * tile_side];
   for (int v = 0; v < vectors; v += half) {
     for (int r = 0; r < R; ++r)
       for (int i = 0; i < half; ++i) store_words(out + r * tile_side + i * lanes, sums[r][v + i]);
-    output.store(out, 0, s * pair + v * lanes);
+    output.store(out, row, R, (s + v / panel_vectors * apart) * pair + v % panel_vectors * lanes);
   }
 }
 
+// All rows in one pass.
 template <int R, class S>
 void stream_rows(const LinearArgs& a, const Int8Rows& rows, Range strips) {
   constexpr int most = 2 * panel_vectors * R <= most_streams ? 2 : 1;
-  int64_t s = strips.begin;
-  for (; s + most <= strips.end; s += most) stream_strips<R, most, S>(a, rows, s);
-  for (; s < strips.end; ++s) stream_strips<R, 1, S>(a, rows, s);
+  const int64_t apart = (strips.end - strips.begin) / most;
+  const auto ahead = [](const char* at, int, int64_t) { __builtin_prefetch(at + 2048); };
+  for (int64_t i = 0; i < apart; ++i) stream_strips<R, most, S>(a, rows, 0, strips.begin + i, apart, ahead);
+  for (int64_t s = strips.begin + most * apart; s < strips.end; ++s)
+    stream_strips<R, 1, S>(a, rows, 0, s, 0, ahead);
 }
 
-// Few rows; false: there are more of them than registers.
+// R rows and then the others, of which there are as many or one less: each pass prefetches half of the next
+// strip.
+template <int R, class S>
+void stream_twice(const LinearArgs& a, const Int8Rows& rows, Range strips) {
+  const int64_t bytes = words_of(a.k) * word_row;
+  for (int64_t s = strips.begin; s < strips.end; ++s) {
+    const char* next = static_cast<const char*>(a.codes) + (s + 1) * bytes;
+    const auto ahead = [&](const char*, int v, int64_t c) {
+      if (v == 0) __builtin_prefetch(next + c * 64);
+    };
+    stream_strips<R, 1, S>(a, rows, 0, s, 0, ahead);
+    next += bytes / 2;
+    if (a.m == 2 * R)
+      stream_strips<R, 1, S>(a, rows, R, s, 0, ahead);
+    else
+      stream_strips<R - 1, 1, S>(a, rows, R, s, 0, ahead);
+  }
+}
+
+// Few rows, of one tile; false: there are more of them than registers.
 template <class S>
 bool stream(const LinearArgs& a, const Int8Rows& rows, Range strips) {
   if (a.m == 1) return stream_rows<1, S>(a, rows, strips), true;
@@ -136,6 +163,16 @@ bool stream(const LinearArgs& a, const Int8Rows& rows, Range strips) {
   if constexpr (4 * panel_vectors <= most_streams) {
     if (a.m == 3) return stream_rows<3, S>(a, rows, strips), true;
     if (a.m == 4) return stream_rows<4, S>(a, rows, strips), true;
+  }
+  if constexpr (8 * panel_vectors <= most_streams) {
+    if (a.m == 5) return stream_rows<5, S>(a, rows, strips), true;
+    if (a.m == 6) return stream_rows<6, S>(a, rows, strips), true;
+    if (a.m == 7) return stream_rows<7, S>(a, rows, strips), true;
+    if (a.m == 8) return stream_rows<8, S>(a, rows, strips), true;
+    if (a.m <= 10) return stream_twice<5, S>(a, rows, strips), true;
+    if (a.m <= 12) return stream_twice<6, S>(a, rows, strips), true;
+    if (a.m <= 14) return stream_twice<7, S>(a, rows, strips), true;
+    if (a.m <= 16) return stream_twice<8, S>(a, rows, strips), true;
   }
   return false;
 }
@@ -166,7 +203,7 @@ struct VectorProduct {
 #pragma GCC unroll 4
       for (int v = 0; v < dot_vectors; ++v)
         sums[r][v] = first ? set_words(0) : load_words(at[v] + r * tile_side);
-    dot_words(sums, x, w, words, 0);
+    dot_words(sums, x, w, words, [](const char*, int, int64_t) {});
 #pragma GCC unroll 8
     for (int r = 0; r < dot_rows; ++r)
 #pragma GCC unroll 4
