@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/../src"
 declare -A layer=([core]=0 [quant]=1 [text]=1 [graph]=2 [kernels]=2 [io]=2 [models]=3 [runtime]=4 [eval]=5
-                  [engine]=6 [compress]=6 [search]=7 [server]=7 [cli]=8)
+                  [engine]=6 [compress]=6 [export]=6 [search]=7 [server]=7 [cli]=8)
 failed=0
 fail() { echo "layering: $*" >&2; failed=1; }
 

@@ -8,6 +8,7 @@ namespace lathe {
 void add_bench(CLI::App&);
 void add_doctor(CLI::App&);
 void add_eval(CLI::App&);
+void add_export(CLI::App&);
 void add_generate(CLI::App&);
 void add_inspect(CLI::App&);
 void add_optimize(CLI::App&);

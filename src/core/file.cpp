@@ -139,4 +139,23 @@ void AtomicDirectory::commit() {
   if (replaces) fs::remove_all(old, ignored);
 }
 
+AtomicFile::AtomicFile(const fs::path& target) : target_(target), temporary_(target) {
+  if (!target_.has_filename() || fs::is_directory(target_))
+    throw input_error(target_.string(), "the path of a file", "that of a directory", "choose another -o");
+  fs::create_directories(parent_of(target_));
+  sweep_leftovers(target_);
+  temporary_ += fmt::format(".tmp-{}", ::getpid());
+}
+
+AtomicFile::~AtomicFile() {
+  std::error_code ignored;
+  if (!committed_) fs::remove(temporary_, ignored);
+}
+
+void AtomicFile::commit() {
+  fs::rename(temporary_, target_);
+  committed_ = true;
+  sync_path(parent_of(target_));
+}
+
 }  // namespace lathe

@@ -66,4 +66,19 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
+// One file, by the same rules: write to path(), then commit(). InputError where `target` is a directory.
+class AtomicFile {
+ public:
+  explicit AtomicFile(const fs::path& target);
+  ~AtomicFile();
+  AtomicFile(const AtomicFile&) = delete;
+  AtomicFile& operator=(const AtomicFile&) = delete;
+  const fs::path& path() const { return temporary_; }
+  void commit();  // what was written there is finished (FileWriter::finish)
+
+ private:
+  fs::path target_, temporary_;
+  bool committed_ = false;
+};
+
 }  // namespace lathe

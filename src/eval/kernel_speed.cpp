@@ -143,17 +143,17 @@ double fastest_call(double seconds, int calls, const std::function<void()>& call
 }
 
 std::vector<Numerics> known_formats() {
-  using Offset = Numerics::Offset;
   std::vector<Numerics> out = {Numerics::dense(DType::f32), Numerics::dense(DType::bf16),
                                Numerics::dense(DType::f16)};
   out.push_back(Numerics::w8a8());
   for (int bits : {8, 4})
     for (int group : {0, 32, 128}) out.push_back(Numerics::integer(bits, group, false));
   out.push_back(Numerics::integer(4, 32, true));
-  out.push_back(Numerics::integer(8, 32, false, DType::f16));                    // GGUF Q8_0
-  out.push_back(Numerics::integer(4, 32, false, DType::f16));                    // GGUF Q4_0
-  out.push_back({Numerics::Kind::integer, DType::f32, 4, 32, Offset::minimum});  // GGUF Q4_K
-  out.push_back(Numerics::integer(6, 16, false, DType::f32));                    // GGUF Q6_K
+  out.push_back(Numerics::integer(8, 32, false, DType::f16));                 // GGUF Q8_0
+  out.push_back(Numerics::integer(4, 32, false, DType::f16));                 // GGUF Q4_0
+  for (int bits : {4, 5}) out.push_back(Numerics::k_quant(bits, 32, true));   // GGUF Q4_K, Q5_K
+  for (int bits : {6, 3}) out.push_back(Numerics::k_quant(bits, 16, false));  // GGUF Q6_K, Q3_K
+  out.push_back(Numerics::k_quant(2, 16, true));                              // GGUF Q2_K
   for (const Numerics& n : {Numerics::fp8(), Numerics::fp8_block(), Numerics::mxfp8(), Numerics::nvfp4(),
                             Numerics::mxfp4(), Numerics::nf4()})
     out.push_back(n);
@@ -175,7 +175,8 @@ std::vector<Numerics> all_formats() {
 
 std::string format_name(const Numerics& n) {
   std::string name = to_string(n);
-  const bool open = n.is_integer() || (n.kind == Numerics::Kind::e4m3 && n.dtype != DType::f8e8m0);
+  const bool open =
+      (n.is_integer() && n.super == 0) || (n.kind == Numerics::Kind::e4m3 && n.dtype != DType::f8e8m0);
   if (open && n.dtype != DType::bf16) name += fmt::format(" {} scales", dtype_name(n.dtype));
   return name;
 }

@@ -11,29 +11,25 @@ namespace {
 
 constexpr uint64_t max_alignment = 1 << 16;
 
-// ggml's tensor types. Rows without a packing are known by name only, so that the message can say it.
-struct TensorType {
-  uint32_t id;
-  std::string_view name;
-  std::string_view packing;
-  Numerics numerics;
-  int64_t block;  // elements
-};
-const TensorType tensor_types[] = {
+constexpr Numerics with_minima(int bits) {
+  return {Numerics::Kind::integer, DType::f16, static_cast<uint8_t>(bits), 32, Numerics::Offset::minimum};
+}
+
+const GgufType tensor_types[] = {
     {0, "F32", "dense", Numerics::dense(DType::f32), 1},
     {1, "F16", "dense", Numerics::dense(DType::f16), 1},
     {30, "BF16", "dense", Numerics::dense(DType::bf16), 1},
     {2, "Q4_0", "gguf.q4_0", Numerics::integer(4, 32, false, DType::f16), 32},
+    {3, "Q4_1", "gguf.q4_1", with_minima(4), 32},
+    {6, "Q5_0", "gguf.q5_0", Numerics::integer(5, 32, false, DType::f16), 32},
+    {7, "Q5_1", "gguf.q5_1", with_minima(5), 32},
     {8, "Q8_0", "gguf.q8_0", Numerics::integer(8, 32, false, DType::f16), 32},
-    {12, "Q4_K", "gguf.q4_k", {Numerics::Kind::integer, DType::f32, 4, 32, Numerics::Offset::minimum}, 256},
-    {14, "Q6_K", "gguf.q6_k", Numerics::integer(6, 16, false, DType::f32), 256},
-    {3, "Q4_1", "", {}, 0},
-    {6, "Q5_0", "", {}, 0},
-    {7, "Q5_1", "", {}, 0},
+    {10, "Q2_K", "gguf.q2_k", Numerics::k_quant(2, 16, true), 256},
+    {11, "Q3_K", "gguf.q3_k", Numerics::k_quant(3, 16, false), 256},
+    {12, "Q4_K", "gguf.q4_k", Numerics::k_quant(4, 32, true), 256},
+    {13, "Q5_K", "gguf.q5_k", Numerics::k_quant(5, 32, true), 256},
+    {14, "Q6_K", "gguf.q6_k", Numerics::k_quant(6, 16, false), 256},
     {9, "Q8_1", "", {}, 0},
-    {10, "Q2_K", "", {}, 0},
-    {11, "Q3_K", "", {}, 0},
-    {13, "Q5_K", "", {}, 0},
     {15, "Q8_K", "", {}, 0},
     {16, "IQ2_XXS", "", {}, 0},
     {17, "IQ2_XS", "", {}, 0},
@@ -53,11 +49,13 @@ const TensorType tensor_types[] = {
     {35, "TQ2_0", "", {}, 0},
     {39, "MXFP4", "", {}, 0},
     {40, "NVFP4", "", {}, 0},
+    {41, "Q1_0", "", {}, 0},
+    {42, "Q2_0", "", {}, 0},
 };
 
-const TensorType& tensor_type(uint32_t id, std::string_view where) {
+const GgufType& tensor_type(uint32_t id, std::string_view where) {
   std::string supported, found = fmt::format("type {}", id);
-  for (const TensorType& t : tensor_types) {
+  for (const GgufType& t : tensor_types) {
     if (t.id == id && !t.packing.empty()) return t;
     if (t.id == id) found = t.name;
     if (!t.packing.empty()) supported += (supported.empty() ? "" : " ") + std::string(t.name);
@@ -198,7 +196,7 @@ GgufTensor read_tensor_info(Cursor& in, std::string_view file) {
   if (rank < 1 || rank > 4) throw input_error(where, "1 to 4 dimensions", fmt::format("{}", rank));
   for (uint32_t i = 0; i < rank; ++i)
     t.shape.insert(t.shape.begin(), read_u64(in, where));  // GGUF: fastest first
-  const TensorType& type = tensor_type(in.number<uint32_t>(where), where);
+  const GgufType& type = tensor_type(in.number<uint32_t>(where), where);
   t.offset = in.number<uint64_t>(where);
   int64_t n = 8;  // no element takes more than 8 bytes: what fits here fits in bytes
   for (int64_t d : t.shape)
@@ -261,6 +259,8 @@ const T& metadata_value(const GgufFile& file, std::string_view key) {
 }
 
 }  // namespace
+
+std::span<const GgufType> gguf_types() { return tensor_types; }
 
 GgufFile GgufFile::parse(std::span<const std::byte> bytes, std::string_view where) {
   Cursor in(bytes, where);

@@ -19,6 +19,16 @@ struct GgufValue {
       value;
 };
 
+// ggml's tensor types. Rows without a packing are known by name only, so that a message can say it.
+struct GgufType {
+  uint32_t id;
+  std::string_view name;  // "Q4_K"
+  std::string_view packing;
+  Numerics numerics;
+  int64_t block;  // elements
+};
+std::span<const GgufType> gguf_types();
+
 struct GgufTensor {
   std::string name;
   Numerics numerics;

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "io/gguf.h"
+#include "io/gguf_writer.h"
 
 namespace lathe {
 namespace {
@@ -81,6 +82,36 @@ void add_rope_scaling(Json& config, const GgufFile& file, const std::string& arc
   config["rope_scaling"] = std::move(scaling);
 }
 
+// transformers >= 5 keeps rope_theta among the scaling's parameters (models/rope_tables.cpp).
+Json rope_parameters(const Json& config) {
+  for (const char* key : {"rope_parameters", "rope_scaling"})
+    if (config.contains(key) && config[key].is_object()) return config[key];
+  return Json::object();
+}
+
+void add_rope(std::vector<GgufEntry>& out, const std::string& arch, const Json& config) {
+  const Json scaling = rope_parameters(config);
+  const double theta = get_number_or(scaling, "rope_theta", "config.json",
+                                     get_number_or(config, "rope_theta", "config.json", 10000.0));
+  out.push_back({arch + ".rope.freq_base", static_cast<float>(theta)});
+  const std::string kind = get_string_or(scaling, "rope_type", "config.json",
+                                         get_string_or(scaling, "type", "config.json", "default"));
+  if (kind != "linear" && kind != "yarn") return;
+  for (const char* key :
+       {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"})
+    if (kind == "yarn" && scaling.contains(key) && !scaling[key].is_null())
+      throw input_error("config.json: rope scaling",
+                        "yarn by factor and original length alone, as GGUF says it",
+                        fmt::format("{} too", key));
+  const std::string prefix = arch + ".rope.scaling.";
+  out.push_back({prefix + "type", kind});
+  out.push_back({prefix + "factor", static_cast<float>(get_number(scaling, "factor", "config.json"))});
+  if (scaling.contains("original_max_position_embeddings"))
+    out.push_back({prefix + "original_context_length",
+                   static_cast<uint32_t>(
+                       get_int(scaling, "original_max_position_embeddings", "config.json", 1, INT32_MAX))});
+}
+
 }  // namespace
 
 Json config_from_gguf(const GgufFile& file, std::string_view where) {
@@ -124,6 +155,38 @@ Json config_from_gguf(const GgufFile& file, std::string_view where) {
   config["vocab_size"] = vocab_size(file, where);
   config["tie_word_embeddings"] = find_tensor(file, "output.weight") == nullptr;
   return config;
+}
+
+std::vector<GgufEntry> metadata_from_config(const Json& config) {
+  const std::string type = get_string(config, "model_type", "config.json");
+  const std::string arch = type == "mistral" ? "llama" : type;  // as llama.cpp's converter has it
+  if (arch != "llama" && arch != "qwen2" && arch != "qwen3")
+    throw input_error("config.json: model_type", "llama, mistral, qwen2 or qwen3", printable(type));
+  const auto count = [&](std::string_view key, int64_t fallback) {
+    return get_int_or(config, key, "config.json", 1, INT32_MAX, fallback);
+  };
+  const int64_t heads = get_int(config, "num_attention_heads", "config.json", 1, INT32_MAX),
+                hidden = get_int(config, "hidden_size", "config.json", 1, INT32_MAX);
+  Json filled = config;  // what Hugging Face may leave out
+  filled["num_key_value_heads"] = count("num_key_value_heads", heads);
+  filled["head_dim"] = count("head_dim", std::max<int64_t>(1, hidden / heads));
+  filled["max_position_embeddings"] = count("max_position_embeddings", 2048);
+  filled["rms_norm_eps"] = get_number_or(config, "rms_norm_eps", "config.json", 1e-6);
+  filled.erase("sliding_window");  // the llama and qwen of llama.cpp have none
+
+  std::vector<GgufEntry> out = {{"general.architecture", arch}};
+  for (const Key& key : integer_keys)
+    if (const std::string name(key.hf); key.required || filled.contains(name))
+      out.push_back({fmt::format("{}.{}", arch, key.gguf),
+                     static_cast<uint32_t>(get_int(filled, name, "config.json", 1, INT32_MAX))});
+  const auto head_dim = static_cast<uint32_t>(filled["head_dim"].get<int64_t>());
+  out.push_back({arch + ".attention.value_length", head_dim});
+  out.push_back({arch + ".rope.dimension_count", head_dim});
+  out.push_back({arch + ".vocab_size",
+                 static_cast<uint32_t>(get_int(config, "vocab_size", "config.json", 1, INT32_MAX))});
+  out.push_back({arch + ".attention.layer_norm_rms_epsilon", filled["rms_norm_eps"].get<float>()});
+  add_rope(out, arch, config);
+  return out;
 }
 
 }  // namespace lathe

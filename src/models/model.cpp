@@ -62,6 +62,11 @@ int64_t find_nonfinite(const Tensor& t) {
 }
 
 void require_finite(const Weight& weight, const Entry& entry) {
+  if (weight.packing->nonfinite)
+    if (const int64_t at = weight.packing->nonfinite(weight); at >= 0)
+      throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name), "finite scales",
+                        fmt::format("NaN or infinity in block {}", at),
+                        "the checkpoint is damaged; export it again");
   for (const Tensor& part : weight.parts)
     if (const int64_t at = find_nonfinite(part); at >= 0)
       throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name), "finite numbers",

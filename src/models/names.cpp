@@ -23,12 +23,16 @@ constexpr Name gguf_names[] = {
     {"blk.*.attn_k.bias", "model.layers.*.self_attn.k_proj.bias"},
     {"blk.*.attn_v.bias", "model.layers.*.self_attn.v_proj.bias"},
     {"blk.*.attn_output.weight", "model.layers.*.self_attn.o_proj.weight"},
+    {"blk.*.attn_output.bias", "model.layers.*.self_attn.o_proj.bias"},
     {"blk.*.attn_q_norm.weight", "model.layers.*.self_attn.q_norm.weight"},
     {"blk.*.attn_k_norm.weight", "model.layers.*.self_attn.k_norm.weight"},
     {"blk.*.ffn_norm.weight", "model.layers.*.post_attention_layernorm.weight"},
     {"blk.*.ffn_gate.weight", "model.layers.*.mlp.gate_proj.weight"},
     {"blk.*.ffn_up.weight", "model.layers.*.mlp.up_proj.weight"},
     {"blk.*.ffn_down.weight", "model.layers.*.mlp.down_proj.weight"},
+    {"blk.*.ffn_gate.bias", "model.layers.*.mlp.gate_proj.bias"},
+    {"blk.*.ffn_up.bias", "model.layers.*.mlp.up_proj.bias"},
+    {"blk.*.ffn_down.bias", "model.layers.*.mlp.down_proj.bias"},
 };
 
 // "blk.12.x" matches "blk.*.x"; `number` receives "12".
@@ -42,23 +46,25 @@ bool matches(std::string_view pattern, std::string_view name, std::string_view& 
   return number.find_first_not_of("0123456789") == std::string_view::npos;
 }
 
-std::string canonical_name(std::string_view gguf) {
+// `name` in the other vocabulary; empty when it is in no row.
+std::string translated(std::string_view name, std::string_view Name::*from, std::string_view Name::*to) {
   for (const Name& row : gguf_names) {
     std::string_view number;
-    if (!matches(row.gguf, gguf, number)) continue;
-    std::string name(row.canonical);
-    if (const size_t star = name.find('*'); star != std::string::npos) name.replace(star, 1, number);
-    return name;
+    if (!matches(row.*from, name, number)) continue;
+    std::string out(row.*to);
+    if (const size_t star = out.find('*'); star != std::string::npos) out.replace(star, 1, number);
+    return out;
   }
-  return std::string(gguf);
+  return {};
 }
 
 // GGUF's llama rows are ordered for interleaved rotation: row 2i of a head is HF's row i, row 2i + 1 is HF's
-// i + d/2. Rows are whole in every packing, so parts that have one entry per row are permuted as bytes.
-Weight unpermute_rope_rows(const Weight& w, int64_t heads) {
-  const int64_t rows = w.rows(), head_dim = rows / heads, half = head_dim / 2;
+// i + d/2. Rows are whole in every packing of files, so parts that have one entry per row are permuted as
+// bytes.
+Weight permute_rope_rows(const Weight& w, int64_t heads, bool to_gguf) {
+  const int64_t rows = w.shape.empty() ? 0 : w.shape[0], head_dim = rows / heads, half = head_dim / 2;
   if (heads < 1 || rows % heads || head_dim % 2)
-    throw input_error("GGUF attention rows", fmt::format("a multiple of {} heads of even size", heads),
+    throw input_error("attention rows", fmt::format("a multiple of {} heads of even size", heads),
                       fmt::format("{} rows", rows));
   Weight out = w;
   for (Tensor& part : out.parts) {
@@ -69,36 +75,48 @@ Weight unpermute_rope_rows(const Weight& w, int64_t heads) {
     const size_t stride = source.bytes() / static_cast<size_t>(rows);
     for (int64_t h = 0; h < heads; ++h)
       for (int64_t i = 0; i < head_dim; ++i) {
-        const int64_t from = h * head_dim + (i < half ? 2 * i : 2 * (i - half) + 1);
-        std::copy_n(source.storage.data + static_cast<size_t>(from) * stride, stride,
-                    part.storage.data + static_cast<size_t>(h * head_dim + i) * stride);
+        const int64_t hf = h * head_dim + i, gguf = h * head_dim + (i < half ? 2 * i : 2 * (i - half) + 1);
+        std::copy_n(source.storage.data + static_cast<size_t>(to_gguf ? hf : gguf) * stride, stride,
+                    part.storage.data + static_cast<size_t>(to_gguf ? gguf : hf) * stride);
       }
   }
   return out;
+}
+
+// Of a canonical parameter; empty where rows lie as they do in Hugging Face's checkpoints.
+std::function<Weight(const Weight&)> rope_transform(std::string_view name, const Json& config, bool to_gguf) {
+  const std::string type = config.value("model_type", "");
+  if (type != "llama" && type != "mistral") return {};
+  const bool q = name.find(".q_proj.") != std::string_view::npos,
+             k = name.find(".k_proj.") != std::string_view::npos;
+  if (!q && !k) return {};
+  const int64_t all = get_int(config, "num_attention_heads", "config.json", 1, 65'536),
+                heads = q ? all : get_int_or(config, "num_key_value_heads", "config.json", 1, 65'536, all);
+  return [heads, to_gguf](const Weight& w) { return permute_rope_rows(w, heads, to_gguf); };
 }
 
 }  // namespace
 
 std::map<std::string, Binding, std::less<>> bind_names(const Checkpoint& checkpoint) {
   std::map<std::string, Binding, std::less<>> out;
-  const Json& config = checkpoint.config();
-  const bool permuted = checkpoint.is_gguf() && config.value("model_type", "") == "llama";
   for (const Entry& entry : checkpoint.entries()) {
     if (!checkpoint.is_gguf()) {
       out[entry.name] = {entry.name, {}};
       continue;
     }
-    Binding binding{entry.name, {}};
-    const std::string name = canonical_name(entry.name);
-    auto permute_with = [&](std::string_view key) {
-      const int64_t heads = get_int(config, key, "GGUF metadata", 1, 65'536);
-      binding.transform = [heads](const Weight& w) { return unpermute_rope_rows(w, heads); };
-    };
-    if (permuted && name.ends_with("q_proj.weight")) permute_with("num_attention_heads");
-    if (permuted && name.ends_with("k_proj.weight")) permute_with("num_key_value_heads");
-    out[name] = std::move(binding);
+    std::string name = translated(entry.name, &Name::gguf, &Name::canonical);
+    if (name.empty()) name = entry.name;
+    out[name] = {entry.name, rope_transform(name, checkpoint.config(), false)};
   }
   return out;
+}
+
+Binding gguf_binding(std::string_view canonical, const Json& config) {
+  std::string name = translated(canonical, &Name::canonical, &Name::gguf);
+  if (name.empty())
+    throw input_error(fmt::format("parameter '{}'", printable(canonical)), "one that GGUF has a name for",
+                      "none");
+  return {std::move(name), rope_transform(canonical, config, true)};
 }
 
 }  // namespace lathe

@@ -21,4 +21,8 @@ struct Binding {
 // themselves.
 std::map<std::string, Binding, std::less<>> bind_names(const Checkpoint&);
 
+// The way back: what GGUF calls a canonical parameter, and how its rows lie there. InputError where GGUF has
+// no such parameter.
+Binding gguf_binding(std::string_view canonical, const Json& config);
+
 }  // namespace lathe

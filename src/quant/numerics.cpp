@@ -103,6 +103,7 @@ std::string to_string(const Numerics& n) {
   if (n.is_grid()) return grid_name(n);
   std::string text = fmt::format("int{}", n.bits);
   if (n.group > 0) text += fmt::format(" g{}", n.group);
+  if (n.super > 0) text += fmt::format("/{}", n.super);
   if (n.offset == Numerics::Offset::zero_point) text += " asym";
   if (n.offset == Numerics::Offset::minimum) text += " min";
   if (n.activations == Numerics::Activations::int8_per_row) text += " a8";

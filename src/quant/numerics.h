@@ -31,6 +31,9 @@ struct Numerics {
   Activations activations = Activations::as_they_are;
   int block_rows = 1;   // grids: rows that share their scales, counted from row 0; 0: all rows
   bool global = false;  // grids: one f32 for the whole weight multiplies its scales; otherwise that is 1
+  // integer: columns whose scales, and minima, are one f16 number each times integers from -128 to 127, so
+  // that dtype is f32 (GGUF's k-quants: 256); 0: scales are free.
+  int super = 0;
 
   bool operator==(const Numerics&) const = default;
 
@@ -44,6 +47,14 @@ struct Numerics {
             group,
             asymmetric ? Offset::zero_point : Offset::none,
             {}};
+  }
+  // GGUF's k-quants: super-blocks of 256 columns; scales and codes q signed, or scales, minima and codes that
+  // are not.
+  static Numerics k_quant(int bits, int group, bool minimum) {
+    Numerics n = integer(bits, group, false, DType::f32);
+    if (minimum) n.offset = Offset::minimum;
+    n.super = 256;
+    return n;
   }
   // W8A8: int8 weights with a scale per row, int8 activations with a scale per token.
   static Numerics w8a8(DType scale = DType::bf16) {

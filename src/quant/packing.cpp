@@ -22,8 +22,8 @@ size_t Weight::bytes() const {
 std::span<const Packing> packings() {
   static const std::vector<Packing> table = [] {
     std::vector<Packing> rows;
-    for (auto family :
-         {dense_packings(), ct_packings(), float_packings(), bnb_packings(), gguf_packings(), x86_packings()})
+    for (auto family : {dense_packings(), ct_packings(), float_packings(), bnb_packings(), gguf_packings(),
+                        gguf_k_packings(), x86_packings(), k_panel_packings()})
       rows.insert(rows.end(), family.begin(), family.end());
     return rows;
   }();

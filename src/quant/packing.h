@@ -31,6 +31,9 @@ struct Packing {
   void (*pack)(const Codes&, int64_t row, Weight& out);
   // Allocates nothing where `out` held as many rows before.
   void (*unpack)(const Weight&, int64_t row, int64_t rows, Codes& out);
+  // Index of the first block with a scale that is NaN or infinite, -1: none. Null: only parts of floats can
+  // hold such.
+  int64_t (*nonfinite)(const Weight&) = nullptr;
 };
 
 inline constexpr int64_t pack_row_multiple = 32;

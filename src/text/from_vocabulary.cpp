@@ -161,6 +161,16 @@ std::vector<AddedToken> added_tokens_of(const VocabularySpec& spec) {
 
 }  // namespace
 
+std::string_view gguf_pre_tokenizer(const std::vector<std::string>& expressions, bool gpt2,
+                                    bool ignore_merges) {
+  std::vector<std::string_view> wanted(expressions.begin(), expressions.end());
+  if (gpt2) wanted.push_back(kGpt2);
+  for (const PreRow& row : pre_table())
+    if (row.ignore_merges == ignore_merges && std::ranges::equal(row.patterns, wanted))
+      return row.names.substr(0, row.names.find(' '));
+  return {};
+}
+
 TokenizerPipeline build_pipeline(const VocabularySpec& spec) {
   const int32_t bos = checked_id(spec, spec.bos, "bos");
   const int32_t eos = checked_id(spec, spec.eos, "eos");

@@ -31,6 +31,11 @@ struct VocabularySpec {
   std::optional<bool> add_space_prefix;  // llama; absent: true
 };
 
+// GGUF's name for a byte-level pre-tokenizer: these expressions, each a Split, then (`gpt2`) the ByteLevel
+// pre-tokenizer's own. Empty when it has none.
+std::string_view gguf_pre_tokenizer(const std::vector<std::string>& expressions, bool gpt2,
+                                    bool ignore_merges);
+
 // Immutable and cheap to copy; every member may be called from several threads at once.
 class Tokenizer {
  public:

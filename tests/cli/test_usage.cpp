@@ -9,8 +9,8 @@ namespace {
 using namespace testing_support;
 using testing::HasSubstr;
 
-const std::vector<std::string> verbs = {"inspect", "quantize", "optimize", "eval",
-                                        "bench",   "generate", "run",      "synth"};
+const std::vector<std::string> verbs = {"inspect",  "quantize", "optimize", "eval",  "bench",
+                                        "generate", "run",      "synth",    "export"};
 
 TEST(Usage, EveryVerbHasHelpWithAnExample) {
   for (const std::string& verb : verbs) {
@@ -57,6 +57,9 @@ TEST(Usage, BadUsageIsExitCode2AndOneLine) {
                          "inspect builtin --no-such-flag",
                          "quantize builtin --method magic -o /tmp/never",
                          "synth -o /tmp/never",
+                         "export builtin",
+                         "export builtin --type q9_k -o /tmp/never.gguf",
+                         "export builtin --to onxx -o /tmp/never",
                          "run",
                          "eval builtin --text x --threads -3"};
   for (const char* line : lines) {

@@ -3,6 +3,9 @@
 #include "io/attack.h"
 #include "io/checkpoint.h"
 #include "io/gguf.h"
+#include "io/safetensors.h"
+#include "quant/round_blocks.h"
+#include "support.h"
 
 namespace lathe {
 namespace {
@@ -109,6 +112,74 @@ TEST(Gguf, PlacesTensors) {
   }
 }
 
+// tools/gguf_golden.py: any bytes, and what ggml's package gguf says they mean.
+TEST(Gguf, BlocksMeanWhatGgmlSays) {
+  const SafetensorsFile file = SafetensorsFile::open(testing_support::golden("gguf/blocks.safetensors"));
+  int checked = 0;
+  for (const GgufType& type : gguf_types()) {
+    if (!type.packing.starts_with("gguf.")) continue;
+    SCOPED_TRACE(type.name);
+    const Packing& p = packing(type.packing);
+    ASSERT_TRUE(p.holds(type.numerics));
+    const Tensor blocks = file.load(fmt::format("{}.blocks", type.name)),
+                 values = file.load(fmt::format("{}.values", type.name));
+    const Weight w{type.numerics, &p, values.shape, {blocks}};
+    check_parts(w, type.name);
+    EXPECT_THAT(read_all(w), testing::ElementsAreArray(values.as<float>()));
+    // Two levels of scales may be told apart otherwise, to the same numbers.
+    EXPECT_THAT(read_all(repack(w, p)), testing::ElementsAreArray(values.as<float>()));
+    ++checked;
+  }
+  EXPECT_EQ(checked, 10);
+}
+
+// tools/gguf_quantizers.py: ggml's own squared errors, on the same numbers.
+TEST(Gguf, RoundingIsNoWorseThanGgmls) {
+  const SafetensorsFile file = SafetensorsFile::open(testing_support::golden("gguf/quantizers.safetensors"));
+  const Tensor values = file.load("values"), importance = file.load("importance");
+  const auto x = values.as<float>(), weight = importance.as<float>();
+  const int64_t rows = values.shape[0], cols = values.shape[1];
+  int checked = 0;
+  for (const GgufType& type : gguf_types()) {
+    if (!type.packing.starts_with("gguf.")) continue;
+    for (const bool weighted : {false, true}) {
+      const std::string name = fmt::format("{}{}", type.name, weighted ? ".weighted" : "");
+      const Codes codes =
+          round_blocks(x.data(), rows, cols, type.numerics, weighted ? weight.data() : nullptr);
+      Weight stored = make_weight(type.numerics, packing(type.packing), {rows, cols});
+      stored.packing->pack(codes, 0, stored);
+      const std::vector<float> rounded = read_all(stored);
+      double error = 0;
+      for (size_t i = 0; i < rounded.size(); ++i) {
+        const double difference = static_cast<double>(rounded[i] - x[i]);
+        error += difference * difference * (weighted ? static_cast<double>(weight[i % weight.size()]) : 1);
+      }
+      const double theirs = static_cast<double>(file.load(name).as<float>()[0]);
+      RecordProperty(name, fmt::format("{:.3f}", error / theirs));
+      EXPECT_LE(error, theirs) << name;
+      ++checked;
+    }
+  }
+  EXPECT_EQ(checked, 20);
+}
+
+TEST(Gguf, RoundingKeepsWhatNeedsNone) {
+  const std::vector<float> zeros(512, 0.0f), same(512, -0.25f);
+  for (const GgufType& type : gguf_types()) {
+    if (!type.packing.starts_with("gguf.")) continue;
+    for (const auto& values : {zeros, same}) {
+      Weight stored = make_weight(type.numerics, packing(type.packing), {1, 512});
+      stored.packing->pack(round_blocks(values.data(), 1, 512, type.numerics), 0, stored);
+      for (const float v : read_all(stored))  // to the last bit of an f16 scale
+        ASSERT_NEAR(v, values[0], 0.25f * 0x1p-10f) << type.name;
+    }
+  }
+  std::vector<float> bad(256, 1.0f);
+  bad[100] = INFINITY;
+  EXPECT_THROW(round_blocks(bad.data(), 1, 256, Numerics::k_quant(4, 32, true)), Error);
+  EXPECT_THROW(round_blocks(zeros.data(), 1, 100, Numerics::k_quant(4, 32, true)), Error);
+}
+
 TEST(Gguf, RefusesAttacks) {
   struct Case {
     const char* name;
@@ -188,9 +259,18 @@ TEST(Gguf, RefusesAttacks) {
       {"a row of half a block",
        tensors({info("x", {48, 2}, 2, 0)}, 64),
        {"tensor 'x'", "whole blocks of 32 (Q4_0)", "[2, 48]"}},
+      {"a row of half a super-block",
+       tensors({info("x", {384, 2}, 11, 0)}, 512),
+       {"tensor 'x'", "whole blocks of 256 (Q3_K)", "[2, 384]"}},
+      {"a super-block that ends outside",
+       tensors({info("x", {256}, 14, 0)}, 192),
+       {"tensor 'x'", "inside the 192 bytes", "210 bytes at offset 0"}},
+      {"rows of blocks that wrap",
+       tensors({info("x", {1ull << 40, 1ull << 30}, 13, 0)}, 64),
+       {"tensor 'x'", "below 2^60"}},
       {"unsupported type",
-       tensors({info("x", {256}, 10, 0)}, 256),
-       {"tensor 'x'", "Q4_K", "Q2_K", "requantize"}},
+       tensors({info("x", {256}, 16, 0)}, 256),
+       {"tensor 'x'", "Q4_K", "IQ2_XXS", "requantize"}},
       {"unknown type", tensors({info("x", {256}, 1000, 0)}, 256), {"tensor 'x'", "type 1000"}},
       {"unaligned offset", tensors({info("x", {4}, 0, 4)}, 64), {"tensor 'x'", "a multiple of 32", "4"}},
       {"outside",

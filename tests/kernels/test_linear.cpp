@@ -7,6 +7,7 @@
 #include "kernels/ref/ref.h"
 #include "kernels/tables.h"
 #include "quant/activations.h"
+#include "quant/levels.h"
 
 namespace lathe {
 namespace {
@@ -34,6 +35,9 @@ std::vector<Numerics> all_numerics() {
         Numerics::fp8(DType::bf16), Numerics::fp8(DType::f16), Numerics::fp8_tensor(DType::f32),
         Numerics::fp8_block(DType::bf16), Numerics::mxfp8(), Numerics::grid(Kind::e4m3, 6, DType::f32)})
     out.push_back(n);
+  for (int bits : {4, 5}) out.push_back(Numerics::k_quant(bits, 32, true));
+  for (int bits : {3, 6}) out.push_back(Numerics::k_quant(bits, 16, false));
+  out.push_back(Numerics::k_quant(2, 16, true));
   return out;
 }
 
@@ -57,6 +61,23 @@ Codes random_codes(const Numerics& numerics, int64_t rows, int64_t cols, Rng& rn
   for (int64_t i = 0; i < rows * cols; ++i) {
     const int q = code(), nan = numerics.kind == Numerics::Kind::e4m3 && (q & 0x7f) == 0x7f;
     c.codes.push_back(static_cast<int16_t>(q - nan));
+  }
+  if (numerics.super > 0) {  // an f16 number for each super-block times integers
+    float unit = 0, unit_of_minimum = 0;
+    const LevelRange range = level_range(numerics);
+    const auto multiple = [&] {
+      return static_cast<float>(range.lo +
+                                static_cast<int>(rng.below(static_cast<uint64_t>(range.hi - range.lo + 1))));
+    };
+    for (int64_t i = 0; i < rows * numerics.groups(cols); ++i) {
+      if (i % (numerics.super / numerics.group) == 0) {
+        unit = rounded(DType::f16, 0.001f + 0.001f * static_cast<float>(rng.uniform()));
+        unit_of_minimum = rounded(DType::f16, 0.003f * rng.normal());
+      }
+      c.scales.push_back(unit * multiple());
+      if (numerics.offset == Offset::minimum) c.zeros.push_back(unit_of_minimum * multiple());
+    }
+    return c;
   }
   for (int64_t i = 0; i < rows * numerics.groups(cols); ++i) {
     c.scales.push_back(rounded(numerics.dtype, 0.01f + 0.1f * static_cast<float>(rng.uniform())));
@@ -266,11 +287,10 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
     EXPECT_EQ(seen.contains(row.name), runs_here(row.isa)) << row.name;
 }
 
-// x rounded to int8, `columns` at a time: the integers, and per group its scale and sum.
+// x rounded to int8, `columns` at a time: the integers, and per group its scale.
 struct Rounded {
   std::vector<int> values;
   std::vector<float> scales;
-  std::vector<int> sums;
 };
 Rounded round_to_int8(const float* x, int64_t k, int64_t columns) {
   Rounded out;
@@ -280,11 +300,7 @@ Rounded round_to_int8(const float* x, int64_t k, int64_t columns) {
     for (int64_t c = begin; c < end; ++c) most = std::max(most, std::fabs(x[c]));
     const float inverse = most > 0 ? 127.0f / most : 0;
     out.scales.push_back(most / 127.0f);
-    out.sums.push_back(0);
-    for (int64_t c = begin; c < end; ++c) {
-      out.values.push_back(static_cast<int>(std::rint(x[c] * inverse)));
-      out.sums.back() += out.values.back();
-    }
+    for (int64_t c = begin; c < end; ++c) out.values.push_back(static_cast<int>(std::rint(x[c] * inverse)));
   }
   return out;
 }
@@ -319,16 +335,20 @@ float integer_dot(const Codes& w, int64_t j, const Rounded& x, float bias) {
   const int64_t k = w.cols, groups = n.groups(k), group = n.group ? n.group : k;
   const int64_t columns = k / std::ssize(x.scales);
   float sum = 0;
-  for (int64_t g = 0; g < std::ssize(x.scales); ++g) {
-    int exact = 0;
-    for (int64_t c = g * columns; c < (g + 1) * columns; ++c)
+  const int64_t step = std::min(columns, group);  // what shares a scale on both sides
+  for (int64_t first = 0; first < k; first += step) {
+    int exact = 0, of_x = 0;
+    for (int64_t c = first; c < first + step; ++c) {
       exact += x.values[static_cast<size_t>(c)] * w.codes[static_cast<size_t>(j * k + c)];
-    const auto at = static_cast<size_t>(g), wg = static_cast<size_t>(j * groups + g * columns / group);
+      of_x += x.values[static_cast<size_t>(c)];
+    }
+    const auto at = static_cast<size_t>(first / columns),
+               wg = static_cast<size_t>(j * groups + first / group);
     if (n.activations == Numerics::Activations::int8_per_row)
       return static_cast<float>(exact) * x.scales[0] * w.scales[wg] + bias;
-    if (n.offset == Offset::zero_point) exact -= x.sums[at] * static_cast<int>(w.zeros[wg]);
+    if (n.offset == Offset::zero_point) exact -= of_x * static_cast<int>(w.zeros[wg]);
     sum = std::fma(static_cast<float>(exact) * x.scales[at], w.scales[wg], sum);
-    if (n.offset == Offset::minimum) sum -= static_cast<float>(x.sums[at]) * x.scales[at] * w.zeros[wg];
+    if (n.offset == Offset::minimum) sum -= static_cast<float>(of_x) * x.scales[at] * w.zeros[wg];
   }
   return sum + bias;
 }
@@ -342,8 +362,8 @@ TEST(Linear, IntegerRowsGiveTheSameBitsOnEveryLevel) {
     return row.decode.rows && row.decode.rows->name.starts_with("int8");
   };
   for (const Numerics& numerics : all_numerics())
-    for (const auto [n, k] :
-         {Shape2{31, 4}, Shape2{97, 96}, Shape2{70, 320}, Shape2{33, 1088}, Shape2{300, 100}})
+    for (const auto [n, k] : {Shape2{31, 4}, Shape2{97, 96}, Shape2{70, 320}, Shape2{33, 1088},
+                              Shape2{300, 100}, Shape2{70, 512}})
       for (const bool extreme : {false, true}) {
         constexpr int64_t most = 83;
         Codes codes = random_codes(numerics, n, k, rng);
@@ -435,8 +455,8 @@ TEST(Linear, PromptsAreSumsOfBf16Products) {
   Rng rng(11);
   int checked = 0;
   for (const Numerics& numerics : all_numerics())
-    for (const auto [n, k] :
-         {Shape2{1, 1}, Shape2{31, 33}, Shape2{97, 257}, Shape2{33, 1030}, Shape2{600, 70}}) {
+    for (const auto [n, k] : {Shape2{1, 1}, Shape2{31, 33}, Shape2{97, 257}, Shape2{33, 1030},
+                              Shape2{600, 70}, Shape2{300, 768}}) {
       const Codes codes = random_codes(numerics, n, k, rng);
       std::vector<float> weights = weights_rounded_once(codes);
       for (float& w : weights) w = to_bf16(w);
@@ -482,10 +502,11 @@ TEST(Linear, RowsDoNotDependOnTheirBatch) {
   for (const LinearKernel& row : linear_kernels()) {
     if (!runs_here(row.isa)) continue;
     for (const Numerics& numerics : all_numerics()) {
-      if (numerics.group == 6 || numerics.group == 128 || !row.accepts(numerics, 97, 320)) continue;
-      const Codes codes = random_codes(numerics, 97, 320, rng);
+      const int64_t k = numerics.super > 0 ? 512 : 320;
+      if (numerics.group == 6 || numerics.group == 128 || !row.accepts(numerics, 97, k)) continue;
+      const Codes codes = random_codes(numerics, 97, k, rng);
       const Weight w = packed(codes, row.packing);
-      const Matrix x = random_matrix(37, 320, rng);
+      const Matrix x = random_matrix(37, k, rng);
       for (bool prompt : {false, true}) {
         const LinearPath& path = row.path(prompt);
         Matrix together(37, 97), alone(37, 97);
@@ -513,8 +534,8 @@ TEST(Linear, WorkersCoverTheOutputOnce) {
     if (!runs_here(row.isa)) continue;
     for (const Numerics& numerics :
          {Numerics::dense(DType::f32), Numerics::integer(4, 32, false), Numerics::w8a8(), Numerics::nvfp4(),
-          Numerics::nf4(), Numerics::fp8_block()}) {
-      for (const auto [n, k] : {Shape2{1, 8}, Shape2{33, 40}, Shape2{200, 24}, Shape2{300, 128}}) {
+          Numerics::nf4(), Numerics::fp8_block(), Numerics::k_quant(6, 16, false)}) {
+      for (const auto [n, k] : {Shape2{1, 8}, Shape2{33, 40}, Shape2{200, 24}, Shape2{300, 256}}) {
         if (!row.accepts(numerics, n, k)) continue;
         const Codes codes = random_codes(numerics, n, k, rng);
         const Weight w = packed(codes, row.packing);
@@ -541,6 +562,7 @@ TEST(Linear, X86PackingsRoundTrip) {
     for (const Packing& p : packings()) {
       if (!(p.name.starts_with("x86.") || p.name == "amx.bf16") || !p.holds(numerics)) continue;
       for (const auto [n, k] : shapes) {
+        if (numerics.super > 0 && k % numerics.super != 0) continue;
         SCOPED_TRACE(fmt::format("{} {} [{}, {}]", p.name, to_string(numerics), n, k));
         const Codes in = random_codes(numerics, n, k, rng);
         const Weight w = packed(in, p.name);
@@ -602,6 +624,7 @@ TEST(Linear, ARowThatStartsForAnotherGivesItsBits) {
 }
 
 TEST(Linear, DispatchTakesTheFirstRowThatFits) {
+  const Numerics q4_k = Numerics::k_quant(4, 32, true);
   const Numerics int4 = Numerics::integer(4, 32, false), odd = Numerics::integer(4, 6, false);
   EXPECT_EQ(choose_linear(int4, 64, 64, 0).name, "ref");
 #if defined(__x86_64__)
@@ -609,6 +632,8 @@ TEST(Linear, DispatchTakesTheFirstRowThatFits) {
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_avx2).name, "avx2.dot.int4.bf16");
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_avx2 | isa_avxvnni).name, "avxvnni.int4.bf16");
   EXPECT_EQ(choose_linear(int4, 64, 40, isa_avx2).name, "avx2.int4.bf16");
+  EXPECT_EQ(choose_linear(q4_k, 64, 256, isa_avx2).name, "avx2.k4");
+  EXPECT_EQ(choose_linear(q4_k, 64, 256, isa_avx2 | isa_avx512 | isa_avx512vnni).name, "avx512vnni.k4");
   EXPECT_EQ(choose_linear(w8a8, 64, 40, isa_avx2).name, "avx2.w8a8.bf16");
   EXPECT_EQ(choose_linear(w8a8, 64, 40, isa_avx2 | isa_avx512).name, "avx2.w8a8.bf16");
   EXPECT_EQ(choose_linear(w8a8, 64, 40, isa_avx2 | isa_avx512 | isa_avx512vnni).name, "avx512vnni.w8a8.bf16");

@@ -22,6 +22,7 @@ TEST(Numerics, Names) {
   EXPECT_EQ(to_string(Numerics::mxfp8()), "mxfp8");
   EXPECT_EQ(to_string(Numerics::nf4()), "nf4 g64");
   EXPECT_EQ(to_string(Numerics::grid(Numerics::Kind::e2m1, 32, DType::bf16)), "fp4 g32");
+  EXPECT_EQ(to_string(Numerics::k_quant(6, 16, false)), "int6 g16/256");
 }
 
 TEST(Numerics, CodeRanges) {

@@ -41,13 +41,16 @@ Codes random_codes(const Numerics& n, int64_t rows, int64_t cols, Rng& rng) {
     return n.kind == Numerics::Kind::e4m3 && (q & 0x7f) == 0x7f ? q - 1 : q;  // a NaN equals nothing
   };
   for (int64_t i = 0; i < rows * cols; ++i) c.codes.push_back(static_cast<int16_t>(code()));
+  // Of two levels: integers that every packing of them holds (Q2_K has four bits) times an f16 number.
+  const auto multiple = [&] { return static_cast<float>(rng.below(16)) * (n.super ? 0.375f : 1); };
   for (int64_t i = 0; i < rows * n.groups(cols); ++i) {
     const float scale = static_cast<float>(1 + rng.below(255)) / 64;
     float stored = 0;
     from_f32(n.dtype, &scale, &stored, 1);
     to_f32(n.dtype, &stored, &stored, 1);
-    c.scales.push_back(stored);
-    if (n.offset != Numerics::Offset::none) c.zeros.push_back(static_cast<float>(code()));
+    c.scales.push_back(n.super ? multiple() : stored);
+    if (n.offset == Numerics::Offset::zero_point) c.zeros.push_back(static_cast<float>(code()));
+    if (n.offset == Numerics::Offset::minimum) c.zeros.push_back(multiple());
   }
   const int64_t groups = n.groups(cols), block = n.block_rows == 0 ? rows : n.block_rows;
   for (int64_t r = 0; r < rows; ++r)  // rows of a block share
@@ -82,7 +85,6 @@ std::vector<Numerics> all_numerics() {
       for (int group : {0, 16, 32, 128})
         for (bool asymmetric : {false, true}) out.push_back(Numerics::integer(bits, group, asymmetric, d));
   }
-  out.push_back({Numerics::Kind::integer, DType::f32, 4, 32, Numerics::Offset::minimum});
   for (DType d : {DType::f32, DType::f16, DType::bf16}) {
     for (const Numerics& n :
          {Numerics::fp8(d), Numerics::fp8_tensor(d), Numerics::fp8_block(d),
@@ -91,6 +93,11 @@ std::vector<Numerics> all_numerics() {
   }
   for (const Numerics& n : {Numerics::mxfp8(), Numerics::mxfp4(), Numerics::nvfp4(), Numerics::nf4(32)})
     out.push_back(n);
+  for (DType d : {DType::f32, DType::f16})
+    for (uint8_t bits : {uint8_t{4}, uint8_t{5}})
+      out.push_back({Numerics::Kind::integer, d, bits, 32, Numerics::Offset::minimum});
+  for (int bits : {2, 4, 5}) out.push_back(Numerics::k_quant(bits, bits == 2 ? 16 : 32, true));
+  for (int bits : {3, 6}) out.push_back(Numerics::k_quant(bits, 16, false));
   return out;
 }
 
@@ -117,11 +124,13 @@ TEST(Packing, RoundTripsEveryRowOfTheTable) {
                                        {70, 96},
                                        {33, 130},
                                        {96, 32},
+                                       {35, 512},
                                        {300, 290}}) {
         if (rows == 300 && n.block_rows == 1) continue;  // for blocks
         if (p.name.starts_with("gguf.") && cols % 32 != 0) continue;
         if (p.name.ends_with("fp4") && cols % 2 != 0) continue;  // pairs
         if (p.name == "bnb.nf4" && cols % n.group != 0) continue;
+        if (n.super > 0 && cols % n.super != 0) continue;
         SCOPED_TRACE(fmt::format("{} {} {} x {}", p.name, to_string(n), rows, cols));
         const Codes codes = random_codes(n, rows, cols, rng);
         Weight whole = make_weight(n, p, {rows, cols}), strips = make_weight(n, p, {rows, cols});
@@ -163,7 +172,7 @@ TEST(Packing, RepackIsLossless) {
   EXPECT_TRUE(same_bytes(repack(b, packing("ct.pack32")), a));
   EXPECT_EQ(read_all(repack(a, packing("expand.f32"))), read_all(a));
   EXPECT_THROW(repack(a, packing("dense")), Error);      // holds no integers
-  EXPECT_THROW(repack(a, packing("gguf.q4_k")), Error);  // is only read
+  EXPECT_THROW(repack(a, packing("gguf.q4_k")), Error);  // holds no free scales
   EXPECT_THROW(packing("no such packing"), Error);
 }
 
@@ -294,8 +303,7 @@ TEST(Gguf, Q8_0Block) {  // ggml's quantization of j - 16
 TEST(Gguf, Q4_KBlock) {  // d = 1, dmin = 0.5
   auto bytes = bytes_of_hex("003c0038051c334a61788fa6bdd4eb02");
   for (int i = 0; i < 128; ++i) bytes.push_back(static_cast<uint8_t>((37 * i + 11) & 255));
-  const Numerics n{Numerics::Kind::integer, DType::f32, 4, 32, Numerics::Offset::minimum};
-  const Weight w = blocks("gguf.q4_k", n, 256, bytes);
+  const Weight w = blocks("gguf.q4_k", Numerics::k_quant(4, 32, true), 256, bytes);
   const Codes c = unpack(w, 0, 1);
   EXPECT_THAT(c.scales, ElementsAre(5, 28, 51, 10, 13, 4, 11, 18));
   EXPECT_THAT(c.zeros, ElementsAre(16.5, 28, 7.5, 19, 13.5, 14.5, 23, 16));
@@ -310,7 +318,7 @@ TEST(Gguf, Q6_KBlock) {  // d = 1
   for (int i = 0; i < 64; ++i) bytes.push_back(static_cast<uint8_t>((53 * i + 7) & 255));
   for (int i = 0; i < 16; ++i) bytes.push_back(static_cast<uint8_t>(3 * i - 20));
   bytes.insert(bytes.end(), {0x00, 0x3c});
-  const Weight w = blocks("gguf.q6_k", Numerics::integer(6, 16, false, DType::f32), 256, bytes);
+  const Weight w = blocks("gguf.q6_k", Numerics::k_quant(6, 16, false), 256, bytes);
   const std::vector<float> v = read_all(w);
   EXPECT_THAT((std::vector{v[0], v[16], v[31], v[32], v[64], v[96], v[127], v[128], v[200], v[255]}),
               ElementsAre(-380, -323, -102, 182, 256, 44, -14, 76, -480, -650));

@@ -31,6 +31,12 @@ void prefill_fp8_f16(const LinearArgs&, const Share&) noexcept;
 void prefill_fp8_f32(const LinearArgs&, const Share&) noexcept;
 void prefill_fp8_e8m0(const LinearArgs&, const Share&) noexcept;
 
+void prefill_k2(const LinearArgs&, const Share&) noexcept;  // x86.k, by bits
+void prefill_k3(const LinearArgs&, const Share&) noexcept;
+void prefill_k4(const LinearArgs&, const Share&) noexcept;
+void prefill_k5(const LinearArgs&, const Share&) noexcept;
+void prefill_k6(const LinearArgs&, const Share&) noexcept;
+
 // The same for y = silu(x Wg^T) * (x Wu^T).
 void gated_f32(const GatedArgs&, const Share&) noexcept;
 void gated_bf16(const GatedArgs&, const Share&) noexcept;
@@ -51,6 +57,12 @@ void gated_fp8_bf16(const GatedArgs&, const Share&) noexcept;
 void gated_fp8_f16(const GatedArgs&, const Share&) noexcept;
 void gated_fp8_f32(const GatedArgs&, const Share&) noexcept;
 void gated_fp8_e8m0(const GatedArgs&, const Share&) noexcept;
+
+void gated_k2(const GatedArgs&, const Share&) noexcept;
+void gated_k3(const GatedArgs&, const Share&) noexcept;
+void gated_k4(const GatedArgs&, const Share&) noexcept;
+void gated_k5(const GatedArgs&, const Share&) noexcept;
+void gated_k6(const GatedArgs&, const Share&) noexcept;
 
 // W8A8 (kernels/simd/w8a8.inl) in int8 tiles; k a multiple of 64. By the type of the scales.
 void w8a8_bf16(const LinearArgs&, const Share&) noexcept;

@@ -8,6 +8,7 @@
 #include "kernels/amx/amx.h"
 #include "kernels/amx/bf16_weights.h"
 #include "kernels/simd/exp.inl"
+#include "kernels/simd/k_linear.inl"
 
 namespace lathe::amx {
 namespace {
@@ -216,6 +217,36 @@ void prefill_fp8_e8m0(const LinearArgs& a, const Share& s) noexcept {
 }
 void gated_fp8_e8m0(const GatedArgs& a, const Share& s) noexcept {
   prefill<Panels<Fp8<E8M0>>>(a.gate, &a.up, s);
+}
+void prefill_k2(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<2, 16, true>>>(a, nullptr, s);
+}
+void gated_k2(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<2, 16, true>>>(a.gate, &a.up, s);
+}
+void prefill_k3(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<3, 16, false>>>(a, nullptr, s);
+}
+void gated_k3(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<3, 16, false>>>(a.gate, &a.up, s);
+}
+void prefill_k4(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<4, 32, true>>>(a, nullptr, s);
+}
+void gated_k4(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<4, 32, true>>>(a.gate, &a.up, s);
+}
+void prefill_k5(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<5, 32, true>>>(a, nullptr, s);
+}
+void gated_k5(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<5, 32, true>>>(a.gate, &a.up, s);
+}
+void prefill_k6(const LinearArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<6, 16, false>>>(a, nullptr, s);
+}
+void gated_k6(const GatedArgs& a, const Share& s) noexcept {
+  prefill<Panels<KFormat<6, 16, false>>>(a.gate, &a.up, s);
 }
 
 }  // namespace lathe::amx

@@ -28,4 +28,11 @@ void nvfp4(const LinearArgs&, const Share&) noexcept;  // e4m3 scales
 void mxfp4(const LinearArgs&, const Share&) noexcept;  // e8m0
 void nf4(const LinearArgs&, const Share&) noexcept;    // f32
 
+// y = x W^T + bias over x86.k, x packed as int8 groups: as int4, by bits of the codes.
+void k2(const LinearArgs&, const Share&) noexcept;
+void k3(const LinearArgs&, const Share&) noexcept;
+void k4(const LinearArgs&, const Share&) noexcept;
+void k5(const LinearArgs&, const Share&) noexcept;
+void k6(const LinearArgs&, const Share&) noexcept;
+
 }  // namespace lathe::avx512vnni

@@ -59,4 +59,11 @@ void w8a8_gated_bf16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f32(const GatedArgs&, const Share&) noexcept;
 
+// y = x W^T + bias over x86.k, x packed as int8 groups: as int4, by bits of the codes.
+void k2(const LinearArgs&, const Share&) noexcept;
+void k3(const LinearArgs&, const Share&) noexcept;
+void k4(const LinearArgs&, const Share&) noexcept;
+void k5(const LinearArgs&, const Share&) noexcept;
+void k6(const LinearArgs&, const Share&) noexcept;
+
 }  // namespace lathe::neon

@@ -13,7 +13,9 @@ std::span<const Packing> ct_packings();
 std::span<const Packing> float_packings();
 std::span<const Packing> bnb_packings();
 std::span<const Packing> gguf_packings();
+std::span<const Packing> gguf_k_packings();
 std::span<const Packing> x86_packings();
+std::span<const Packing> k_panel_packings();
 
 // Sizes `c` for so many numbers, to be filled. Allocates nothing where it held as many before.
 void prepare(Codes& c, const Numerics&, int64_t rows, int64_t cols);

@@ -1,0 +1,174 @@
+#include "export/gguf.h"
+
+#include <atomic>
+#include <cmath>
+#include <exception>
+#include <mutex>
+
+#include "core/cpu.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "core/thread_pool.h"
+#include "export/gguf_mix.h"
+#include "export/gguf_tokenizer.h"
+#include "io/gguf_writer.h"
+#include "models/definitions.h"
+#include "models/names.h"
+#include "quant/round_blocks.h"
+
+namespace lathe {
+namespace {
+
+// Rows [row, row + rows) of `from` in the numbers and bytes of `to`.
+void convert_strip(const Weight& from, int64_t row, int64_t rows, const float* importance, Codes& between,
+                   Weight& to) {
+  std::vector<float> values(static_cast<size_t>(rows * from.cols()));
+  read_rows(from, row, rows, values.data(), between);
+  if (!to.numerics.is_dense())
+    return to.packing->pack(round_blocks(values.data(), rows, from.cols(), to.numerics, importance), row, to);
+  if (to.numerics.dtype == DType::f16)
+    for (const float v : values)
+      if (std::fabs(v) > 65504) throw InputError(fmt::format("{} does not fit f16; choose --type bf16", v));
+  Codes strip;
+  strip.numerics = to.numerics;
+  strip.rows = rows;
+  strip.cols = from.cols();
+  strip.values = std::move(values);
+  to.packing->pack(strip, row, to);
+}
+
+Weight as_type(ThreadPool& pool, const Weight& from, const GgufType& type, const float* importance) {
+  const Packing& wanted = packing(type.packing);
+  if (from.packing == &wanted && from.numerics == type.numerics) return from;
+  Weight to = make_weight(type.numerics, wanted, from.shape);
+  std::atomic<int64_t> next{0};
+  std::exception_ptr failure;
+  std::mutex failing;
+  pool.run([&](int, int) {
+    Codes between;
+    try {
+      for (int64_t row; (row = next.fetch_add(pack_row_multiple)) < from.rows();)
+        if (from.numerics == type.numerics)
+          repack_strip(from, row, to, between);
+        else
+          convert_strip(from, row, std::min(pack_row_multiple, from.rows() - row), importance, between, to);
+    } catch (...) {
+      const std::lock_guard lock(failing);
+      failure = std::current_exception();
+      next = from.rows();
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
+  return to;
+}
+
+// Whether every number of the first is one of the second.
+bool keeps(const Numerics& from, const Numerics& to) {
+  if (from == to) return true;
+  return from.is_dense() && to == Numerics::dense(DType::f32) &&
+         (from.dtype == DType::bf16 || from.dtype == DType::f16);
+}
+
+// What GGUF's llama divides frequencies by, where a config scales them one by one: the divisors that give
+// back the model's own, exactly where two floats have that quotient.
+std::vector<float> rope_divisors(const Json& config) {
+  const Json* scaling = nullptr;
+  for (const char* key : {"rope_parameters", "rope_scaling"})
+    if (!scaling && config.contains(key) && config[key].is_object()) scaling = &config[key];
+  if (!scaling) return {};
+  const std::string kind = scaling->value("rope_type", scaling->value("type", "default"));
+  if (kind != "llama3" && kind != "divisors") return {};
+  const auto head_dim =
+      static_cast<int>(get_int_or(config, "head_dim", "config.json", 2, 65'536,
+                                  get_int(config, "hidden_size", "config.json", 1, INT32_MAX) /
+                                      get_int(config, "num_attention_heads", "config.json", 1, 65'536)));
+  Json plain = config;
+  plain.erase("rope_scaling");
+  plain.erase("rope_parameters");
+  if (scaling->contains("rope_theta")) plain["rope_theta"] = (*scaling)["rope_theta"];
+  const std::vector<float> base = rope_table(plain, head_dim).inv_freq,
+                           scaled = rope_table(config, head_dim).inv_freq;
+  std::vector<float> out;
+  for (size_t i = 0; i < base.size(); ++i) {
+    float divisor = base[i] / scaled[i];
+    for (const float other : {std::nextafter(divisor, 0.0f), std::nextafter(divisor, INFINITY)})
+      if (base[i] / divisor != scaled[i] && base[i] / other == scaled[i]) divisor = other;
+    out.push_back(divisor);
+  }
+  return out;
+}
+
+void warn_of_windows(const Model& model) {
+  for (NodeId id : model.graph.order())
+    if (const auto* attention = std::get_if<op::Attention>(&model.graph.node(id).op);
+        attention && attention->window) {
+      warn("GGUF's architecture has no sliding window: texts beyond {} tokens give other results there",
+           attention->window);
+      return;
+    }
+}
+
+std::vector<GgufEntry> metadata_of(const Model& model, const Checkpoint& from, const GgufMix& mix) {
+  std::vector<GgufEntry> out = metadata_from_config(model.config);
+  out.push_back({"general.name", from.path().stem().string()});
+  out.push_back({"general.file_type", mix.file_type()});
+  out.push_back({"general.quantization_version", uint32_t{2}});
+  std::vector<GgufEntry> tokenizer =
+      tokenizer_metadata(from, get_int(model.config, "vocab_size", "config.json", 1, INT32_MAX));
+  if (tokenizer.empty()) {
+    warn("{}: no tokenizer.json; the file has no tokenizer", from.path().string());
+    tokenizer.push_back({"tokenizer.ggml.model", std::string("no_vocab")});
+  }
+  out.insert(out.end(), tokenizer.begin(), tokenizer.end());
+  return out;
+}
+
+}  // namespace
+
+GgufSummary export_gguf(const Model& model, const Checkpoint& from, const GgufExport& options,
+                        const fs::path& file) {
+  warn_of_windows(model);
+  const GgufMix mix(options.type, get_int(model.config, "num_hidden_layers", "config.json", 1, 10'000));
+  const std::vector<float> divisors = rope_divisors(model.config);
+  const bool tied = !model.weights.contains("lm_head.weight");
+
+  std::vector<GgufWriter::Item> items;
+  GgufSummary summary;
+  if (!divisors.empty())
+    items.push_back(
+        {"rope_freqs.weight", &mix.type_of("", {1}, false), {static_cast<int64_t>(divisors.size())}});
+  for (const auto& [name, weight] : model.weights) {
+    const bool head = name == (tied ? "model.embed_tokens.weight" : "lm_head.weight");
+    const GgufType& type = mix.type_of(name, weight.shape, head);
+    items.push_back({gguf_binding(name, model.config).stored, &type, weight.shape});
+    ++summary.types[std::string(type.name)];
+    summary.exact += weight.shape.size() > 1 && keeps(weight.numerics, type.numerics);
+  }
+
+  GgufWriter writer(file, metadata_of(model, from, mix), items);
+  size_t next = 0;
+  if (!divisors.empty()) {
+    writer.write(dense_weight(Tensor::of<float>(DType::f32, items[0].shape, divisors)));
+    ++next;
+  }
+  ThreadPool pool(options.threads > 0 ? options.threads : physical_cores());
+  Progress progress("writing", static_cast<int64_t>(model.bytes()));
+  for (const auto& [name, weight] : model.weights) {
+    const auto importance = options.importance.find(name);
+    if (importance != options.importance.end() && std::ssize(importance->second) != weight.cols())
+      fail("importance of '{}': {} numbers for {} columns", name, importance->second.size(), weight.cols());
+    const Weight written =
+        as_type(pool, weight, *items[next++].type,
+                importance == options.importance.end() ? nullptr : importance->second.data());
+    const Binding binding = gguf_binding(name, model.config);
+    writer.write(binding.transform ? binding.transform(written) : written);
+    if (from.find(name)) from.forget(name);
+    progress.advance(static_cast<int64_t>(weight.bytes()), name);
+  }
+  writer.finish();
+  summary.bytes = fs::file_size(file);
+  return summary;
+}
+
+}  // namespace lathe

@@ -1,0 +1,27 @@
+// GGUF's k-quants over int8 groups: see kernels/simd/k_quants.inl.
+#include "kernels/avx2/avx2.h"
+#include "kernels/avx2/dot.h"
+
+namespace lathe {
+namespace {
+
+// Pairs of products sum in 16 bits: two quads of 63 x 127 make 32,004.
+constexpr int small_chain(int bits) { return bits == 6 ? 2 : bits == 5 ? 4 : 8; }
+
+}  // namespace
+}  // namespace lathe
+
+// The body comes last: it is written in the vectors of vec.h and the products of dot.h.
+// clang-format off
+#include "kernels/simd/k_quants.inl"
+// clang-format on
+
+namespace lathe::avx2 {
+
+void k2(const LinearArgs& a, const Share& s) noexcept { k_quant<2, 16, true>(a, s); }
+void k3(const LinearArgs& a, const Share& s) noexcept { k_quant<3, 16, false>(a, s); }
+void k4(const LinearArgs& a, const Share& s) noexcept { k_quant<4, 32, true>(a, s); }
+void k5(const LinearArgs& a, const Share& s) noexcept { k_quant<5, 32, true>(a, s); }
+void k6(const LinearArgs& a, const Share& s) noexcept { k_quant<6, 16, false>(a, s); }
+
+}  // namespace lathe::avx2

@@ -1,0 +1,208 @@
+// What export_gguf writes, read again.
+#include <gmock/gmock.h>
+
+#include "export/gguf.h"
+#include "export/gguf_mix.h"
+#include "io/gguf.h"
+#include "runtime/interpreter.h"
+#include "support.h"
+#include "text/tokenizer.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+using testing::ElementsAreArray;
+
+struct Exported {
+  TemporaryDirectory directory;
+  Checkpoint checkpoint;
+  GgufSummary summary;
+  Exported(const Model& model, const Checkpoint& from, const std::string& type) {
+    summary =
+        export_gguf(model, from, {.type = type, .threads = 2, .importance = {}}, directory / "model.gguf");
+    checkpoint = Checkpoint::open(directory / "model.gguf");
+  }
+};
+
+std::vector<float> logits(const Model& model) {
+  const std::vector<int32_t> tokens{5, 17, 99, 3, 3, 64, 120};
+  const auto out = interpret(model, SingleSequence(tokens, 0, 7, false));
+  return {out.as<float>().begin(), out.as<float>().end()};
+}
+
+class GgufExportOf : public testing::TestWithParam<const char*> {};
+
+TEST_P(GgufExportOf, GivesTheLogitsOfItsSource) {
+  const Checkpoint from = Checkpoint::open(golden(GetParam()));
+  const Model model = load(from);
+  for (const char* type : {"f32", "bf16"}) {
+    SCOPED_TRACE(type);
+    const Exported file(model, from, type);
+    const Model again = load(file.checkpoint);
+    const Numerics& stored = model.weights.at("model.embed_tokens.weight").numerics;
+    if (std::string_view(type) == "bf16" && stored != Numerics::dense(DType::bf16)) continue;
+    EXPECT_EQ(file.summary.exact,
+              std::ranges::count_if(model.weights, [](const auto& w) { return w.second.shape.size() > 1; }));
+    const std::vector<float> before = logits(model), after = logits(again);
+    // Some of Llama 3.1's frequencies are the quotient of no two floats: an ulp off, and 7 x 2^-23 of an
+    // angle at the last position. Everything else is bit for bit.
+    const bool scaled = file.checkpoint.find("rope_freqs.weight");
+    for (size_t i = 0; i < before.size(); ++i)
+      if (scaled)
+        ASSERT_NEAR(after[i], before[i], 1e-5f) << i;
+      else
+        ASSERT_EQ(after[i], before[i]) << i;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Families, GgufExportOf,
+                         testing::Values("llama2", "llama3", "llama3.1", "llama3.2", "mistral_nemo", "qwen2",
+                                         "qwen2.5", "qwen3", "smollm2", "tinyllama", "rope_parameters"));
+
+// The largest step of a uniform grid over a block's range: half of it bounds a rounding error, where scales
+// are exact. Rounding these to f16, or to six and four bits of a super-block's, costs up to as much again.
+float half_step(const GgufType& type, const float* x, int64_t block) {
+  const auto [lo, hi] = std::minmax_element(x, x + block);
+  const float steps = static_cast<float>((1 << type.numerics.bits) - 1);
+  return 0.5f * (std::max(*hi, 0.0f) - std::min(*lo, 0.0f)) * (steps + 2) / (steps * steps);
+}
+
+TEST(GgufExport, EveryTypeKeepsTheWeightsWithinItsRounding) {
+  const Checkpoint from = Checkpoint::open(source_dir() / "models" / "builtin");
+  const Model model = load(from);
+  for (const std::string& type : gguf_mix_names()) {
+    SCOPED_TRACE(type);
+    const Exported file(model, from, type);
+    const Model again = load(file.checkpoint);
+    for (const auto& [name, weight] : model.weights) {
+      const std::vector<float> before = read_all(weight), after = read_all(again.weights.at(name));
+      const Numerics& numerics = again.weights.at(name).numerics;
+      if (numerics.is_dense()) {
+        const float u = numerics.dtype == DType::f16 ? 0x1p-11f : 0;
+        for (size_t i = 0; i < before.size(); ++i)
+          ASSERT_NEAR(after[i], before[i], u * std::fabs(before[i]) + (u > 0 ? 0x1p-25f : 0)) << name;
+        continue;
+      }
+      const auto row =
+          std::ranges::find_if(gguf_types(), [&](const GgufType& t) { return t.numerics == numerics; });
+      const int64_t block = numerics.super ? numerics.super : numerics.group;
+      double error = 0, bound = 0;
+      for (size_t i = 0; i < before.size(); i += static_cast<size_t>(block)) {
+        const float most = 2 * half_step(*row, before.data() + i, block);
+        bound += static_cast<double>(block * most) * static_cast<double>(most) /
+                 3;  // mean square in [-most, most]
+        for (size_t j = i; j < i + static_cast<size_t>(block); ++j)
+          error += static_cast<double>(after[j] - before[j]) * static_cast<double>(after[j] - before[j]);
+      }
+      EXPECT_LE(error, bound) << name;
+    }
+  }
+}
+
+TEST(GgufExport, QuantizedNumbersStayAsTheyAre) {
+  const Checkpoint from = Checkpoint::open(source_dir() / "models" / "builtin");
+  const Model model = load(from);
+  for (const char* type : {"q4_k", "q6_k", "q3_k", "q2_k", "q5_k", "q4_0", "q5_1", "q8_0"}) {
+    SCOPED_TRACE(type);
+    const Exported once(model, from, type);
+    const Model read = load(once.checkpoint);
+    const Exported twice(read, once.checkpoint, type);
+    const std::string a = read_text_file(once.directory / "model.gguf"),
+                      b = read_text_file(twice.directory / "model.gguf");
+    EXPECT_EQ(twice.summary.exact, 1 + 6 * 7);
+    // The tensors' bytes, which come last; metadata may lie in another order.
+    size_t tensors = 0;
+    for (const GgufTensor& t : once.checkpoint.gguf()->tensors) tensors += t.bytes;
+    EXPECT_TRUE(a.substr(a.size() - tensors) == b.substr(b.size() - tensors));
+  }
+}
+
+TEST(GgufExport, ImportanceMovesErrorToWhereItCostsLess) {
+  const Checkpoint from = Checkpoint::open(source_dir() / "models" / "builtin");
+  const Model model = load(from);
+  const std::string name = "model.layers.2.mlp.down_proj.weight";
+  const std::vector<float> before = read_all(model.weights.at(name));
+  const auto cols = static_cast<size_t>(model.weights.at(name).cols());
+  std::vector<float> importance(cols);
+  for (size_t c = 0; c < cols; ++c) importance[c] = c % 5 == 0 ? 20.0f : 1.0f;
+  const auto weighted_error = [&](const GgufExport& options) {
+    const TemporaryDirectory directory;
+    export_gguf(model, from, options, directory / "m.gguf");
+    const std::vector<float> after = read_all(load(Checkpoint::open(directory / "m.gguf")).weights.at(name));
+    double sum = 0;
+    for (size_t i = 0; i < after.size(); ++i) {
+      const double d = static_cast<double>(after[i] - before[i]);
+      sum += static_cast<double>(importance[i % cols]) * d * d;
+    }
+    return sum;
+  };
+  const double plain = weighted_error({.type = "q4_k", .threads = 1, .importance = {}}),
+               informed = weighted_error({.type = "q4_k", .threads = 1, .importance = {{name, importance}}});
+  EXPECT_LT(informed, plain);
+  EXPECT_THROW(weighted_error({.type = "q4_k", .threads = 1, .importance = {{name, {1.0f}}}}), Error);
+}
+
+class GgufTokenizerOf : public testing::TestWithParam<const char*> {};
+
+constexpr const char* texts[] = {
+    "Once upon a time there was a girl named Lily. She said, \"Hi!\"",
+    "Hello world",
+    "  two  spaces, 1234567 and tabs\t\tor\n\nnewlines \n",
+    "It's the d\xC3\xA9j\xC3\xA0 vu of \xE6\x97\xA5\xE6\x9C\xAC\xE8\xAA\x9E, isn't it? \xF0\x9F\x98\x80",
+    "<|im_start|>user\nHi<|im_end|>",
+    ""};
+
+TEST_P(GgufTokenizerOf, EncodesAsItsSource) {
+  const Checkpoint from = Checkpoint::open(source_dir() / "models" / "builtin");
+  Model model = load(from);
+  // The tokenizer under test beside the smallest model that has rows enough.
+  const fs::path tokenizer = source_dir() / GetParam();
+  SKIP_WITHOUT(tokenizer);
+  const TemporaryDirectory directory;
+  for (const char* file : {"config.json", "model.safetensors"})
+    fs::copy_file(source_dir() / "models" / "builtin" / file, directory / file);
+  for (const char* file : {"tokenizer.json", "tokenizer_config.json"})
+    if (fs::exists(tokenizer / file)) fs::copy_file(tokenizer / file, directory / file);
+  const Checkpoint with = Checkpoint::open(directory.path());
+  const Tokenizer expected = load_tokenizer(with);
+  if (expected.vocab_size() > model.config["vocab_size"].get<int64_t>()) {
+    Tensor table = Tensor::zeros(DType::bf16, {expected.vocab_size(), 256});
+    model.weights.at("model.embed_tokens.weight") = dense_weight(table);
+    model.config["vocab_size"] = expected.vocab_size();
+  }
+  export_gguf(model, with, {.type = "q8_0", .threads = 1, .importance = {}}, directory / "m.gguf");
+  const Tokenizer found = load_tokenizer(Checkpoint::open(directory / "m.gguf"));
+  for (const char* text : texts) {
+    const auto ids = expected.encode(text);
+    // Of what has no token, one program makes one unknown token and the other one per byte.
+    if (const auto unknown = expected.id("<unk>"); unknown && std::ranges::count(ids, *unknown)) continue;
+    EXPECT_THAT(found.encode(text), ElementsAreArray(ids)) << text;
+    EXPECT_EQ(found.decode(ids), expected.decode(ids));
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Tokenizers, GgufTokenizerOf,
+                         testing::Values("models/builtin", "../shared/data/tokenizers/smollm2",
+                                         "../shared/data/lm/tinystories656K_hf"));
+
+TEST(GgufExport, SaysWhatAReaderNeeds) {
+  const Checkpoint from = Checkpoint::open(source_dir() / "models" / "builtin");
+  const Exported file(load(from), from, "q4_k_m");
+  const GgufFile& g = *file.checkpoint.gguf();
+  EXPECT_EQ(g.text("general.architecture"), "llama");
+  EXPECT_EQ(g.integer("general.file_type"), 15);
+  EXPECT_EQ(g.integer("llama.block_count"), 6);
+  EXPECT_EQ(g.integer("llama.attention.head_count_kv"), 2);
+  EXPECT_EQ(g.integer("llama.rope.dimension_count"), 64);
+  EXPECT_EQ(g.text("tokenizer.ggml.model"), "gpt2");
+  EXPECT_EQ(g.text("tokenizer.ggml.pre"), "gpt-2");
+  EXPECT_EQ(g.integer("tokenizer.ggml.eos_token_id"), 0);
+  EXPECT_EQ(g.integer("tokenizer.ggml.padding_token_id"), 3);
+  EXPECT_THAT(g.text("tokenizer.chat_template"), testing::HasSubstr("<|im_start|>"));
+  EXPECT_EQ(std::get<std::vector<int64_t>>(g.metadata.at("tokenizer.ggml.token_type").value)[1], 3);
+  EXPECT_EQ(file.summary.bytes, fs::file_size(file.directory / "model.gguf"));
+}
+
+}  // namespace
+}  // namespace lathe
