@@ -649,6 +649,8 @@ TEST(Linear, DispatchTakesTheFirstRowThatFits) {
   EXPECT_EQ(choose_linear(Numerics::mxfp8(), 64, 48, isa_avx2).name, "avx2.fp8.e8m0");
 #elif defined(__aarch64__)
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon).name, "neon.int4.bf16");
+  EXPECT_EQ(choose_linear(q4_k, 64, 256, isa_neon).name, "neon.k4");
+  EXPECT_EQ(choose_linear(q4_k, 64, 256, isa_neon | isa_neondot).name, "neondot.k4");
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon | isa_neondot).name, "neondot.int4.bf16");
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon | isa_neondot | isa_neoni8mm).name, "neoni8mm.int4.bf16");
   EXPECT_EQ(choose_linear(Numerics::w8a8(), 64, 40, isa_neon).name, "neon.w8a8.bf16");
