@@ -44,7 +44,8 @@ Weight random_weight(const Numerics& numerics, const Packing& packing, int64_t n
         c.scales.push_back(std::ldexp(1.0f, -static_cast<int>(6 + rng.below(4))));
         if (numerics.offset == Numerics::Offset::zero_point)
           c.zeros.push_back(static_cast<float>(rng.below(4)));
-        if (numerics.offset == Numerics::Offset::minimum) c.zeros.push_back(0.125f);
+        if (numerics.offset == Numerics::Offset::minimum)  // centres the weights, as real minima do
+          c.zeros.push_back(0.5f * static_cast<float>(numerics.code_max()) * c.scales.back());
       }
     }
     packing.pack(c, row, w);
