@@ -1,5 +1,6 @@
 #include "cli/apply.h"
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
@@ -36,16 +37,17 @@ Energy compare(const Weight& before, const Weight& after) {
   return sum;
 }
 
-std::vector<FormatRow> compare_formats(const Model& before, const Model& after) {
+std::vector<FormatRow> compare_formats(const Model& before, const Model& after, bool transformed) {
   std::map<std::pair<std::string, std::string>, std::pair<FormatRow, Energy>> rows;
-  for (const auto& [name, old] : before.weights) {
-    const Weight& now = after.weights.at(name);
+  for (const auto& [name, now] : after.weights) {
+    const auto found = before.weights.find(name);
+    const Weight& old = found == before.weights.end() ? now : found->second;  // a head of its own, untied
     auto& [row, energy] = rows[{to_string(old.numerics), to_string(now.numerics)}];
     ++row.matrices;
     row.parameters += elements(old.shape);
     row.bytes_before += old.bytes();
     row.bytes_after += now.bytes();
-    if (old.numerics == now.numerics) continue;
+    if (old.numerics == now.numerics || transformed) continue;
     const Energy e = compare(old, now);
     energy.signal += e.signal;
     energy.error += e.error;
@@ -61,6 +63,25 @@ std::vector<FormatRow> compare_formats(const Model& before, const Model& after) 
   return table;
 }
 
+// "<output>.sweep" beside the output: where a killed run leaves its finished blocks.
+fs::path beside(const fs::path& output, const char* suffix) {
+  fs::path path = output.has_filename() ? output : output.parent_path();
+  path += suffix;
+  return path;
+}
+
+// The layers that lost most, and all that are special.
+void print_layers(std::vector<LayerReport> layers) {
+  std::ranges::stable_sort(layers, std::greater(), &LayerReport::error);
+  constexpr size_t most = 8;
+  size_t shown = 0;
+  for (const LayerReport& l : layers) {
+    if (shown++ >= most && l.note.find("no usable") == std::string::npos) continue;
+    fmt::print("{:<44} {:<14} output error {:>8.4f} % (to nearest {:>8.4f} %) {}\n", l.module,
+               to_string(l.numerics), 100 * l.error, 100 * l.nearest_error, l.note);
+  }
+}
+
 double bits(size_t bytes, int64_t parameters) {
   return 8 * static_cast<double>(bytes) / static_cast<double>(std::max<int64_t>(parameters, 1));
 }
@@ -73,19 +94,18 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
   if (!recipe.source_hash.empty() && recipe.source_hash != source_hash)
     throw input_error(recipe.model, fmt::format("weights with hash {}", recipe.source_hash), source_hash,
                       "the recipe was made for another model");
-  if (recipe.steps.size() != 1)
-    throw input_error("recipe", "one step, quantize", std::to_string(recipe.steps.size()));
-  const auto [assignment, search] =
-      parse_quantize_step(recipe.steps[0].second, from.model, "recipe: quantize");
-
   std::error_code ignored;  // an output that does not exist yet is not the source
   if (fs::equivalent(output, from.checkpoint.path(), ignored))
     throw input_error(output.string(), "an output other than the model itself", "the same directory",
                       "rounding cannot be undone: choose another -o");
+  Model model = from.model;
+  const fs::path work = beside(output, ".sweep");
+  const StepsResult steps =
+      run_steps(model, recipe, from.checkpoint, source_hash, {.work = work, .threads = threads});
   AtomicDirectory directory(output);
   const RemoveOnInterrupt guard(directory.path());
   const std::string result_hash =
-      save(from.model, from.checkpoint, assignment, search, directory.path(), threads);
+      save(model, from.checkpoint, steps.left, steps.search, directory.path(), threads);
   if (!recipe.result_hash.empty() && recipe.result_hash != result_hash)
     fail("{}: expected weights with hash {}, made {}; nothing was written", output.string(),
          recipe.result_hash, result_hash);
@@ -101,11 +121,13 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
     if (const std::string found = hash_of(written); found != result_hash)
       fail("{}: self-check: wrote weights with hash {}, read {}; nothing was kept", output.string(),
            result_hash, found);
-    applied.formats = compare_formats(from.model, written);
+    applied.formats = compare_formats(from.model, written, steps.transformed);
     applied.parameters = parameter_count(written);
     applied.bytes_after = written.bytes();
   }
   directory.commit();
+  fs::remove_all(work, ignored);
+  applied.layers = steps.layers;
   applied.bytes_before = from.model.bytes();
   applied.recipe = std::move(recipe);
   applied.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
@@ -124,6 +146,7 @@ void print(const Applied& a, const fs::path& output) {
   fmt::print("{:<37} {:>8} {:>10} {:>11} {:>11}\n", "total", "",
              human_count(static_cast<double>(a.parameters)), human_bytes(static_cast<double>(a.bytes_before)),
              human_bytes(static_cast<double>(a.bytes_after)));
+  print_layers(a.layers);
   fmt::print("bits per weight: {:.3f} -> {:.3f}\n", bits(a.bytes_before, a.parameters),
              bits(a.bytes_after, a.parameters));
   fmt::print("wrote {} in {:.1f} s; hash {}\n", output.string(), a.seconds, a.recipe.result_hash);
@@ -141,7 +164,15 @@ Json to_json(const Applied& a, const fs::path& output) {
     if (row.snr_db != 0) item["weight_snr_db"] = row.snr_db;
     formats.push_back(std::move(item));
   }
+  Json layers = Json::array();
+  for (const LayerReport& l : a.layers)
+    layers.push_back({{"module", l.module},
+                      {"format", to_string(l.numerics)},
+                      {"output_error", l.error},
+                      {"output_error_to_nearest", l.nearest_error},
+                      {"note", l.note}});
   return {{"output", output.string()},
+          {"layers", std::move(layers)},
           {"parameters", a.parameters},
           {"bytes_before", a.bytes_before},
           {"bytes_after", a.bytes_after},

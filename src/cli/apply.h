@@ -2,7 +2,7 @@
 #pragma once
 
 #include "cli/options.h"
-#include "compress/recipe.h"
+#include "compress/steps.h"
 
 namespace lathe {
 
@@ -17,6 +17,7 @@ struct FormatRow {
 struct Applied {
   Recipe recipe;  // with the hashes filled in
   std::vector<FormatRow> formats;
+  std::vector<LayerReport> layers;  // of methods that look at a text
   int64_t parameters = 0;
   size_t bytes_before = 0, bytes_after = 0;
   double seconds = 0;

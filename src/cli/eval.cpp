@@ -6,6 +6,7 @@
 
 #include "cli/options.h"
 #include "cli/verbs.h"
+#include "compress/steps.h"
 #include "eval/dataset.h"
 #include "eval/report.h"
 #include "text/tokenizer.h"
@@ -48,6 +49,7 @@ void eval_verb(const Options& o) {
   require_context(opened.model, o.model, o.context);
   const Text text = read_text(o.text, load_tokenizer(opened.checkpoint), o.max_tokens);
 
+  require_not_calibrated_on(opened.checkpoint.path(), text, load_tokenizer(opened.checkpoint));
   std::optional<OpenModel> base;
   std::optional<Plan> base_plan;
   if (!o.base.empty()) {

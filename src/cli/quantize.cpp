@@ -4,6 +4,8 @@
 
 #include "cli/apply.h"
 #include "cli/verbs.h"
+#include "compress/method.h"
+#include "core/error.h"
 #include "core/log.h"
 
 namespace lathe {
@@ -15,6 +17,8 @@ struct Options {
   bool asymmetric = false, json = false;
   uint64_t seed = 0;
   Selection selection;
+  CalibrationText text;
+  std::string rotate = "none";
 };
 
 void warn_about(const Model& model, const Assignment& assignment, const Options& o) {
@@ -30,16 +34,27 @@ void warn_about(const Model& model, const Assignment& assignment, const Options&
 
 void quantize_verb(const Options& o) {
   const OpenModel from = open_model(o.model);
+  Recipe recipe{.model = o.model, .source_hash = {}, .result_hash = {}, .seed = o.seed, .steps = {}};
+  Model shape = from.model;  // parameters as the quantize step will find them
+  if (o.rotate != "none") {
+    const Rotations rotations{o.rotate != "heads", o.rotate != "residual", o.seed};
+    recipe.steps.emplace_back("rotate", rotate_step(rotations));
+    rotate(shape, rotations, o.threads);
+  }
   const Numerics numerics =
       parse_scheme(o.scheme, o.group_size, o.asymmetric, scale_dtype(from.model.config));
-  const Assignment assignment = assign_all(from.model, numerics, o.selection);
-  warn_about(from.model, assignment, o);
-  const ScaleSearch search = o.scale_search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax;
-  const Recipe recipe{.model = o.model,
-                      .source_hash = {},
-                      .result_hash = {},
-                      .seed = o.seed,
-                      .steps = {{"quantize", quantize_step(from.model, assignment, search)}}};
+  const Assignment assignment = assign_all(shape, numerics, o.selection);
+  warn_about(shape, assignment, o);
+  const bool reads = parse_method(o.method).needs_text();
+  if (reads && o.text.path.empty())
+    throw input_error("--calibration", fmt::format("a text, which method {} looks at", o.method), "none");
+  if (!reads && !o.text.path.empty()) warn("method {} does not look at the calibration text", o.method);
+  recipe.steps.emplace_back(
+      "quantize",
+      quantize_step(shape, {.assignment = assignment,
+                            .search = o.scale_search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
+                            .method = o.method,
+                            .text = reads ? o.text : CalibrationText{}}));
   const Applied applied = apply(recipe, from, o.output, o.threads);
   o.json ? print_json(to_json(applied, o.output)) : print(applied, o.output);
 }
@@ -63,8 +78,26 @@ void add_quantize(CLI::App& app) {
           "Weights of a row that share a scale; 0: the whole row; -1: 0 for 8 bits, 64 for nf4, else 128")
       ->capture_default_str();
   verb.add_flag("--asymmetric,!--symmetric", o->asymmetric, "A zero point per group, or (default) none");
-  verb.add_option("--method", o->method, "rtn: round to nearest")
-      ->check(CLI::IsMember({"rtn"}))
+  verb.add_option("--method", o->method, "How: " + method_names() + "; joined by +")
+      ->check([](const std::string& method) -> std::string {
+        try {
+          parse_method(method);
+          return "";
+        } catch (const InputError& e) {
+          return e.what();
+        }
+      })
+      ->capture_default_str();
+  verb.add_option("--calibration", o->text.path, "UTF-8 text that the method looks at");
+  verb.add_option("--calibration-tokens", o->text.max_tokens,
+                  "Tokens of it that are used, from its beginning; 0: all")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--context", o->text.context, "Tokens of a calibration sequence")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  verb.add_option("--rotate", o->rotate, "Rotate first: the residual stream, the value heads, both, or none")
+      ->check(CLI::IsMember({"none", "residual", "heads", "both"}))
       ->capture_default_str();
   verb.add_option("--scale-search", o->scale_search,
                   "mse: the scale of least squared error; absmax: the largest magnitude")

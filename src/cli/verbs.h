@@ -14,7 +14,9 @@ void add_inspect(CLI::App&);
 void add_optimize(CLI::App&);
 void add_profile(CLI::App&);
 void add_quantize(CLI::App&);
+void add_rotate(CLI::App&);
 void add_run(CLI::App&);
+void add_sensitivity(CLI::App&);
 void add_synth(CLI::App&);
 
 }  // namespace lathe

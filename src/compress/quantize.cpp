@@ -91,6 +91,24 @@ const Packing& storage_packing(const Numerics& numerics) {
   return packing(numerics.activations == Numerics::Activations::as_they_are ? "ct.pack32" : "ct.int8");
 }
 
+Weight pack_codes(const Codes& codes, const Shape& shape) {
+  Weight to = make_weight(codes.numerics, storage_packing(codes.numerics), shape);
+  const int64_t groups = codes.numerics.groups(codes.cols);
+  Codes strip = codes;
+  for (int64_t row = 0; row < codes.rows; row += pack_row_multiple) {
+    strip.rows = std::min(pack_row_multiple, codes.rows - row);
+    strip.codes.assign(codes.codes.begin() + row * codes.cols,
+                       codes.codes.begin() + (row + strip.rows) * codes.cols);
+    strip.scales.assign(codes.scales.begin() + row * groups,
+                        codes.scales.begin() + (row + strip.rows) * groups);
+    if (!codes.zeros.empty())
+      strip.zeros.assign(codes.zeros.begin() + row * groups,
+                         codes.zeros.begin() + (row + strip.rows) * groups);
+    to.packing->pack(strip, row, to);
+  }
+  return to;
+}
+
 Weight quantize_weight(const Weight& weight, const Numerics& numerics, ScaleSearch search, int threads,
                        float largest) {
   ThreadPool pool(threads_or_all(threads));

@@ -43,6 +43,8 @@ Weight quantize_weight(const Weight&, const Numerics&, ScaleSearch, int threads 
 // same input (q, k and v; gate and up). Runtimes fuse these and expect one global scale.
 std::map<std::string, float, std::less<>> shared_largest(const Model&, const Assignment&, int threads = 0);
 const Packing& storage_packing(const Numerics&);
+Weight pack_codes(const Codes&, const Shape&);  // all rows, in the packing that files have for them
+Weight to_dense(const Weight&, DType);          // rounded to that type
 
 // In memory.
 void quantize(Model&, const Assignment&, ScaleSearch, int threads = 0);

@@ -5,6 +5,7 @@
 #include <set>
 #include <yaml-cpp/yaml.h>
 
+#include "compress/method.h"
 #include "core/error.h"
 
 namespace lathe {
@@ -212,17 +213,17 @@ Recipe parse_recipe(std::string_view yaml, std::string_view where) {
   for (const YAML::Node& step : steps) {
     if (!step.IsMap() || step.size() != 1)
       throw input_error(at_line(where, step.Mark()), "a step such as 'quantize: {...}'", "something else");
-    check_keys(step, {"quantize"}, where);
+    check_keys(step, {"quantize", "rotate"}, where);
     recipe.steps.emplace_back(step.begin()->first.Scalar(), to_json(step.begin()->second, where));
   }
   return recipe;
 }
 
-Json quantize_step(const Model& model, const Assignment& assignment, ScaleSearch search) {
+Json quantize_step(const Model& model, const QuantizeStep& q) {
   const std::set<std::string> base = default_params(model);
   auto format_of = [&](const std::string& param) -> Json {
-    const auto it = assignment.find(param);
-    return it == assignment.end() ? Json(keep) : to_json(it->second);
+    const auto it = q.assignment.find(param);
+    return it == q.assignment.end() ? Json(keep) : to_json(it->second);
   };
   std::map<std::string, int> votes;
   for (const std::string& param : base) ++votes[format_of(param).dump()];
@@ -235,18 +236,34 @@ Json quantize_step(const Model& model, const Assignment& assignment, ScaleSearch
     const Json format = format_of(param);
     if (format != (base.contains(param) ? common : Json(keep))) modules[module_path(param)] = format;
   }
-  Json step = {{"method", "rtn"},
-               {"scale_search", search == ScaleSearch::mse ? "mse" : "absmax"},
+  Json step = {{"method", q.method},
+               {"scale_search", q.search == ScaleSearch::mse ? "mse" : "absmax"},
                {"default", common}};
   if (!modules.empty()) step["modules"] = std::move(modules);
+  if (!q.text.path.empty())
+    step["calibration"] = {{"text", q.text.path},
+                           {"sha256", q.text.sha256},
+                           {"max_tokens", q.text.max_tokens},
+                           {"context", q.text.context}};
   return step;
 }
 
-std::pair<Assignment, ScaleSearch> parse_quantize_step(const Json& step, const Model& model,
-                                                       std::string_view where) {
-  check_keys(step, {"method", "scale_search", "default", "modules"}, where);
-  if (const std::string method = get_string(step, "method", where); method != "rtn")
-    throw input_error(where, "method rtn", fmt::format("'{}'", printable(method)));
+static CalibrationText parse_text(const Json& step, std::string_view where) {
+  if (!step.contains("calibration")) return {};
+  const Json& json = step["calibration"];
+  const std::string here = fmt::format("{}: calibration", where);
+  check_keys(json, {"text", "sha256", "max_tokens", "context"}, here);
+  return {get_string(json, "text", here), get_string_or(json, "sha256", here, ""),
+          get_int_or(json, "max_tokens", here, 0, INT64_MAX, 0),
+          get_int_or(json, "context", here, 2, 1 << 20, 256)};
+}
+
+QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::string_view where) {
+  check_keys(step, {"method", "scale_search", "default", "modules", "calibration"}, where);
+  const std::string method = get_string(step, "method", where);
+  const CalibrationText text = parse_text(step, where);
+  if (parse_method(method).needs_text() && text.path.empty())
+    throw input_error(where, fmt::format("key 'calibration' with method {}", method), "none");
   const std::string search = get_string_or(step, "scale_search", where, "mse");
   if (search != "mse" && search != "absmax")
     throw input_error(where, "scale_search mse or absmax", fmt::format("'{}'", printable(search)));
@@ -269,7 +286,20 @@ std::pair<Assignment, ScaleSearch> parse_quantize_step(const Json& step, const M
   }
   for (const auto& [param, numerics] : assignment)
     require_whole_groups(param, model.weights.at(param), numerics);
-  return {std::move(assignment), search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax};
+  return {std::move(assignment), search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax, method, text};
+}
+
+// ---- the rotate step
+// ---------------------------------------------------------------------------------------------
+
+Json rotate_step(const Rotations& r) {
+  return {{"residual", r.residual}, {"heads", r.heads}, {"seed", r.seed}};
+}
+
+Rotations parse_rotate_step(const Json& step, std::string_view where) {
+  check_keys(step, {"residual", "heads", "seed"}, where);
+  return {get_bool_or(step, "residual", where, true), get_bool_or(step, "heads", where, true),
+          static_cast<uint64_t>(get_int_or(step, "seed", where, 0, INT64_MAX, 0))};
 }
 
 }  // namespace lathe

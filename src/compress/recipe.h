@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "compress/quantize.h"
+#include "compress/rotate.h"
 #include "core/json.h"
 
 namespace lathe {
@@ -22,8 +23,26 @@ struct Recipe {
 std::string to_yaml(const Recipe&);
 Recipe parse_recipe(std::string_view yaml, std::string_view where);  // InputError with the line
 
+// The text that a method looks at, by path and by the hash of the bytes used.
+struct CalibrationText {
+  std::string path, sha256;
+  int64_t max_tokens = 0;  // of the text's beginning; 0: all of it
+  int64_t context = 256;   // tokens of a sequence
+};
+
+struct QuantizeStep {
+  Assignment assignment;
+  ScaleSearch search = ScaleSearch::mse;
+  std::string method = "rtn";  // compress/method.h
+  CalibrationText text = {};   // no path: the method needs none
+};
+
 // The quantize step: a default format, and per-module exceptions.
-Json quantize_step(const Model&, const Assignment&, ScaleSearch);
-std::pair<Assignment, ScaleSearch> parse_quantize_step(const Json&, const Model&, std::string_view where);
+Json quantize_step(const Model&, const QuantizeStep&);
+QuantizeStep parse_quantize_step(const Json&, const Model&, std::string_view where);
+
+// The rotate step: compress/rotate.h.
+Json rotate_step(const Rotations&);
+Rotations parse_rotate_step(const Json&, std::string_view where);
 
 }  // namespace lathe

@@ -19,6 +19,15 @@ Numerics written_as(const std::string& name, const Weight& weight, const Assignm
   return Numerics::dense(dense);
 }
 
+Weight as_planned(const Weight& from, const PlannedEntry& to, bool assigned, ScaleSearch search, int threads,
+                  float largest) {
+  if (assigned) return quantize_weight(from, to.numerics, search, threads, largest);
+  if (from.numerics != to.numerics) return to_dense(from, to.numerics.dtype);
+  return from.packing == to.packing ? from : repack(from, *to.packing);
+}
+
+}  // namespace
+
 Weight to_dense(const Weight& from, DType dtype) {
   Weight to = make_weight(Numerics::dense(dtype), packing("dense"), from.shape);
   const int64_t rows = from.rows();
@@ -30,15 +39,6 @@ Weight to_dense(const Weight& from, DType dtype) {
   }
   return to;
 }
-
-Weight as_planned(const Weight& from, const PlannedEntry& to, bool assigned, ScaleSearch search, int threads,
-                  float largest) {
-  if (assigned) return quantize_weight(from, to.numerics, search, threads, largest);
-  if (from.numerics != to.numerics) return to_dense(from, to.numerics.dtype);
-  return from.packing == to.packing ? from : repack(from, *to.packing);
-}
-
-}  // namespace
 
 // The same text and bytes, in the same order, that CheckpointWriter hashes while it writes.
 std::string hash_of(const Model& model) {

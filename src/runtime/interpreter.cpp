@@ -3,81 +3,117 @@
 #include <map>
 
 #include "core/error.h"
-#include "kernels/ref/ref.h"
-#include "quant/activations.h"
+#include "core/thread_pool.h"
+#include "kernels/tables.h"
 #include "runtime/rope_angles.h"
 
 namespace lathe {
 namespace {
 
-// One walk: every value is a whole f32 tensor, every weight is dequantized where it is read.
-class Walk {
- public:
-  Walk(const Model& model, const Batch& batch) : model_(model), graph_(model.graph), batch_(batch) {}
+int64_t vocab_of(const Graph& g) {
+  for (NodeId id : g.order())
+    if (const auto* e = std::get_if<op::Embedding>(&g.node(id).op)) return e->vocab;
+  fail("graph: no embedding");
+}
 
-  Tensor run(Observer* observer) {
-    for (NodeId id : graph_.order()) {
-      const Node& node = graph_.node(id);
-      std::vector<Tensor> inputs;
-      for (ValueId v : node.inputs)
-        if (v != graph_.tokens()) inputs.push_back(values_.at(v));
-      if (observer) observer->before(node, inputs);
-      for (ValueId v : node.outputs) values_[v] = Tensor::zeros(DType::f32, {rows(v), graph_.value(v).cols});
-      std::visit([&](const auto& op) { compute(op, node); }, node.op);
-      if (observer) {
-        std::vector<Tensor> outputs;
-        for (ValueId v : node.outputs) outputs.push_back(values_.at(v));
-        observer->after(node, outputs);
-      }
-    }
-    return values_.at(graph_.output());
+}  // namespace
+
+// Every value is a whole f32 tensor; kernels come from the tables, whose last rows are the plain loops.
+struct Walker::Impl {
+  Impl(const Model& m, uint32_t features, int threads)
+      : model_(m),
+        graph_(m.graph),
+        isa_(features),
+        elementwise_(choose_elementwise(features)),
+        pool_(threads),
+        scratch_(Storage::allocate(kernel_scratch_bytes * static_cast<size_t>(threads))) {}
+
+  void run(const Batch& batch, NodeId id, Values& values, Observer* observer) {
+    batch_ = &batch;
+    values_ = &values;
+    const Node& node = graph_.node(id);
+    std::vector<Tensor> inputs;
+    for (ValueId v : node.inputs)
+      if (v != graph_.tokens()) inputs.push_back(values.at(v));
+    if (observer) observer->before(node, inputs);
+    for (ValueId v : node.outputs) values[v] = Tensor::zeros(DType::f32, {rows(v), graph_.value(v).cols});
+    std::visit([&](const auto& op) { compute(op, node); }, node.op);
+    if (!observer) return;
+    std::vector<Tensor> outputs;
+    for (ValueId v : node.outputs) outputs.push_back(values.at(v));
+    observer->after(node, outputs);
   }
+  void forget() { packed_.clear(); }
 
  private:
+  struct Packed {
+    const LinearKernel* kernel = nullptr;
+    Weight weight;
+  };
+
   int64_t rows(ValueId v) const {
-    return static_cast<int64_t>(graph_.value(v).rows == Rows::outputs ? batch_.outputs.size()
-                                                                      : batch_.tokens.size());
+    return static_cast<int64_t>(graph_.value(v).rows == Rows::outputs ? batch_->outputs.size()
+                                                                      : batch_->tokens.size());
   }
   int64_t cols(ValueId v) const { return graph_.value(v).cols; }
-  const float* in(const Node& node, size_t i) { return values_.at(node.inputs[i]).as<float>().data(); }
+  const float* in(const Node& node, size_t i) { return values_->at(node.inputs[i]).as<float>().data(); }
   float* out(const Node& node, size_t i = 0) {
-    return values_.at(node.outputs[i]).as_mutable<float>().data();
+    return values_->at(node.outputs[i]).as_mutable<float>().data();
   }
   std::vector<float> param(const Node& node, size_t i) const {
     return read_all(model_.weights.find(node.params.at(i))->second);
+  }
+  template <class Run, class Args>
+  void parallel(Run kernel, const Args& args) {
+    pool_.run([&](int worker, int workers) {
+      kernel(args, {worker, workers, scratch_.data + static_cast<size_t>(worker) * kernel_scratch_bytes});
+    });
+  }
+  const Packed& packed(const std::string& name) {
+    Packed& p = packed_[name];
+    if (p.kernel) return p;
+    const Weight& stored = model_.weights.find(name)->second;
+    p.kernel = &choose_linear(stored.numerics, stored.rows(), stored.cols(), isa_);
+    const Packing& wanted = packing(p.kernel->packing);
+    p.weight = stored.packing == &wanted ? stored : repack(stored, wanted);
+    return p;
   }
 
   void compute(const op::Embedding&, const Node& node) {
     const Weight& table = model_.weights.find(node.params[0])->second;
     const int64_t width = cols(node.outputs[0]);
-    for (size_t r = 0; r < batch_.tokens.size(); ++r)
-      read_rows(table, batch_.tokens[r], 1, out(node) + static_cast<int64_t>(r) * width);
+    for (size_t r = 0; r < batch_->tokens.size(); ++r)
+      read_rows(table, batch_->tokens[r], 1, out(node) + static_cast<int64_t>(r) * width);
   }
   // y = x W^T + bias, x rounded first where the weight's numerics say so.
   void linear(const Node& node, const std::string& param_name, const float* bias, int64_t n, float* y) {
-    const Weight& w = model_.weights.find(param_name)->second;
-    const std::vector<float> weight = read_all(w);
+    const Packed& matrix = packed(param_name);
+    const LinearPath& path = matrix.kernel->path(true);
+    auto part = [&](size_t i) -> const void* {
+      return i < matrix.weight.parts.size() ? matrix.weight.parts[i].storage.data : nullptr;
+    };
     const int64_t k = cols(node.inputs[0]), m = rows(node.outputs[0]);
-    const float* x = in(node, 0);
-    std::vector<float> rounded;
-    if (w.numerics.activations == Numerics::Activations::int8_per_row) {
-      rounded.resize(static_cast<size_t>(m * k));
-      for (int64_t r = 0; r < m; ++r) round_row_to_int8(x + r * k, k, rounded.data() + r * k);
-      x = rounded.data();
+    const int group = matrix.weight.numerics.group;
+    LinearArgs args{.codes = part(0),
+                    .scales = part(1),
+                    .zeros = part(2),
+                    .x = in(node, 0),
+                    .bias = bias,
+                    .y = y,
+                    .m = m,
+                    .n = n,
+                    .k = k,
+                    .group = group ? group : k,
+                    .x_stride = k,
+                    .y_stride = n};
+    Storage rows_for_kernel;
+    if (path.rows) {
+      rows_for_kernel = Storage::allocate(path.rows->bytes(m, k));
+      parallel(path.rows->run,
+               PackRowsArgs{.x = args.x, .m = m, .k = k, .x_stride = k, .out = rows_for_kernel.data});
+      args.packed_x = rows_for_kernel.data;
     }
-    linear_ref({.codes = weight.data(),
-                .scales = nullptr,
-                .zeros = nullptr,
-                .x = x,
-                .bias = bias,
-                .y = y,
-                .m = m,
-                .n = n,
-                .k = k,
-                .group = k,
-                .x_stride = k,
-                .y_stride = n},
-               {});
+    parallel(path.run, args);
   }
   void compute(const op::Linear& op, const Node& node) {
     const std::vector<float> bias = op.bias ? param(node, 1) : std::vector<float>();
@@ -95,85 +131,85 @@ class Walk {
     std::vector<float> up(static_cast<size_t>(m * n));
     linear(node, node.params[0], nullptr, n, out(node));
     linear(node, node.params[1], nullptr, n, up.data());
-    silu_mul_ref({.a = out(node),
-                  .b = up.data(),
-                  .out = out(node),
-                  .rows = m,
-                  .cols = n,
-                  .a_stride = n,
-                  .b_stride = n,
-                  .out_stride = n},
-                 {});
+    parallel(elementwise_.silu_mul, BinaryArgs{.a = out(node),
+                                               .b = up.data(),
+                                               .out = out(node),
+                                               .rows = m,
+                                               .cols = n,
+                                               .a_stride = n,
+                                               .b_stride = n,
+                                               .out_stride = n});
   }
   void compute(const op::RmsNorm& norm, const Node& node) {
     const std::vector<float> weight = param(node, 0);
     const int64_t width = cols(node.inputs[0]);
-    rms_norm_ref({.x = in(node, 0),
-                  .weight = weight.data(),
-                  .out = out(node),
-                  .rows = rows(node.inputs[0]),
-                  .cols = width,
-                  .width = norm.width ? norm.width : width,
-                  .x_stride = width,
-                  .out_stride = width,
-                  .eps = norm.eps},
-                 {});
+    parallel(elementwise_.rms_norm, RmsNormArgs{.x = in(node, 0),
+                                                .weight = weight.data(),
+                                                .out = out(node),
+                                                .rows = rows(node.inputs[0]),
+                                                .cols = width,
+                                                .width = norm.width ? norm.width : width,
+                                                .x_stride = width,
+                                                .out_stride = width,
+                                                .eps = norm.eps});
   }
   void compute(const op::AddRmsNorm& norm, const Node& node) {
     const std::vector<float> weight = param(node, 0);
     const int64_t width = cols(node.inputs[0]);
-    add_rms_norm_ref({.a = in(node, 0),
-                      .b = in(node, 1),
-                      .weight = weight.data(),
-                      .sum = out(node, 0),
-                      .out = out(node, 1),
-                      .rows = rows(node.inputs[0]),
-                      .cols = width,
-                      .stride = width,
-                      .eps = norm.eps},
-                     {});
+    parallel(elementwise_.add_rms_norm, AddRmsNormArgs{.a = in(node, 0),
+                                                       .b = in(node, 1),
+                                                       .weight = weight.data(),
+                                                       .sum = out(node, 0),
+                                                       .out = out(node, 1),
+                                                       .rows = rows(node.inputs[0]),
+                                                       .cols = width,
+                                                       .stride = width,
+                                                       .eps = norm.eps});
   }
   void rotate(const op::Rope& rope, ValueId v, const float* x, float* y) {
     const size_t half = rope.inv_freq.size();
-    std::vector<float> cos(batch_.positions.size() * half), sin(cos.size());
-    rope_angles(rope, batch_.positions, cos.data(), sin.data());
+    std::vector<float> cos(batch_->positions.size() * half), sin(cos.size());
+    rope_angles(rope, batch_->positions, cos.data(), sin.data());
     const int64_t width = cols(v);
-    rope_ref({.x = x,
-              .cos = cos.data(),
-              .sin = sin.data(),
-              .out = y,
-              .rows = rows(v),
-              .cols = width,
-              .head_dim = rope.head_dim,
-              .x_stride = width,
-              .out_stride = width},
-             {});
+    parallel(elementwise_.rope, RopeArgs{.x = x,
+                                         .cos = cos.data(),
+                                         .sin = sin.data(),
+                                         .out = y,
+                                         .rows = rows(v),
+                                         .cols = width,
+                                         .head_dim = rope.head_dim,
+                                         .x_stride = width,
+                                         .out_stride = width});
   }
   void compute(const op::Rope& rope, const Node& node) {
     rotate(rope, node.inputs[0], in(node, 0), out(node));
   }
   void attend(const op::Attention& a, const Node& node, const float* q, const float* k) {
     const int64_t q_cols = cols(node.inputs[0]), kv_cols = cols(node.inputs[1]);
-    for (size_t s = 0; s + 1 < batch_.starts.size(); ++s) {
-      const int64_t begin = batch_.starts[s], n = batch_.starts[s + 1] - begin;
-      attention_ref({.q = q + begin * q_cols,
-                     .k = k + begin * kv_cols,
-                     .v = in(node, 2) + begin * kv_cols,
-                     .out = out(node) + begin * q_cols,
-                     .rows = n,
-                     .keys = n,
-                     .first = 0,
-                     .q_stride = q_cols,
-                     .kv_stride = kv_cols,
-                     .kv_head_stride = a.head_dim,
-                     .out_stride = q_cols,
-                     .heads = a.heads,
-                     .kv_heads = a.kv_heads,
-                     .head_dim = a.head_dim,
-                     .window = a.window,
-                     .scale = a.scale},
-                    {});
-    }
+    const AttentionKernel::Run kernel = choose_attention(a.head_dim, isa_).path(true);
+    pool_.run([&](int worker, int workers) {
+      const Share share{worker, workers, scratch_.data + static_cast<size_t>(worker) * kernel_scratch_bytes};
+      for (size_t s = 0; s + 1 < batch_->starts.size(); ++s) {
+        const int64_t begin = batch_->starts[s], n = batch_->starts[s + 1] - begin;
+        kernel({.q = q + begin * q_cols,
+                .k = k + begin * kv_cols,
+                .v = in(node, 2) + begin * kv_cols,
+                .out = out(node) + begin * q_cols,
+                .rows = n,
+                .keys = n,
+                .first = 0,
+                .q_stride = q_cols,
+                .kv_stride = kv_cols,
+                .kv_head_stride = a.head_dim,
+                .out_stride = q_cols,
+                .heads = a.heads,
+                .kv_heads = a.kv_heads,
+                .head_dim = a.head_dim,
+                .window = a.window,
+                .scale = a.scale},
+               share);
+      }
+    });
   }
   void compute(const op::Attention& a, const Node& node) { attend(a, node, in(node, 0), in(node, 1)); }
   void compute(const op::RopeAttention& a, const Node& node) {
@@ -187,8 +223,8 @@ class Walk {
   }
   void compute(const op::TakeRows&, const Node& node) {
     const int64_t width = cols(node.inputs[0]);
-    for (size_t r = 0; r < batch_.outputs.size(); ++r)
-      std::copy_n(in(node, 0) + batch_.outputs[r] * width, width,
+    for (size_t r = 0; r < batch_->outputs.size(); ++r)
+      std::copy_n(in(node, 0) + batch_->outputs[r] * width, width,
                   out(node) + static_cast<int64_t>(r) * width);
   }
   BinaryArgs binary(const Node& node) {
@@ -202,29 +238,43 @@ class Walk {
             .b_stride = width,
             .out_stride = width};
   }
-  void compute(const op::Silu&, const Node& node) { silu_ref(binary(node), {}); }
-  void compute(const op::Add&, const Node& node) { add_ref(binary(node), {}); }
-  void compute(const op::Mul&, const Node& node) { mul_ref(binary(node), {}); }
-  void compute(const op::SiluMul&, const Node& node) { silu_mul_ref(binary(node), {}); }
+  void compute(const op::Silu&, const Node& node) { parallel(elementwise_.silu, binary(node)); }
+  void compute(const op::Add&, const Node& node) { parallel(elementwise_.add, binary(node)); }
+  void compute(const op::Mul&, const Node& node) { parallel(elementwise_.mul, binary(node)); }
+  void compute(const op::SiluMul&, const Node& node) { parallel(elementwise_.silu_mul, binary(node)); }
 
   const Model& model_;
   const Graph& graph_;
-  const Batch& batch_;
-  std::map<ValueId, Tensor> values_;
+  uint32_t isa_;
+  const ElementwiseKernels& elementwise_;
+  ThreadPool pool_;
+  Storage scratch_;
+  std::map<std::string, Packed> packed_;
+  const Batch* batch_ = nullptr;
+  Values* values_ = nullptr;
 };
 
-int64_t vocab_of(const Graph& g) {
-  for (NodeId id : g.order())
-    if (const auto* e = std::get_if<op::Embedding>(&g.node(id).op)) return e->vocab;
-  fail("graph: no embedding");
+Walker::Walker(const Model& model, uint32_t isa, int threads)
+    : impl_(std::make_unique<Impl>(model, isa, threads)) {}
+Walker::Walker(Walker&&) noexcept = default;
+Walker::~Walker() = default;
+
+void Walker::run(const Batch& batch, std::span<const NodeId> nodes, Values& values, Observer* observer) {
+  for (const NodeId id : nodes) impl_->run(batch, id, values, observer);
 }
 
-}  // namespace
+void Walker::forget() { impl_->forget(); }
 
 Tensor interpret(const Model& model, const Batch& batch, Observer* observer) {
   check(batch, vocab_of(model.graph));
   if (!batch.slots.empty()) fail("interpret: sequences attend within the batch; there is no KV cache here");
-  return Walk(model, batch).run(observer);
+  Walker walker(model);
+  Walker::Values values;
+  for (const NodeId id : model.graph.order()) {
+    walker.run(batch, {&id, 1}, values, observer);
+    walker.forget();  // one dequantized weight at a time
+  }
+  return values.at(model.graph.output());
 }
 
 }  // namespace lathe

@@ -3,32 +3,16 @@
 #include <algorithm>
 #include <map>
 
+#include "compress/edges.h"
 #include "core/error.h"
 
 namespace lathe {
 namespace {
 
-// {"a.q_proj.weight", "a.k_proj.weight"} -> "a.{q,k}_proj"; one parameter is its module path.
 std::string unit_name(const std::vector<std::string>& params) {
   std::vector<std::string> modules = params;
   for (std::string& m : modules) m = module_path(m);
-  if (modules.size() == 1) return modules[0];
-  // What all share at the front, then at the back of what is left.
-  const std::string& first = modules[0];
-  const auto shared = [&](auto same) {
-    size_t n = 0;
-    while (std::ranges::all_of(modules, [&](const std::string& m) { return n < m.size() && same(m, n); }))
-      ++n;
-    return n;
-  };
-  const size_t head = shared([&](const std::string& m, size_t i) { return m[i] == first[i]; });
-  const size_t tail = shared([&](const std::string& m, size_t i) {
-    return i + head < m.size() && m[m.size() - 1 - i] == first[first.size() - 1 - i];
-  });
-  std::vector<std::string> middles;
-  for (const std::string& m : modules) middles.push_back(m.substr(head, m.size() - head - tail));
-  return fmt::format("{}{{{}}}{}", first.substr(0, head), fmt::join(middles, ","),
-                     first.substr(first.size() - tail));
+  return joint_name(modules);
 }
 
 // Matrices by the activation they multiply, in the order of the graph. A table that is read twice appears

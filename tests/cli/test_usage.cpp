@@ -9,8 +9,8 @@ namespace {
 using namespace testing_support;
 using testing::HasSubstr;
 
-const std::vector<std::string> verbs = {"inspect",  "quantize", "optimize", "eval",  "bench",
-                                        "generate", "run",      "synth",    "export"};
+const std::vector<std::string> verbs = {"inspect", "quantize", "optimize", "eval",   "bench",      "generate",
+                                        "run",     "synth",    "export",   "rotate", "sensitivity"};
 
 TEST(Usage, EveryVerbHasHelpWithAnExample) {
   for (const std::string& verb : verbs) {

@@ -22,7 +22,7 @@ TEST(Recipe, RoundTripsThroughYaml) {
                       .source_hash = "12e4",
                       .result_hash = "00ff",
                       .seed = 18446744073709551615u,
-                      .steps = {{"quantize", quantize_step(m, a, ScaleSearch::absmax)}}};
+                      .steps = {{"quantize", quantize_step(m, {a, ScaleSearch::absmax})}}};
   const std::string yaml = to_yaml(recipe);
   const Recipe again = parse_recipe(yaml, "recipe.yaml");
   EXPECT_EQ(again.model, recipe.model);
@@ -31,22 +31,21 @@ TEST(Recipe, RoundTripsThroughYaml) {
   EXPECT_EQ(again.seed, recipe.seed);
   ASSERT_EQ(again.steps.size(), 1u);
   EXPECT_EQ(again.steps, recipe.steps) << yaml;
-  const auto [assignment, search] = parse_quantize_step(again.steps[0].second, m, "recipe.yaml");
-  EXPECT_EQ(assignment, a);
-  EXPECT_EQ(search, ScaleSearch::absmax);
+  const QuantizeStep step = parse_quantize_step(again.steps[0].second, m, "recipe.yaml");
+  EXPECT_EQ(step.assignment, a);
+  EXPECT_EQ(step.search, ScaleSearch::absmax);
   EXPECT_EQ(to_yaml(again), yaml);
 }
 
 TEST(QuantizeStep, ListsOnlyExceptions) {
   const Model m = model("llama3");
   const auto n = Numerics::integer(4, 32, true);
-  EXPECT_FALSE(quantize_step(m, assign_all(m, n, {}), ScaleSearch::mse).contains("modules"));
-  const Json head =
-      quantize_step(m, assign_all(m, n, {.head = true, .embeddings = false, .keep = {}}), ScaleSearch::mse);
+  EXPECT_FALSE(quantize_step(m, {assign_all(m, n, {})}).contains("modules"));
+  const Json head = quantize_step(m, {assign_all(m, n, {.head = true, .embeddings = false, .keep = {}})});
   EXPECT_EQ(head["modules"].size(), 1u);
   EXPECT_EQ(head["modules"]["lm_head"]["bits"], 4);
-  const Json kept = quantize_step(
-      m, assign_all(m, n, {.head = false, .embeddings = false, .keep = {"*.q_proj"}}), ScaleSearch::mse);
+  const Json kept =
+      quantize_step(m, {assign_all(m, n, {.head = false, .embeddings = false, .keep = {"*.q_proj"}})});
   EXPECT_EQ(kept["modules"].size(), 2u);
   EXPECT_EQ(kept["modules"]["model.layers.0.self_attn.q_proj"], "keep");
 }
@@ -63,7 +62,7 @@ TEST(QuantizeStep, EveryAssignmentSurvives) {
     for (const Assignment& a :
          {Assignment{}, few,
           assign_all(m, Numerics::integer(8, 0, false), {.head = true, .embeddings = true, .keep = {}})})
-      EXPECT_EQ(parse_quantize_step(quantize_step(m, a, ScaleSearch::mse), m, "x").first, a) << family;
+      EXPECT_EQ(parse_quantize_step(quantize_step(m, {a}), m, "x").assignment, a) << family;
   }
 }
 
@@ -83,7 +82,7 @@ TEST(Recipe, RefusesWhatItDoesNotKnowAndNamesTheLine) {
       {"lathe: 1\nmodel: {a: 1}\nsteps: []\n", "r.yaml: line 2: expected text as 'model'"},
       {"lathe: 1\nmodel: m\nseed: many\nsteps: []\n", "r.yaml: line 3: expected an integer as 'seed'"},
       {"lathe: 1\nmodel: m\nsteps:\n  - prune: {}\n",
-       "r.yaml: line 4: expected one of quantize, found key 'prune'"},
+       "r.yaml: line 4: expected one of quantize, rotate, found key 'prune'"},
       {"lathe: 1\nmodel: m\nsteps:\n  - 5\n", "r.yaml: line 4: expected a step"},
       {"lathe: 1\nmodel: m\nsteps:\n  - quantize:\n      default: keep\n      default: keep\n",
        "distinct keys"},
@@ -99,7 +98,10 @@ TEST(QuantizeStep, RefusesWhatItDoesNotKnow) {
   } cases[] = {
       {R"({"method": "rtn"})", "key 'default'"},
       {R"({"default": "keep"})", "key 'method'"},
-      {R"({"method": "gptq", "default": "keep"})", "expected method rtn, found 'gptq'"},
+      {R"({"method": "gptqq", "default": "keep"})", "found 'gptqq'"},
+      {R"({"method": "gptq+rtn", "default": "keep"})", "found 'gptq+rtn'"},
+      {R"({"method": "gptq", "default": "keep"})", "key 'calibration' with method gptq"},
+      {R"({"method": "gptq", "default": "keep", "calibration": {"txt": "a"}})", "found key 'txt'"},
       {R"({"method": "rtn", "default": "keep", "group": 3})", "found key 'group'"},
       {R"({"method": "rtn", "default": "keep", "scale_search": "best"})", "found 'best'"},
       {R"({"method": "rtn", "default": {"bits": 9}})", "key 'bits'"},

@@ -1,0 +1,19 @@
+// Two ways to place scales and zero points without solving for the codes.
+#pragma once
+
+#include "compress/grid.h"
+#include "compress/sweep.h"
+
+namespace lathe {
+
+// NNCF's scale estimation: with the codes of a group fixed, the scale becomes the mean of |w| / |q - zero|,
+// weighted by the mean size of each input channel; codes and scale in turn, from several starts, kept while
+// the error of the group's outputs on the sampled inputs falls.
+Codes estimate_scales(const float* w, int64_t rows, int64_t cols, const Numerics&, const InputStats&);
+
+// Half-quadratic quantization (Badri and Shaji 2023): the zero point that makes the least sum |w - Q(w)|^0.7,
+// scale fixed; no text is needed. The zero point is then rounded to the integer that files hold, and kept
+// where that still helps. InputError without zero points.
+Codes half_quadratic(const float* w, int64_t rows, int64_t cols, const Numerics&);
+
+}  // namespace lathe

@@ -1,0 +1,245 @@
+#include "compress/gptq.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numeric>
+
+#include "compress/linalg.h"
+
+namespace lathe {
+namespace {
+
+constexpr int64_t strip_rows = 64;      // rows that one worker rounds together: independent of their number
+constexpr int64_t block_columns = 128;  // columns between two updates of all the later ones
+
+// The codes of a strip of rows, column after column.
+class Strip {
+ public:
+  Strip(const float* w, int64_t first, int64_t rows, const GptqFactor& f, const GptqOptions& o, Codes& out)
+      : factor_(f),
+        options_(o),
+        out_(out),
+        first_(first),
+        rows_(rows),
+        cols_(f.cols()),
+        grids_(groups() * rows) {
+    left_.resize(static_cast<size_t>(cols_ * rows_));
+    for (int64_t i = 0; i < cols_; ++i)
+      for (int64_t r = 0; r < rows_; ++r)
+        left_[static_cast<size_t>(i * rows_ + r)] =
+            w[(first + r) * cols_ + f.order()[static_cast<size_t>(i)]];
+    if (!o.static_groups) return;
+    for (int64_t g = 0; g < groups(); ++g)
+      for (int64_t r = 0; r < rows_; ++r) fit(g, r, w + (first + r) * cols_ + g * group());
+  }
+
+  void run() {
+    std::vector<float> errors(static_cast<size_t>(block_columns * rows_));
+    for (int64_t begin = 0; begin < cols_; begin += block_columns) {
+      const int64_t end = std::min(begin + block_columns, cols_);
+      for (int64_t i = begin; i < end; ++i) {
+        float* e = errors.data() + (i - begin) * rows_;
+        round_column(i, e);
+        const float* u = factor_.factor().data() + i * cols_;
+        for (int64_t j = i + 1; j < end; ++j) {
+          float* later = left_.data() + j * rows_;
+          const float by = u[j];
+          for (int64_t r = 0; r < rows_; ++r) later[r] -= by * e[r];
+        }
+      }
+      subtract_product(cols_ - end, rows_, end - begin, factor_.factor().data() + begin * cols_ + end, cols_,
+                       errors.data(), rows_, left_.data() + end * rows_, rows_);
+    }
+  }
+
+ private:
+  int64_t groups() const { return out_.numerics.groups(cols_); }
+  int64_t group() const { return out_.numerics.group == 0 ? cols_ : out_.numerics.group; }
+
+  void fit(int64_t g, int64_t r, const float* x) {
+    const int64_t n = std::min(group(), cols_ - g * group());
+    const Grid grid =
+        fit_grid(x, factor_.importance().data() + g * group(), n, out_.numerics, options_.search);
+    grids_[static_cast<size_t>(g * rows_ + r)] = grid;
+    const auto at = static_cast<size_t>((first_ + r) * groups() + g);
+    out_.scales[at] = grid.scale;
+    if (!out_.zeros.empty()) out_.zeros[at] = grid.zero;
+  }
+
+  // The columns of a group lie together here, since there is no act_order.
+  void fit_from_what_is_left(int64_t g) {
+    const int64_t begin = g * group(), n = std::min(group(), cols_ - begin);
+    std::vector<float> x(static_cast<size_t>(n));
+    for (int64_t r = 0; r < rows_; ++r) {
+      for (int64_t i = 0; i < n; ++i)
+        x[static_cast<size_t>(i)] = left_[static_cast<size_t>((begin + i) * rows_ + r)];
+      fit(g, r, x.data());
+    }
+  }
+
+  void round_column(int64_t i, float* e) {
+    const int64_t column = factor_.order()[static_cast<size_t>(i)], g = column / group();
+    if (!options_.static_groups && column % group() == 0) fit_from_what_is_left(g);
+    const float spread = factor_.factor()[static_cast<size_t>(i * (cols_ + 1))];
+    const float* x = left_.data() + i * rows_;
+    for (int64_t r = 0; r < rows_; ++r) {
+      const Grid& grid = grids_[static_cast<size_t>(g * rows_ + r)];
+      const float code = grid.code(x[r]);
+      out_.codes[static_cast<size_t>((first_ + r) * cols_ + column)] = static_cast<int16_t>(code);
+      e[r] = (x[r] - grid.value(code)) / spread;
+    }
+  }
+
+  const GptqFactor& factor_;
+  const GptqOptions& options_;
+  Codes& out_;
+  int64_t first_, rows_, cols_;
+  std::vector<Grid> grids_;  // [groups, rows]
+  std::vector<float> left_;  // [columns in order, rows]: weights, compensated
+};
+
+// One row of the error's gradient, g = (q - w) H, kept up to date while its codes and scales move.
+struct Descent {
+  Codes& codes;
+  const GptqFactor& factor;
+  int64_t row;
+  float* gradient;
+
+  const float* hessian(int64_t column) const { return factor.hessian().data() + column * factor.cols(); }
+  void add(int64_t column, float delta) const {
+    const float* h = hessian(column);
+    const int64_t n = factor.cols();
+    for (int64_t j = 0; j < n; ++j) gradient[j] += delta * h[j];
+  }
+
+  void codes_once(int64_t group) const {
+    const Numerics& n = codes.numerics;
+    const int64_t cols = factor.cols(), groups = n.groups(cols);
+    const auto lo = static_cast<float>(n.code_min()), hi = static_cast<float>(n.code_max());
+    for (int64_t c = 0; c < cols; ++c) {
+      const float scale = codes.scales[static_cast<size_t>(row * groups + c / group)];
+      const float curvature = hessian(c)[c];
+      if (!(curvature > 0)) continue;
+      int16_t& code = codes.codes[static_cast<size_t>(row * cols + c)];
+      const float now = static_cast<float>(code);
+      const float best = std::clamp(std::nearbyint(now - gradient[c] / (curvature * scale)), lo, hi);
+      if (best == now) continue;
+      code = static_cast<int16_t>(best);
+      add(c, scale * (best - now));
+    }
+  }
+
+  void scales_once(int64_t group, std::vector<float>& q, std::vector<float>& along) const {
+    const Numerics& n = codes.numerics;
+    const int64_t cols = factor.cols(), groups = n.groups(cols);
+    for (int64_t g = 0; g < groups; ++g) {
+      const auto at = static_cast<size_t>(row * groups + g);
+      const int64_t begin = g * group, size = std::min(group, cols - begin);
+      const float zero = codes.zeros.empty() ? 0 : codes.zeros[at];
+      std::fill(along.begin(), along.end(), 0.0f);
+      double slope = 0, curvature = 0;
+      for (int64_t i = 0; i < size; ++i) {
+        const auto c = static_cast<size_t>(begin + i);
+        q[static_cast<size_t>(i)] =
+            static_cast<float>(codes.codes[static_cast<size_t>(row * cols) + c]) - zero;
+        slope += static_cast<double>(q[static_cast<size_t>(i)] * gradient[c]);
+        const float* h = hessian(begin + i);
+        const float by = q[static_cast<size_t>(i)];
+        for (int64_t j = 0; j < cols; ++j) along[static_cast<size_t>(j)] += by * h[j];
+      }
+      for (int64_t i = 0; i < size; ++i)
+        curvature += static_cast<double>(q[static_cast<size_t>(i)] * along[static_cast<size_t>(begin + i)]);
+      if (!(curvature > 0)) continue;
+      const float now = codes.scales[at];
+      const float best = storable_scale(now - static_cast<float>(slope / curvature), n.dtype);
+      const double moved = static_cast<double>(best - now);
+      if (!(best > 0) || !(2 * moved * slope + moved * moved * curvature < 0)) continue;
+      codes.scales[at] = best;
+      for (int64_t j = 0; j < cols; ++j)
+        gradient[j] += static_cast<float>(moved) * along[static_cast<size_t>(j)];
+    }
+  }
+};
+
+void descend(ThreadPool& pool, const float* w, Codes& codes, const GptqFactor& factor, int passes) {
+  const int64_t cols = codes.cols, group = codes.numerics.group == 0 ? cols : codes.numerics.group;
+  std::vector<float> moved(static_cast<size_t>(codes.rows * cols)), gradient(moved.size());
+  dequantize(codes, moved.data());
+  for (size_t i = 0; i < moved.size(); ++i) moved[i] -= w[i];
+  multiply(pool, moved.data(), factor.hessian().data(), gradient.data(), codes.rows, cols, cols);
+  for_each_item(pool, (codes.rows + strip_rows - 1) / strip_rows, [&](int64_t item) {
+    std::vector<float> q(static_cast<size_t>(group)), along(static_cast<size_t>(cols));
+    for (int64_t r = item * strip_rows; r < std::min(codes.rows, (item + 1) * strip_rows); ++r) {
+      const Descent row{codes, factor, r, gradient.data() + r * cols};
+      for (int pass = 0; pass < passes; ++pass) {
+        row.codes_once(group);
+        row.scales_once(group, q, along);
+      }
+      row.codes_once(group);
+    }
+  });
+}
+
+}  // namespace
+
+GptqFactor::GptqFactor(const float* hessian, int64_t cols, double damping, bool act_order)
+    : cols_(cols),
+      damping_(damping),
+      order_(static_cast<size_t>(cols)),
+      hessian_(hessian, hessian + cols * cols) {
+  double mean = 0;
+  for (int64_t c = 0; c < cols; ++c) {
+    float& h = hessian_[static_cast<size_t>(c * (cols + 1))];
+    importance_.push_back(h);
+    mean += static_cast<double>(h) / static_cast<double>(cols);
+  }
+  std::iota(order_.begin(), order_.end(), 0);
+  if (act_order)
+    std::ranges::stable_sort(order_, [&](int32_t a, int32_t b) {
+      return importance_[static_cast<size_t>(a)] > importance_[static_cast<size_t>(b)];
+    });
+  if (!(mean > 0)) return;  // no input ever: nothing can be made up for
+  std::vector<float> ordered(hessian_.size());
+  for (int64_t i = 0; i < cols; ++i)
+    for (int64_t j = 0; j < cols; ++j)
+      ordered[static_cast<size_t>(i * cols + j)] = hessian_[static_cast<size_t>(
+          int64_t{order_[static_cast<size_t>(i)]} * cols + order_[static_cast<size_t>(j)])];
+  for (int attempt = 0; attempt < 3 && factor_.empty(); ++attempt) {
+    if (attempt > 0) damping_ *= 10;
+    factor_ = inverse_factor(ordered.data(), cols, damping_ * mean);
+  }
+  added_ = damping_ * mean;
+  for (int64_t c = 0; c < cols; ++c)
+    hessian_[static_cast<size_t>(c * (cols + 1))] += static_cast<float>(added_);
+}
+
+Codes gptq(ThreadPool& pool, const float* w, int64_t rows, int64_t cols, const Numerics& numerics,
+           const GptqFactor& factor, const GptqOptions& options) {
+  Codes codes = blank_codes(rows, cols, numerics);
+  for_each_item(pool, (rows + strip_rows - 1) / strip_rows, [&](int64_t item) {
+    const int64_t first = item * strip_rows;
+    Strip(w, first, std::min(strip_rows, rows - first), factor, options, codes).run();
+  });
+  if (options.descent > 0) descend(pool, w, codes, factor, options.descent);
+  return codes;
+}
+
+double output_error(ThreadPool& pool, const float* w, const float* rounded, int64_t rows, int64_t cols,
+                    const float* hessian) {
+  constexpr int64_t most = 256;  // rows at a time: memory beside the weight stays small
+  double sum = 0;
+  std::vector<float> moved, through;
+  for (int64_t first = 0; first < rows; first += most) {
+    const int64_t n = std::min(most, rows - first);
+    moved.resize(static_cast<size_t>(n * cols));
+    through.resize(moved.size());
+    for (size_t i = 0; i < moved.size(); ++i)
+      moved[i] = rounded[static_cast<size_t>(first * cols) + i] - w[static_cast<size_t>(first * cols) + i];
+    multiply(pool, moved.data(), hessian, through.data(), n, cols, cols);
+    for (size_t i = 0; i < moved.size(); ++i)
+      sum += static_cast<double>(moved[i]) * static_cast<double>(through[i]);
+  }
+  return sum;
+}
+
+}  // namespace lathe

@@ -1,0 +1,53 @@
+// GPTQ (Frantar et al. 2022): columns are rounded one after the other, and what each one loses is made up for
+// by those that are still to come, as far as the inputs of the calibration text make them alike.
+#pragma once
+
+#include <vector>
+
+#include "compress/grid.h"
+#include "core/thread_pool.h"
+
+namespace lathe {
+
+// What all layers with one input share: the Hessian of their squared output error, and its factor.
+class GptqFactor {
+ public:
+  // hessian [cols, cols] = x^T x / rows. damping: of the mean of its diagonal, added to it; tried again ten
+  // and a hundred times larger when there is no factor. act_order: columns of the largest inputs first.
+  GptqFactor(const float* hessian, int64_t cols, double damping, bool act_order);
+
+  bool usable() const { return !factor_.empty(); }  // no: the layers are rounded to nearest
+  double damping() const { return damping_; }       // that was needed, in parts of the mean diagonal
+  int64_t cols() const { return cols_; }
+  const std::vector<int32_t>& order() const { return order_; }
+  const std::vector<float>& factor() const { return factor_; }  // of the columns in order(); upper triangular
+  const std::vector<float>& importance() const { return importance_; }  // the diagonal of the Hessian
+  const std::vector<float>& hessian() const { return hessian_; }        // damped, columns as they lie
+  double added() const { return added_; }                               // to the diagonal
+
+ private:
+  int64_t cols_;
+  double damping_, added_ = 0;
+  std::vector<int32_t> order_;
+  std::vector<float> factor_, importance_, hessian_;
+};
+
+struct GptqOptions {
+  // Scales from the weights as they were (so that columns may come in any order), or from what is left of
+  // them when the group begins. The latter needs a factor without act_order.
+  bool static_groups = true;
+  ScaleSearch search = ScaleSearch::mse;  // mse: weighted by the importance of the columns
+  // Afterwards, times that all codes and scales are gone through once more, each moved to where it fits best
+  // with the others as they are (coordinate descent on the same error).
+  int descent = 0;
+};
+
+// Rows [rows, cols] of a layer's weight to codes. Threads never change a bit.
+Codes gptq(ThreadPool&, const float* w, int64_t rows, int64_t cols, const Numerics&, const GptqFactor&,
+           const GptqOptions&);
+
+// trace((Q - W) H (Q - W)^T): the mean squared error of the layer's outputs, summed over them.
+double output_error(ThreadPool&, const float* w, const float* rounded, int64_t rows, int64_t cols,
+                    const float* hessian);
+
+}  // namespace lathe

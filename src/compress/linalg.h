@@ -1,0 +1,35 @@
+// Dense linear algebra of the compression methods, over OpenBLAS. OpenBLAS runs on the calling thread alone:
+// work is split here, in tiles whose size does not depend on the number of threads, so neither do the bits.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "core/thread_pool.h"
+
+namespace lathe {
+
+// Calls fn(item) once for every item in [0, items), items handed out as workers get free. An exception of one
+// is thrown again when all have stopped.
+void for_each_item(ThreadPool&, int64_t items, const std::function<void(int64_t)>& fn);
+
+// h [k, k] += x^T x, both triangles; x [rows, k].
+void add_gram(ThreadPool&, const float* x, int64_t rows, int64_t k, float* h);
+// c [k, k] += a^T b; a and b [rows, k].
+void add_cross(ThreadPool&, const float* a, const float* b, int64_t rows, int64_t k, float* c);
+// c [m, n] = a [m, k] b [k, n].
+void multiply(ThreadPool&, const float* a, const float* b, float* c, int64_t m, int64_t n, int64_t k);
+
+// c [m, n] -= a^T b with a [k, m] and b [k, n], rows lda, ldb and ldc floats apart: on the calling thread.
+void subtract_product(int64_t m, int64_t n, int64_t k, const float* a, int64_t lda, const float* b,
+                      int64_t ldb, float* c, int64_t ldc);
+
+// The upper triangular U with U^T U = (h + damping I)^-1, row-major, the rest zero. Empty when h + damping I
+// is not positive definite.
+std::vector<float> inverse_factor(const float* h, int64_t k, double damping);
+// x with (h + damping I) x = b^T, as [rows, k] row-major like b: one right-hand side a row. False, and b as
+// it was, when h + damping I is not positive definite.
+bool solve_rows(ThreadPool&, const float* h, int64_t k, double damping, float* b, int64_t rows);
+
+}  // namespace lathe

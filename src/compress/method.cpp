@@ -1,0 +1,332 @@
+#include "compress/method.h"
+
+#include <algorithm>
+#include <cmath>
+#include <memory>
+#include <set>
+
+#include "compress/estimate.h"
+#include "compress/linalg.h"
+#include "core/cpu.h"
+#include "core/error.h"
+#include "core/log.h"
+
+namespace lathe {
+namespace {
+
+// Rounds strips of rows side by side and joins them: methods that see one row at a time.
+template <class Round>
+Codes by_strips(const RoundingJob& job, Round round) {
+  Codes whole = blank_codes(job.rows, job.cols, job.numerics);
+  const int64_t groups = job.numerics.groups(job.cols), strip = 64;
+  for_each_item(job.pool, (job.rows + strip - 1) / strip, [&](int64_t item) {
+    const int64_t first = item * strip, n = std::min(strip, job.rows - first);
+    const Codes part = round(job.w + first * job.cols, n);
+    std::ranges::copy(part.codes, whole.codes.begin() + first * job.cols);
+    std::ranges::copy(part.scales, whole.scales.begin() + first * groups);
+    std::ranges::copy(part.zeros, whole.zeros.begin() + (whole.zeros.empty() ? 0 : first * groups));
+  });
+  return whole;
+}
+
+Codes nearest(const RoundingJob& job) {
+  return by_strips(job, [&](const float* w, int64_t rows) {
+    return round_to_nearest(w, rows, job.cols, job.numerics, ScaleSearch::mse);
+  });
+}
+Codes by_importance(const RoundingJob& job) {
+  return by_strips(job, [&](const float* w, int64_t rows) {
+    return round_weighted(w, rows, job.cols, job.numerics, job.stats.mean_square.data());
+  });
+}
+Codes by_gptq(const RoundingJob& job) {
+  if (!job.factor->usable()) return by_importance(job);
+  return gptq(job.pool, job.w, job.rows, job.cols, job.numerics, *job.factor, {.descent = job.descent});
+}
+Codes by_estimate(const RoundingJob& job) {
+  return by_strips(job, [&](const float* w, int64_t rows) {
+    return estimate_scales(w, rows, job.cols, job.numerics, job.stats);
+  });
+}
+Codes by_half_quadratic(const RoundingJob& job) {
+  return by_strips(
+      job, [&](const float* w, int64_t rows) { return half_quadratic(w, rows, job.cols, job.numerics); });
+}
+
+constexpr RoundingMethod methods[] = {
+    {"rtn", "to nearest, the scale of least squared error", false, nearest},
+    {"importance", "to nearest, errors weighted by the mean square of each input channel", false,
+     by_importance},
+    {"gptq", "column by column, later ones make up for earlier ones", true, by_gptq},
+    {"gptq-descent", "gptq, then all codes and scales again until they settle", true, by_gptq},
+    {"scale-estimation", "scales that fit the codes, weighted by the mean size of each input channel", false,
+     by_estimate},
+    {"hqq", "zero points of the least 0.7-norm; needs no text", false, by_half_quadratic},
+};
+
+constexpr std::string_view extras = "awq+, smooth+ before, +bias, +drift after";
+
+class Calibrated {
+ public:
+  Calibrated(Model& model, const Assignment& assignment, const CalibrationOptions& options)
+      : model_(model),
+        assignment_(assignment),
+        options_(options),
+        method_(options.method),
+        pool_(options.sweep.threads > 0 ? options.sweep.threads : physical_cores()),
+        groups_(input_groups(model.graph)) {
+    for (const auto& [param, numerics] : assignment)
+      if (!numerics.is_integer())
+        throw input_error(param, fmt::format("integers, which method {} rounds to", method_.text),
+                          to_string(numerics), "use --method rtn");
+  }
+
+  std::vector<LayerReport> run(std::span<const int32_t> tokens, SweepReport* swept) {
+    round_tables(tokens);
+    std::vector<SweepPass> passes;
+    if (method_.equalize != Equalize::none)
+      passes.push_back({{.hessian = true, .sample = true},
+                        [&](const InputGroup& g) { return equalizable(g); },
+                        [&](const InputGroup& g, InputStats& s) { return equalize_group(g, s); }});
+    passes.push_back({wanted(), [&](const InputGroup& g) { return any_assigned(g) && !is_table(g); },
+                      [&](const InputGroup& g, InputStats& s) {
+                        round_group(g, s);
+                        return std::vector<float>();
+                      }});
+    const SweepReport ahead = forecast(model_, std::ssize(tokens), passes);
+    info("{} on {} tokens: {:.0f} MB of activations ({}), {:.0f} MB of statistics at most", method_.text,
+         tokens.size(), static_cast<double>(ahead.activation_bytes) / 1e6,
+         ahead.activation_bytes > options_.sweep.memory && !options_.sweep.work.empty() ? "some in files"
+                                                                                        : "in memory",
+         static_cast<double>(ahead.statistics_bytes) / 1e6);
+    const SweepReport report = sweep(model_, tokens, passes, options_.sweep);
+    if (report.resumed_blocks > 0)
+      info("{} blocks were finished by an earlier run in {}", report.resumed_blocks,
+           options_.sweep.work.string());
+    if (swept) *swept = report;
+    return std::move(reports_);
+  }
+
+ private:
+  const std::string& param_of(NodeId id) const { return model_.graph.node(id).params[0]; }
+  bool assigned(NodeId id) const { return assignment_.contains(param_of(id)); }
+  bool any_assigned(const InputGroup& g) const {
+    return std::ranges::any_of(g.nodes, [&](NodeId id) { return assigned(id); });
+  }
+  bool read_as_embedding(const std::string& param) const {
+    return std::ranges::any_of(model_.graph.order(), [&](NodeId id) {
+      const Node& node = model_.graph.node(id);
+      return std::holds_alternative<op::Embedding>(node.op) && node.params[0] == param;
+    });
+  }
+  bool is_table(const InputGroup& g) const {
+    return std::ranges::any_of(g.nodes, [&](NodeId id) { return read_as_embedding(param_of(id)); });
+  }
+  Wanted wanted() const {
+    return {.hessian = method_.rounding->wants_hessian || method_.drift,
+            .cross = method_.drift,
+            .sample = method_.rounding->name == "scale-estimation"};
+  }
+
+  // A scale may move where every layer that would take it is rounded anyway, and so is the matrix that gives
+  // it.
+  bool equalizable(const InputGroup& g) const {
+    if (is_table(g) || !std::ranges::all_of(g.nodes, [&](NodeId id) { return assigned(id); })) return false;
+    const auto site = fold_site(model_.graph, g);
+    return site && (model_.weights.at(site->param).shape.size() == 1 || assignment_.contains(site->param));
+  }
+
+  std::vector<float> equalize_group(const InputGroup& g, const InputStats& stats) {
+    std::vector<std::vector<float>> values;
+    std::vector<EqualizedLayer> layers;
+    for (const NodeId id : g.nodes) {
+      values.push_back(read_all(model_.weights.at(param_of(id))));
+      layers.push_back(
+          {values.back().data(), model_.weights.at(param_of(id)).rows(), assignment_.at(param_of(id))});
+    }
+    const FoldSite site = *fold_site(model_.graph, g);
+    Equalized found = equalize(pool_, method_.equalize, layers, stats, site);
+    if (found.divisors.empty()) return {};
+    for (const NodeId id : g.nodes)
+      notes_[param_of(id)] =
+          fmt::format("{} {:.2f}: error x {:.2f}", method_.equalize == Equalize::awq ? "awq" : "smooth",
+                      found.strength, found.error / std::max(found.error_as_is, 1e-30));
+    fold(model_, site, g, found.divisors);
+    return found.divisors;
+  }
+
+  void round_group(const InputGroup& g, const InputStats& stats) {
+    std::unique_ptr<GptqFactor> factor;
+    if (method_.rounding->wants_hessian) {
+      factor =
+          std::make_unique<GptqFactor>(stats.hessian.data(), stats.cols, method_.damping, method_.act_order);
+      if (!factor->usable())
+        warn("{}: its inputs have no usable Hessian; rounded by importance", joint_name(model_.graph, g));
+    }
+    for (const NodeId id : g.nodes)
+      if (assigned(id)) round_layer(model_.graph.node(id), stats, factor.get());
+  }
+
+  void round_layer(const Node& node, const InputStats& stats, const GptqFactor* factor) {
+    const std::string& param = node.params[0];
+    Weight& weight = model_.weights.at(param);
+    const Numerics& numerics = assignment_.at(param);
+    const int64_t rows = weight.rows(), cols = weight.cols();
+    std::vector<float> w = read_all(weight);
+    LayerReport report{.module = module_path(param), .numerics = numerics, .note = notes_[param]};
+    if (factor && !factor->usable()) report.note = "no usable Hessian: rounded by importance";
+    if (factor && factor->usable() && factor->damping() > method_.damping)
+      report.note = fmt::format("damping {:g}", factor->damping());
+    std::vector<float> aim = w;
+    if (method_.drift && !stats.cross.empty()) aim_at_original(aim, rows, stats);
+
+    const RoundingJob job{pool_, aim.data(), rows, cols, numerics, stats, factor, method_.descent};
+    const Codes codes = method_.rounding->run(job);
+    std::vector<float> rounded(w.size());
+    dequantize(codes, rounded.data());
+    if (!stats.hessian.empty()) {
+      const std::vector<float> none(w.size());
+      const double size = output_error(pool_, none.data(), w.data(), rows, cols, stats.hessian.data());
+      const auto share = [&](const std::vector<float>& now) {
+        return output_error(pool_, w.data(), now.data(), rows, cols, stats.hessian.data()) /
+               std::max(size, 1e-30);
+      };
+      report.error = share(rounded);
+      std::vector<float> plain(w.size());
+      dequantize(nearest(job), plain.data());
+      report.nearest_error = share(plain);
+    }
+    if (method_.bias && node.params.size() > 1) correct_bias(node, stats, w, rounded);
+    weight = pack_codes(codes, weight.shape);
+    reports_.push_back(std::move(report));
+  }
+
+  // W (H + C) H^-1, whose outputs on present inputs come nearest to those of W on the original ones.
+  void aim_at_original(std::vector<float>& w, int64_t rows, const InputStats& stats) {
+    std::vector<float> shift(w.size());
+    multiply(pool_, w.data(), stats.cross.data(), shift.data(), rows, stats.cols, stats.cols);
+    double mean = 0;
+    for (int64_t c = 0; c < stats.cols; ++c)
+      mean += static_cast<double>(stats.hessian[static_cast<size_t>(c * (stats.cols + 1))]) /
+              static_cast<double>(stats.cols);
+    if (!solve_rows(pool_, stats.hessian.data(), stats.cols, std::max(method_.damping, 0.01) * mean,
+                    shift.data(), rows))
+      return;
+    for (size_t i = 0; i < w.size(); ++i) w[i] += shift[i];
+  }
+
+  // The mean of the outputs stays: b += (W - Q(W)) mean(x).
+  void correct_bias(const Node& node, const InputStats& stats, const std::vector<float>& w,
+                    const std::vector<float>& rounded) {
+    Weight& bias = model_.weights.at(node.params[1]);
+    std::vector<float> b = read_all(bias);
+    const auto cols = static_cast<size_t>(stats.cols);
+    for (size_t r = 0; r < b.size(); ++r) {
+      double shift = 0;
+      for (size_t c = 0; c < cols; ++c)
+        shift +=
+            static_cast<double>(w[r * cols + c] - rounded[r * cols + c]) * static_cast<double>(stats.mean[c]);
+      b[r] += static_cast<float>(shift);
+    }
+    Weight kept = make_weight(bias.numerics, packing("dense"), bias.shape);
+    kept.packing->pack({bias.numerics, 1, std::ssize(b), b, {}, {}, {}}, 0, kept);
+    bias = std::move(kept);
+  }
+
+  // Tables, before the sweep: blocks then see the embedding as it will be.
+  void round_tables(std::span<const int32_t> tokens) {
+    const bool shared =
+        std::ranges::any_of(groups_, [&](const InputGroup& g) { return is_table(g) && any_assigned(g); });
+    if (shared) {
+      SweepOptions o = options_.sweep;
+      o.fingerprint.clear();
+      o.progress = "looking at the head";
+      Wanted want = wanted();
+      want.cross = false;
+      Model as_it_was = model_;
+      sweep(as_it_was, tokens,
+            {{want, [&](const InputGroup& g) { return is_table(g) && any_assigned(g); },
+              [&](const InputGroup& g, InputStats& s) {
+                round_group(g, s);
+                return std::vector<float>();
+              }}},
+            o);
+    }
+    for (const auto& [param, numerics] : assignment_) {
+      const bool head = std::ranges::any_of(groups_, [&](const InputGroup& g) {
+        return std::ranges::any_of(g.nodes, [&, p = &param](NodeId id) { return param_of(id) == *p; });
+      });
+      if (head || !read_as_embedding(param)) continue;
+      Weight& table = model_.weights.at(param);
+      table = quantize_weight(table, numerics, options_.scale_search, options_.sweep.threads);
+      reports_.push_back(
+          {.module = module_path(param), .numerics = numerics, .note = "a table: rounded to nearest"});
+    }
+  }
+
+  Model& model_;
+  const Assignment& assignment_;
+  const CalibrationOptions& options_;
+  const Method& method_;
+  ThreadPool pool_;
+  std::vector<InputGroup> groups_;
+  std::map<std::string, std::string> notes_;
+  std::vector<LayerReport> reports_;
+};
+
+}  // namespace
+
+std::span<const RoundingMethod> rounding_methods() { return methods; }
+
+std::string method_names() {
+  std::vector<std::string_view> names;
+  for (const RoundingMethod& m : methods) names.push_back(m.name);
+  return fmt::format("{}; {}", fmt::join(names, ", "), extras);
+}
+
+bool Method::needs_text() const {
+  return equalize != Equalize::none || bias || drift || (rounding->name != "rtn" && rounding->name != "hqq");
+}
+
+Method parse_method(std::string_view text) {
+  Method m;
+  m.text = text;
+  const auto refuse = [&](const std::string& found) {
+    throw input_error("method", method_names(), fmt::format("'{}'", printable(found)),
+                      "join with +, as in awq+gptq");
+  };
+  for (size_t begin = 0; begin <= text.size();) {
+    const size_t end = std::min(text.find('+', begin), text.size());
+    const std::string_view word = text.substr(begin, end - begin);
+    begin = end + 1;
+    const auto found = std::ranges::find(methods, word, &RoundingMethod::name);
+    if (word == "awq" && m.equalize == Equalize::none) {
+      m.equalize = Equalize::awq;
+    } else if (word == "smooth" && m.equalize == Equalize::none) {
+      m.equalize = Equalize::smooth;
+    } else if (word == "bias") {
+      m.bias = true;
+    } else if (word == "drift") {
+      m.drift = true;
+    } else if (found != std::end(methods) && !m.rounding) {
+      m.rounding = found;
+    } else {
+      refuse(std::string(text));
+    }
+  }
+  // Alone, each way to equalize has the rounding it was published with.
+  if (!m.rounding && m.equalize != Equalize::none)
+    m.rounding =
+        std::ranges::find(methods, m.equalize == Equalize::awq ? "importance" : "rtn", &RoundingMethod::name);
+  if (!m.rounding) refuse(std::string(text));
+  if (m.rounding->name == "gptq-descent") m.descent = 4;
+  return m;
+}
+
+std::vector<LayerReport> quantize_calibrated(Model& model, const Assignment& assignment,
+                                             std::span<const int32_t> tokens,
+                                             const CalibrationOptions& options, SweepReport* swept) {
+  return Calibrated(model, assignment, options).run(tokens, swept);
+}
+
+}  // namespace lathe

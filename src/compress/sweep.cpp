@@ -1,0 +1,397 @@
+#include "compress/sweep.h"
+
+#include <algorithm>
+#include <cmath>
+#include <fcntl.h>
+#include <numeric>
+#include <set>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "compress/linalg.h"
+#include "core/error.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "io/writer.h"
+#include "runtime/interpreter.h"
+
+namespace lathe {
+namespace {
+
+constexpr int64_t chunk_rows =
+    2048;  // tokens that run at once: activations between two layers stay near a cache
+
+// Bytes in an unlinked file of `directory`: pages that memory has no room for go to the disk.
+Storage allocate_in_file(const fs::path& directory, size_t bytes) {
+  fs::create_directories(directory);
+  std::string name = (directory / "activations-XXXXXX").string();
+  const int fd = ::mkstemp(name.data());
+  if (fd < 0) fail("{}: cannot be created", name);
+  ::unlink(name.c_str());
+  void* data = MAP_FAILED;
+  if (::ftruncate(fd, static_cast<off_t>(bytes)) == 0)
+    data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+  ::close(fd);
+  if (data == MAP_FAILED) fail("{}: no room for {} bytes of activations", directory.string(), bytes);
+  return {static_cast<std::byte*>(data), bytes, std::shared_ptr<const void>(data, [bytes](const void* p) {
+            ::munmap(const_cast<void*>(p), bytes);
+          })};
+}
+
+// A run of nodes of one block, or of what lies before, between or after the blocks: positions in the order.
+struct Section {
+  size_t begin = 0, end = 0;
+  int block = -1;
+};
+
+// The graph seen as a sequence: where each value is made and last read, where each group of layers begins.
+struct Outline {
+  explicit Outline(const Graph& g)
+      : graph(g), order(g.order().begin(), g.order().end()), groups(input_groups(g)) {
+    std::map<NodeId, size_t> position;
+    for (size_t i = 0; i < order.size(); ++i) {
+      const Node& node = g.node(order[i]);
+      position[order[i]] = i;
+      for (const ValueId v : node.inputs)
+        if (v != g.tokens()) last_read[v] = i;
+      for (const ValueId v : node.outputs) made[v] = i;
+      if (sections.empty() || sections.back().block != node.block) sections.push_back({i, i, node.block});
+      sections.back().end = i + 1;
+    }
+    for (const InputGroup& group : groups) starts.push_back(position.at(group.nodes[0]));
+  }
+  // Values that a walk standing before `position` has to keep.
+  std::vector<ValueId> live(size_t position) const {
+    std::vector<ValueId> values;
+    for (const auto& [v, at] : made)
+      if (at < position && last_read.contains(v) && last_read.at(v) >= position) values.push_back(v);
+    return values;
+  }
+  std::span<const NodeId> nodes(size_t begin, size_t end) const {
+    return std::span(order).subspan(begin, end - begin);
+  }
+  std::vector<size_t> groups_in(const Section& s) const {
+    std::vector<size_t> in;
+    for (size_t i = 0; i < groups.size(); ++i)
+      if (starts[i] >= s.begin && starts[i] < s.end) in.push_back(i);
+    return in;
+  }
+
+  const Graph& graph;
+  std::vector<NodeId> order;
+  std::vector<InputGroup> groups;
+  std::vector<size_t> starts;  // of each group: the position of its first layer
+  std::map<ValueId, size_t> made, last_read;
+  std::vector<Section> sections;
+};
+
+using Held = std::map<ValueId, Tensor>;
+
+// All sequences through a range of nodes, from what is held before it to what must be held after it.
+class Walk {
+ public:
+  Walk(const Model& model, const Outline& outline, std::span<const int32_t> tokens, const SweepOptions& o,
+       int threads)
+      : outline_(outline), tokens_(tokens), options_(o), walker_(model, o.isa, threads) {
+    positions_.resize(tokens.size());
+    for (size_t i = 0; i < positions_.size(); ++i)
+      positions_[i] = static_cast<int32_t>(static_cast<int64_t>(i) % o.context);
+  }
+
+  // Calls after(first row, rows, values) for each chunk once its nodes have run.
+  template <class After>
+  void run(size_t begin, size_t end, Held& held, After after) {
+    const std::vector<ValueId> keep = outline_.live(end);
+    Held next;
+    for (const ValueId v : keep) next[v] = held.contains(v) ? held.at(v) : allocate(v, held, next);
+    const int64_t total = std::ssize(tokens_),
+                  sequences = std::max<int64_t>(1, chunk_rows / options_.context);
+    for (int64_t first = 0; first < total; first += sequences * options_.context) {
+      const int64_t rows = std::min(sequences * options_.context, total - first);
+      Walker::Values values;
+      for (auto& [v, whole] : held) values[v] = rows_of(whole, first, rows);
+      if (begin < end) walker_.run(batch(first, rows), outline_.nodes(begin, end), values);
+      for (const ValueId v : keep)
+        if (!held.contains(v)) copy(values.at(v), next.at(v), first);
+      after(first, rows, values);
+    }
+    walker_.forget();  // weights are about to change
+    held = std::move(next);
+  }
+
+ private:
+  static Tensor rows_of(Tensor& whole, int64_t first, int64_t rows) {
+    Tensor part = whole;
+    const size_t row = static_cast<size_t>(whole.cols()) * sizeof(float);
+    part.storage.data += static_cast<size_t>(first) * row;
+    part.storage.bytes = static_cast<size_t>(rows) * row;
+    part.shape[0] = rows;
+    return part;
+  }
+  static void copy(const Tensor& from, Tensor& to, int64_t first) {
+    std::copy_n(from.storage.data, from.bytes(),
+                to.storage.data + static_cast<size_t>(first * to.cols()) * sizeof(float));
+  }
+  Tensor allocate(ValueId v, const Held& held, const Held& next) const {
+    const Shape shape = {std::ssize(tokens_), outline_.graph.value(v).cols};
+    size_t bytes = static_cast<size_t>(elements(shape)) * sizeof(float), in_use = bytes;
+    for (const Held* h : {&held, &next})
+      for (const auto& [value, tensor] : *h) in_use += tensor.bytes();
+    if (in_use <= options_.memory || options_.work.empty()) return Tensor::zeros(DType::f32, shape);
+    return {allocate_in_file(options_.work, bytes), DType::f32, shape};
+  }
+  Batch batch(int64_t first, int64_t rows) {
+    starts_.clear();
+    for (int64_t r = 0; r <= rows; r += options_.context) starts_.push_back(static_cast<int32_t>(r));
+    outputs_.resize(static_cast<size_t>(rows));
+    std::iota(outputs_.begin(), outputs_.end(), 0);
+    const auto at = static_cast<size_t>(first), n = static_cast<size_t>(rows);
+    return {.tokens = tokens_.subspan(at, n),
+            .positions = std::span<const int32_t>(positions_).subspan(at, n),
+            .starts = starts_,
+            .slots = {},
+            .outputs = outputs_,
+            .prompts = std::ssize(starts_) - 1};
+  }
+
+  const Outline& outline_;
+  std::span<const int32_t> tokens_;
+  const SweepOptions& options_;
+  Walker walker_;
+  std::vector<int32_t> positions_, starts_, outputs_;
+};
+
+// ---- finished blocks
+// ---------------------------------------------------------------------------------------------
+
+fs::path block_path(const SweepOptions& o, int block) { return o.work / fmt::format("block-{:04}", block); }
+
+bool changed(const Weight& now, const Weight& before) {
+  return now.parts[0].storage.data != before.parts[0].storage.data;
+}
+
+void save_block(const Model& model, const Model& original, std::span<const NodeId> nodes,
+                const SweepOptions& o, int block) {
+  std::set<std::string> params;
+  for (const NodeId id : nodes)
+    for (const std::string& p : model.graph.node(id).params)
+      if (changed(model.weights.at(p), original.weights.at(p))) params.insert(p);
+  std::vector<PlannedEntry> entries;
+  for (const std::string& p : params) {
+    const Weight& w = model.weights.at(p);
+    entries.push_back({p, w.numerics, w.packing, w.shape});
+  }
+  AtomicDirectory directory(block_path(o, block));
+  CheckpointWriter writer(directory.path(), model.config, entries);
+  for (const std::string& p : params) writer.write(model.weights.at(p));
+  writer.finish();
+  fs::create_directories(directory.path() / "lathe");
+  write_file_atomically(directory.path() / "lathe" / "fingerprint", o.fingerprint);
+  directory.commit();
+}
+
+// The weights of a block that an earlier run finished, mapped.
+bool load_block(Model& model, const SweepOptions& o, int block) {
+  const fs::path path = block_path(o, block), mark = path / "lathe" / "fingerprint";
+  if (!fs::exists(mark) || Mapping(mark).text() != o.fingerprint) return false;
+  const Checkpoint saved = Checkpoint::open(path);
+  for (const Entry& entry : saved.entries()) {
+    const auto weight = model.weights.find(entry.name);
+    if (weight == model.weights.end() || weight->second.shape != entry.shape) return false;
+    weight->second = saved.load(entry.name);
+  }
+  return true;
+}
+
+bool resumable(const SweepOptions& o) { return !o.work.empty() && !o.fingerprint.empty(); }
+
+// ---- how much there is to do
+// -------------------------------------------------------------------------------------
+
+int64_t megaflops(const Graph& g, std::span<const NodeId> nodes, int64_t tokens) {
+  double flops = 1e6;
+  for (const NodeId id : nodes)
+    if (std::holds_alternative<op::Linear>(g.node(id).op))
+      flops += 2.0 * static_cast<double>(tokens) * static_cast<double>(g.value(g.node(id).inputs[0]).cols) *
+               static_cast<double>(g.value(g.node(id).outputs[0]).cols);
+  return static_cast<int64_t>(flops / 1e6);
+}
+
+bool any_wants(const std::vector<SweepPass>& passes, bool Wanted::*what) {
+  return std::ranges::any_of(passes, [&](const SweepPass& p) { return p.wanted.*what; });
+}
+
+}  // namespace
+
+void InputStats::add(ThreadPool& pool, const float* x, const float* original, int64_t first, int64_t count,
+                     int64_t total, const Wanted& wanted) {
+  const auto k = static_cast<size_t>(cols);
+  if (mean.empty()) {
+    for (auto* v : {&mean, &mean_abs, &mean_square, &abs_max}) v->assign(k, 0);
+    if (wanted.hessian) hessian.assign(k * k, 0);
+    if (wanted.cross) cross.assign(k * k, 0);
+  }
+  constexpr int64_t strip = 64;  // columns
+  for_each_item(pool, (cols + strip - 1) / strip, [&](int64_t item) {
+    const int64_t begin = item * strip, n = std::min(strip, cols - begin);
+    double sum[strip] = {}, sum_abs[strip] = {}, squares[strip] = {};
+    for (int64_t r = 0; r < count; ++r) {
+      const float* row = x + r * cols + begin;
+      for (int64_t c = 0; c < n; ++c) {
+        const double v = static_cast<double>(row[c]);
+        sum[c] += v;
+        sum_abs[c] += std::abs(v);
+        squares[c] += v * v;
+        float& most = abs_max[static_cast<size_t>(begin + c)];
+        most = std::max(most, std::abs(row[c]));
+      }
+    }
+    for (int64_t c = 0; c < n; ++c) {
+      const auto at = static_cast<size_t>(begin + c);
+      mean[at] += static_cast<float>(sum[c]);
+      mean_abs[at] += static_cast<float>(sum_abs[c]);
+      mean_square[at] += static_cast<float>(squares[c]);
+    }
+  });
+  if (wanted.hessian) add_gram(pool, x, count, cols, hessian.data());
+  if (wanted.cross) {
+    std::vector<float> moved(static_cast<size_t>(count * cols));
+    for (size_t i = 0; i < moved.size(); ++i) moved[i] = original[i] - x[i];
+    add_cross(pool, moved.data(), x, count, cols, cross.data());
+  }
+  if (wanted.sample) {
+    const int64_t step = std::max<int64_t>(1, total / most_sample_rows);
+    for (int64_t r = (step - first % step) % step; r < count && sample_rows < most_sample_rows; r += step) {
+      sample.insert(sample.end(), x + r * cols, x + (r + 1) * cols);
+      ++sample_rows;
+    }
+  }
+  rows += count;
+}
+
+void InputStats::finish() {
+  const float scale = rows > 0 ? 1 / static_cast<float>(rows) : 0;
+  for (auto* sums : {&mean, &mean_abs, &mean_square, &hessian, &cross})
+    for (float& v : *sums) v *= scale;
+}
+
+void InputStats::divide_columns(std::span<const float> s) {
+  for (size_t c = 0; c < s.size(); ++c) {
+    const float by = 1 / s[c];
+    for (auto* v : {&mean, &mean_abs, &abs_max}) (*v)[c] *= by;
+    mean_square[c] *= by * by;
+  }
+  for (auto* m : {&hessian, &cross})
+    for (size_t i = 0; i < m->size(); ++i) (*m)[i] /= s[i / s.size()] * s[i % s.size()];
+  for (size_t i = 0; i < sample.size(); ++i) sample[i] /= s[i % s.size()];
+}
+
+SweepReport forecast(const Model& model, int64_t tokens, const std::vector<SweepPass>& passes) {
+  const Outline outline(model.graph);
+  SweepReport report{.tokens = tokens};
+  std::vector<size_t> cuts = outline.starts;
+  for (const Section& s : outline.sections) cuts.push_back(s.end);
+  std::ranges::sort(cuts);
+  size_t before = 0;
+  for (const size_t cut : cuts) {
+    size_t after = 0;
+    for (const ValueId v : outline.live(cut))
+      after += static_cast<size_t>(tokens * model.graph.value(v).cols) * sizeof(float);
+    report.activation_bytes = std::max(report.activation_bytes, before + after);
+    before = after;
+  }
+  const size_t matrices = static_cast<size_t>(any_wants(passes, &Wanted::hessian)) +
+                          static_cast<size_t>(any_wants(passes, &Wanted::cross));
+  if (any_wants(passes, &Wanted::cross)) report.activation_bytes *= 2;
+  for (const InputGroup& group : outline.groups) {
+    if (!std::ranges::any_of(passes, [&](const SweepPass& p) { return p.takes(group); })) continue;
+    const auto k = static_cast<size_t>(model.graph.value(group.input).cols);
+    report.statistics_bytes = std::max(report.statistics_bytes, matrices * k * k * sizeof(float));
+  }
+  return report;
+}
+
+SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vector<SweepPass>& passes,
+                  const SweepOptions& options) {
+  const int64_t usable = std::ssize(tokens) / options.context * options.context;
+  if (usable == 0)
+    throw input_error("calibration text", fmt::format("at least {} tokens", options.context),
+                      std::to_string(tokens.size()), "give more text");
+  tokens = tokens.first(static_cast<size_t>(usable));
+  const int threads = options.threads > 0 ? options.threads : physical_cores();
+  const Outline outline(model.graph);
+  const Graph& graph = model.graph;
+  SweepReport report = forecast(model, usable, passes);
+
+  const Model original = model;  // views of the same bytes
+  const bool twice = any_wants(passes, &Wanted::cross);
+  ThreadPool pool(threads);
+  Walk walk(model, outline, tokens, options, threads);
+  Walk other(original, outline, tokens, options, threads);
+  Held held, held_other;
+
+  int64_t work = 0;
+  for (const Section& s : outline.sections) {
+    const int64_t once = megaflops(graph, outline.nodes(s.begin, s.end), usable);
+    work += once * static_cast<int64_t>(passes.size() + (twice ? 1 : 0));
+  }
+  Progress progress(options.progress, work);
+
+  const auto nothing = [](int64_t, int64_t, const Walker::Values&) {};
+  for (const Section& section : outline.sections) {
+    const bool last = section.end == outline.order.size();
+    const int64_t once = megaflops(graph, outline.nodes(section.begin, section.end), usable);
+    const std::vector<size_t> groups = outline.groups_in(section);
+    const bool worked = std::ranges::any_of(groups, [&](size_t g) {
+      return std::ranges::any_of(passes, [&](const SweepPass& p) { return p.takes(outline.groups[g]); });
+    });
+    if (worked && section.block >= 0 && resumable(options) && load_block(model, options, section.block)) {
+      ++report.resumed_blocks;
+      if (!last) walk.run(section.begin, section.end, held, nothing);
+      if (!last && twice) other.run(section.begin, section.end, held_other, nothing);
+      progress.advance(once * static_cast<int64_t>(passes.size() + (twice ? 1 : 0)));
+      continue;
+    }
+    const Held at_start = held, at_start_other = held_other;
+    for (size_t p = 0; p < passes.size(); ++p) {
+      const SweepPass& pass = passes[p];
+      const bool final = p + 1 == passes.size();
+      held = at_start;
+      held_other = at_start_other;
+      size_t position = section.begin;
+      for (const size_t g : groups) {
+        const InputGroup& group = outline.groups[g];
+        if (!pass.takes(group)) continue;
+        const size_t to = outline.starts[g];
+        if (pass.wanted.cross) other.run(position, to, held_other, nothing);
+        InputStats stats;
+        stats.cols = graph.value(group.input).cols;
+        const float* unchanged = pass.wanted.cross ? held_other.at(group.input).as<float>().data() : nullptr;
+        walk.run(position, to, held, [&](int64_t first, int64_t rows, const Walker::Values& values) {
+          stats.add(pool, values.at(group.input).as<float>().data(),
+                    unchanged ? unchanged + first * stats.cols : nullptr, first, rows, usable, pass.wanted);
+        });
+        position = to;
+        stats.finish();
+        progress.advance(0, joint_name(graph, group));
+        const std::vector<float> divisors = pass.visit(group, stats);
+        if (divisors.empty()) continue;
+        auto x = held.at(group.input).as_mutable<float>();
+        for (size_t i = 0; i < x.size(); ++i) x[i] /= divisors[i % divisors.size()];
+      }
+      if (final && !last) walk.run(position, section.end, held, nothing);
+      if (final && !last && twice) {
+        // Earlier passes do not move the original: it runs on from where this one left it.
+        other.run(pass.wanted.cross ? position : section.begin, section.end, held_other, nothing);
+      }
+      progress.advance(once * (final && twice ? 2 : 1));
+    }
+    if (worked && section.block >= 0 && resumable(options)) {
+      save_block(model, original, outline.nodes(section.begin, section.end), options, section.block);
+      load_block(model, options, section.block);  // from now on it is a mapping, not memory
+    }
+  }
+  return report;
+}
+
+}  // namespace lathe

@@ -1,0 +1,204 @@
+#include <cmath>
+#include <gmock/gmock.h>
+
+#include "calibration_data.h"
+#include "compress/estimate.h"
+#include "compress/linalg.h"
+#include "compress/method.h"
+#include "core/error.h"
+#include "quant/activations.h"
+#include "runtime/interpreter.h"
+#include "support.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+std::vector<int32_t> some_tokens(int64_t n) {
+  std::vector<int32_t> tokens(static_cast<size_t>(n));
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>((i * 7 + i * i % 11) % 60);
+  return tokens;
+}
+
+std::vector<float> logits_of(const Model& model) {
+  const std::vector<int32_t> tokens = some_tokens(12);
+  const Tensor t = interpret(model, SingleSequence(tokens, 0, std::ssize(tokens), false));
+  return {t.as<float>().begin(), t.as<float>().end()};
+}
+
+InputStats stats_of(const std::vector<float>& x, int64_t cols) {
+  ThreadPool pool(1);
+  InputStats s;
+  s.cols = cols;
+  const int64_t rows = std::ssize(x) / cols;
+  s.add(pool, x.data(), nullptr, 0, rows, rows, {.hessian = true, .sample = true});
+  s.finish();
+  return s;
+}
+
+TEST(Method, ReadsItsParts) {
+  const Method m = parse_method("awq+gptq+bias");
+  EXPECT_EQ(m.equalize, Equalize::awq);
+  EXPECT_EQ(m.rounding->name, "gptq");
+  EXPECT_TRUE(m.bias);
+  EXPECT_TRUE(m.needs_text());
+  EXPECT_FALSE(parse_method("rtn").needs_text());
+  EXPECT_EQ(parse_method("awq").rounding->name, "importance");
+  for (const char* bad : {"", "gptq+", "magic", "gptq+rtn", "awq+smooth", "bias"})
+    EXPECT_THAT([&] { parse_method(bad); },
+                ThrowsMessage<InputError>(HasSubstr("expected rtn, importance, gptq")))
+        << bad;
+}
+
+// Scales that move leave the function as it is: norms (of any gain), value rows behind grouped heads, up
+// rows.
+TEST(Equalize, FoldingLeavesTheFunctionAlone) {
+  for (const char* family : {"llama3", "qwen2", "qwen3", "smollm2"}) {
+    const Model before = load(Checkpoint::open(golden(family)));
+    const std::vector<float> expected = logits_of(before);
+    Model after = before;
+    uint64_t seed = 1;
+    int folded = 0;
+    for (const InputGroup& group : input_groups(before.graph)) {
+      const auto site = fold_site(before.graph, group);
+      if (!site) continue;
+      std::vector<float> by_row = random_values(site->rows, seed++);
+      std::vector<float> s;
+      for (const int32_t r : site->row_of) s.push_back(std::exp2(by_row[static_cast<size_t>(r)]));
+      fold(after, *site, group, s);
+      ++folded;
+    }
+    EXPECT_GE(folded, 4) << family;
+    const std::vector<float> found = logits_of(after);
+    double most = 0, size = 0;
+    for (size_t i = 0; i < found.size(); ++i) {
+      most = std::max(most, std::abs(static_cast<double>(found[i]) - static_cast<double>(expected[i])));
+      size = std::max(size, std::abs(static_cast<double>(expected[i])));
+    }
+    EXPECT_LE(most, 1e-5 * size) << family;
+    EXPECT_GT(most, 0) << family;
+  }
+}
+
+// W8A8 of a layer whose input has outlier channels of 100 times the others.
+double w8a8_error(const std::vector<float>& w, int64_t rows, const std::vector<float>& x, int64_t cols,
+                  std::vector<float> s) {
+  if (s.empty()) s.assign(static_cast<size_t>(cols), 1.0f);
+  std::vector<float> scaled = w;
+  for (size_t i = 0; i < w.size(); ++i) scaled[i] *= s[i % s.size()];
+  dequantize(round_to_nearest(scaled.data(), rows, cols, Numerics::w8a8(DType::f32), ScaleSearch::absmax),
+             scaled.data());
+  double sum = 0;
+  for (int64_t t = 0; t < std::ssize(x) / cols; ++t) {
+    std::vector<float> q(x.begin() + t * cols, x.begin() + (t + 1) * cols);
+    for (size_t c = 0; c < q.size(); ++c) q[c] /= s[c];
+    round_row_to_int8(q.data(), cols, q.data());
+    for (int64_t r = 0; r < rows; ++r) {
+      double e = 0;
+      for (int64_t c = 0; c < cols; ++c)
+        e += static_cast<double>(q[static_cast<size_t>(c)]) *
+                 static_cast<double>(scaled[static_cast<size_t>(r * cols + c)]) -
+             static_cast<double>(x[static_cast<size_t>(t * cols + c)]) *
+                 static_cast<double>(w[static_cast<size_t>(r * cols + c)]);
+      sum += e * e;
+    }
+  }
+  return sum;
+}
+
+TEST(Equalize, SmoothingTakesOutliersOutOfInt8Activations) {
+  ThreadPool pool(2);
+  constexpr int64_t rows = 48, cols = 128;
+  const std::vector<float> w = random_values(rows * cols, 1);
+  std::vector<float> x = random_values(200 * cols, 2), other = random_values(50 * cols, 3);
+  for (auto* v : {&x, &other})
+    for (size_t i = 0; i < v->size(); ++i)
+      if (i % cols == 5 || i % cols == 77) (*v)[i] *= 100;
+  const InputStats stats = stats_of(x, cols);
+  std::vector<int32_t> rows_of(cols);
+  for (size_t i = 0; i < rows_of.size(); ++i) rows_of[i] = static_cast<int32_t>(i);
+  const FoldSite site{"norm", "", rows_of, cols};
+  const Equalized found =
+      equalize(pool, Equalize::smooth, {{w.data(), rows, Numerics::w8a8(DType::f32)}}, stats, site);
+  ASSERT_FALSE(found.divisors.empty());
+  const double as_is = w8a8_error(w, rows, other, cols, {}),
+               smoothed = w8a8_error(w, rows, other, cols, found.divisors);
+  EXPECT_LE(10 * smoothed, as_is);
+}
+
+TEST(Equalize, IsNeverWorseThanNotEqualizing) {
+  ThreadPool pool(2);
+  constexpr int64_t rows = 32, cols = 64;
+  std::vector<int32_t> rows_of(cols);
+  for (size_t i = 0; i < rows_of.size(); ++i) rows_of[i] = static_cast<int32_t>(i);
+  const FoldSite site{"norm", "", rows_of, cols};
+  for (uint64_t seed = 0; seed < 6; ++seed) {
+    const std::vector<float> w = random_values(rows * cols, seed);
+    const InputStats stats =
+        stats_of(seed % 2 ? correlated_inputs(200, cols, seed) : random_values(200 * cols, seed), cols);
+    const Numerics n = Numerics::integer(4, 32, seed % 3 == 0);
+    const Equalized found = equalize(pool, Equalize::awq, {{w.data(), rows, n}}, stats, site);
+    EXPECT_LE(found.error, found.error_as_is);
+    if (seed % 2) {  // channels of different sizes: there is something to gain
+      EXPECT_LT(found.error, found.error_as_is);
+    }
+  }
+}
+
+TEST(Estimate, ScaleEstimationLowersTheSampledError) {
+  ThreadPool pool(1);
+  constexpr int64_t rows = 64, cols = 128;
+  const std::vector<float> w = random_values(rows * cols, 4);
+  const InputStats stats = stats_of(correlated_inputs(300, cols, 5), cols);
+  for (const bool asymmetric : {false, true}) {
+    const Numerics n = Numerics::integer(4, 64, asymmetric);
+    std::vector<float> plain(w.size()), estimated(w.size());
+    dequantize(round_to_nearest(w.data(), rows, cols, n, ScaleSearch::absmax), plain.data());
+    dequantize(estimate_scales(w.data(), rows, cols, n, stats), estimated.data());
+    EXPECT_LT(output_error(pool, w.data(), estimated.data(), rows, cols, stats.hessian.data()),
+              0.95 * output_error(pool, w.data(), plain.data(), rows, cols, stats.hessian.data()));
+  }
+}
+
+TEST(Estimate, HalfQuadraticLowersItsNorm) {
+  constexpr int64_t rows = 64, cols = 128;
+  std::vector<float> w = random_values(rows * cols, 6);
+  for (size_t i = 0; i < w.size(); i += 61) w[i] *= 4;  // outliers, which the 0.7-norm cares less about
+  const Numerics n = Numerics::integer(3, 64, true);
+  std::vector<float> plain(w.size()), found(w.size());
+  dequantize(round_to_nearest(w.data(), rows, cols, n, ScaleSearch::absmax), plain.data());
+  dequantize(half_quadratic(w.data(), rows, cols, n), found.data());
+  double norm_plain = 0, norm_found = 0;
+  for (size_t i = 0; i < w.size(); ++i) {
+    norm_plain += std::pow(std::abs(static_cast<double>(w[i] - plain[i])), 0.7);
+    norm_found += std::pow(std::abs(static_cast<double>(w[i] - found[i])), 0.7);
+  }
+  EXPECT_LE(norm_found, norm_plain);
+  EXPECT_THAT([&] { half_quadratic(w.data(), rows, cols, Numerics::integer(3, 64, false)); },
+              ThrowsMessage<InputError>(HasSubstr("--asymmetric")));
+}
+
+// Every method on a model with biases: all that is assigned is rounded, and to codes that files hold.
+TEST(Method, EachRoundsTheWholeModel) {
+  for (const RoundingMethod& rounding : rounding_methods())
+    for (const char* around : {"", "awq+", "smooth+"}) {
+      Model m = load(Checkpoint::open(golden("qwen2")));
+      const Numerics n = Numerics::integer(4, 16, true);
+      const Assignment a = assign_all(m, n, {.head = true, .embeddings = true, .keep = {}});
+      const std::string name = around + std::string(rounding.name) + "+bias";
+      const std::vector<LayerReport> layers =
+          quantize_calibrated(m, a, some_tokens(48),
+                              {.method = parse_method(name),
+                               .sweep = {.context = 8, .work = {}, .fingerprint = {}, .threads = 2}});
+      EXPECT_EQ(layers.size(), a.size()) << name;
+      for (const auto& [param, numerics] : a)
+        EXPECT_EQ(m.weights.at(param).numerics, numerics) << name << param;
+      for (const float logit : logits_of(m)) ASSERT_TRUE(std::isfinite(logit)) << name;
+    }
+}
+
+}  // namespace
+}  // namespace lathe

@@ -1,0 +1,165 @@
+#include <cmath>
+#include <gmock/gmock.h>
+#include <numeric>
+
+#include "compress/method.h"
+#include "compress/sweep.h"
+#include "core/error.h"
+#include "runtime/interpreter.h"
+#include "support.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+using testing::HasSubstr;
+using testing::ThrowsMessage;
+
+Model model(const std::string& family) { return load(Checkpoint::open(golden(family))); }
+
+std::vector<int32_t> some_tokens(int64_t n) {
+  std::vector<int32_t> tokens(static_cast<size_t>(n));
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>((i * 7 + i * i % 11) % 60);
+  return tokens;
+}
+
+SweepPass look_at_all(Wanted wanted, std::map<ValueId, InputStats>& seen) {
+  return {wanted, [](const InputGroup&) { return true; },
+          [&](const InputGroup& g, InputStats& s) {
+            seen[g.input] = s;
+            return std::vector<float>();
+          }};
+}
+
+// The interpreter over the same sequences, one at a time.
+struct Inputs : Observer {
+  std::map<ValueId, std::vector<float>> x;
+  void before(const Node& node, std::span<const Tensor> inputs) override {
+    if (!std::holds_alternative<op::Linear>(node.op) || seen.contains({node.inputs[0], sequence})) return;
+    seen[{node.inputs[0], sequence}] = true;
+    const auto v = inputs[0].as<float>();
+    x[node.inputs[0]].insert(x[node.inputs[0]].end(), v.begin(), v.end());
+  }
+  std::map<std::pair<ValueId, int>, bool> seen;
+  int sequence = 0;
+};
+
+TEST(Sweep, SeesWhatTheInterpreterSees) {
+  Model m = model("qwen3");
+  const std::vector<int32_t> tokens =
+      some_tokens(3 * 8 + 5);  // what is left of the last sequence is not used
+  std::map<ValueId, InputStats> seen;
+  const SweepReport report = sweep(m, tokens, {look_at_all({.hessian = true, .sample = true}, seen)},
+                                   {.context = 8, .work = {}, .fingerprint = {}, .threads = 2, .isa = 0});
+  EXPECT_EQ(report.tokens, 24);
+  Inputs inputs;
+  for (; inputs.sequence < 3; ++inputs.sequence)
+    interpret(
+        m,
+        SingleSequence(std::span(tokens).subspan(static_cast<size_t>(8 * inputs.sequence), 8), 0, 8, false),
+        &inputs);
+  ASSERT_EQ(seen.size(), input_groups(m.graph).size());
+  for (const auto& [value, s] : seen) {
+    const std::vector<float>& x = inputs.x.at(value);
+    const auto k = static_cast<size_t>(s.cols);
+    ASSERT_EQ(x.size(), 24 * k);
+    EXPECT_EQ(s.rows, 24);
+    EXPECT_EQ(s.sample, x);  // fewer tokens than a sample takes
+    for (size_t c = 0; c < k; ++c) {
+      double sum = 0, squares = 0, most = 0, cross = 0, cross_size = 0;
+      for (size_t r = 0; r < 24; ++r) {
+        const double v = static_cast<double>(x[r * k + c]),
+                     next = static_cast<double>(x[r * k + (c + 1) % k]);
+        sum += v / 24;
+        squares += v * v / 24;
+        most = std::max(most, std::abs(v));
+        cross += v * next / 24;
+        cross_size += std::abs(v * next) / 24;
+      }
+      // 24 products summed in f32: 24 roundings of 2^-24 of the sum of sizes, twice for the final division.
+      const double slack = 26 * 0x1p-24;
+      EXPECT_NEAR(s.mean[c], sum, slack * most);
+      EXPECT_NEAR(s.mean_square[c], squares, slack * squares);
+      EXPECT_EQ(static_cast<double>(s.abs_max[c]), most);
+      EXPECT_NEAR(s.hessian[c * (k + 1)], squares, slack * squares);
+      EXPECT_NEAR(s.hessian[c * k + (c + 1) % k], cross, slack * cross_size);
+    }
+  }
+}
+
+// A block that follows must see what this one computes now.
+TEST(Sweep, LaterLayersSeeChangedWeights) {
+  Model m = model("llama3");
+  const std::vector<int32_t> tokens = some_tokens(16);
+  std::map<ValueId, InputStats> before, after;
+  sweep(m, tokens, {look_at_all({}, before)}, {.context = 8, .work = {}, .fingerprint = {}, .isa = 0});
+  const std::string silenced = "model.layers.0.self_attn.o_proj.weight";
+  SweepPass pass = look_at_all({}, after);
+  pass.visit = [&](const InputGroup& g, InputStats& s) {
+    after[g.input] = s;
+    if (m.graph.node(g.nodes[0]).params[0] == silenced) {
+      Weight& w = m.weights.at(silenced);
+      w = dense_weight(Tensor::zeros(DType::f32, w.shape));
+    }
+    return std::vector<float>();
+  };
+  sweep(m, tokens, {pass}, {.context = 8, .work = {}, .fingerprint = {}, .isa = 0});
+  const std::vector<InputGroup> groups = input_groups(m.graph);
+  EXPECT_EQ(before[groups[0].input].mean_square, after[groups[0].input].mean_square);  // q, k, v: before it
+  EXPECT_EQ(before[groups[1].input].mean_square, after[groups[1].input].mean_square);  // its own input
+  for (size_t i = 2; i < groups.size(); ++i)
+    EXPECT_NE(before[groups[i].input].mean_square, after[groups[i].input].mean_square) << i;
+}
+
+Model compressed(const SweepOptions& options, const char* method, SweepReport* report = nullptr) {
+  Model m = model("qwen2.5");
+  quantize_calibrated(
+      m, assign_all(m, Numerics::integer(4, 16, false), {.head = true, .embeddings = false, .keep = {}}),
+      some_tokens(64), {.method = parse_method(method), .sweep = options}, report);
+  return m;
+}
+
+TEST(Sweep, NeitherThreadsNorFilesNorResumingChangeABit) {
+  for (const char* method : {"awq+gptq", "gptq+drift"}) {
+    const SweepOptions plain{.context = 8, .work = {}, .fingerprint = {}, .threads = 1};
+    const std::string expected = hash_of(compressed(plain, method));
+    SweepOptions threads = plain;
+    threads.threads = 3;
+    EXPECT_EQ(hash_of(compressed(threads, method)), expected) << method;
+
+    const TemporaryDirectory directory;
+    SweepOptions files = plain;
+    files.work = directory / "work";
+    files.memory = 1;
+    files.fingerprint = "one";
+    EXPECT_EQ(hash_of(compressed(files, method)), expected) << method;
+    // As if it had been killed after the first block.
+    fs::remove_all(files.work / "block-0001");
+    SweepReport report;
+    EXPECT_EQ(hash_of(compressed(files, method, &report)), expected) << method;
+    EXPECT_EQ(report.resumed_blocks, 1);
+    // Another job's blocks are not this one's.
+    files.fingerprint = "two";
+    EXPECT_EQ(hash_of(compressed(files, method, &report)), expected) << method;
+    EXPECT_EQ(report.resumed_blocks, 0);
+  }
+}
+
+TEST(Sweep, ForecastIsWhatItHolds) {
+  const Model m = model("llama3");
+  std::map<ValueId, InputStats> seen;
+  const std::vector<SweepPass> passes = {look_at_all({.hessian = true}, seen)};
+  const SweepReport ahead = forecast(m, 32, passes);
+  const int64_t ffn = m.graph.value(input_groups(m.graph)[3].input).cols;
+  EXPECT_EQ(ahead.statistics_bytes, static_cast<size_t>(ffn * ffn) * sizeof(float));
+  EXPECT_GT(ahead.activation_bytes, static_cast<size_t>(32 * ffn) * sizeof(float));
+}
+
+TEST(Sweep, WantsAWholeSequence) {
+  Model m = model("llama3");
+  EXPECT_THAT([&] { sweep(m, some_tokens(7), {}, {.context = 8, .work = {}, .fingerprint = {}}); },
+              ThrowsMessage<InputError>(HasSubstr("at least 8 tokens")));
+}
+
+}  // namespace
+}  // namespace lathe
