@@ -1,7 +1,7 @@
 #include "cli/interrupt.h"
 
+#include <fcntl.h>
 #include <mutex>
-#include <pthread.h>
 #include <set>
 #include <signal.h>
 #include <thread>
@@ -20,9 +20,17 @@ Registry& registry() {
   return *instance;
 }
 
-void wait_and_clean(sigset_t signals) {
-  int signal = 0;
-  if (::sigwait(&signals, &signal) != 0) return;
+int to_cleaner = -1;  // the pipe's end that handlers write to
+
+// On whichever thread the signal meets: libraries make theirs before main, where no mask reaches them.
+void pass_on(int signal) {
+  const auto byte = static_cast<unsigned char>(signal);
+  [[maybe_unused]] const ssize_t written = ::write(to_cleaner, &byte, 1);
+}
+
+void wait_and_clean(int pipe) {
+  unsigned char signal = 0;
+  if (::read(pipe, &signal, 1) != 1) return;
   const std::lock_guard lock(registry().mutex);
   std::error_code ignored;
   // Twice: the interrupted work may have made one more file between the two.
@@ -34,12 +42,14 @@ void wait_and_clean(sigset_t signals) {
 }  // namespace
 
 void handle_interrupts() {
-  sigset_t signals;
-  ::sigemptyset(&signals);
-  ::sigaddset(&signals, SIGINT);
-  ::sigaddset(&signals, SIGTERM);
-  ::pthread_sigmask(SIG_BLOCK, &signals, nullptr);  // inherited by every thread made later
-  std::thread(wait_and_clean, signals).detach();
+  int ends[2];
+  if (::pipe2(ends, O_CLOEXEC) != 0) return;  // then interrupts end the process at once
+  to_cleaner = ends[1];
+  std::thread(wait_and_clean, ends[0]).detach();
+  struct sigaction action {};
+  action.sa_handler = pass_on;
+  action.sa_flags = SA_RESTART;
+  for (const int signal : {SIGINT, SIGTERM}) ::sigaction(signal, &action, nullptr);
 }
 
 RemoveOnInterrupt::RemoveOnInterrupt(fs::path path) : path_(std::move(path)) {

@@ -5,9 +5,8 @@
 
 namespace lathe {
 
-// From now on SIGINT and SIGTERM are taken by a thread of their own, which removes what RemoveOnInterrupt
-// names and ends the process with 128 + the signal. Call it first: threads made earlier would still be killed
-// by the signal.
+// From now on SIGINT and SIGTERM are passed to a thread of their own, which removes what RemoveOnInterrupt
+// names and ends the process with 128 + the signal.
 void handle_interrupts();
 
 // While it lives, an interrupt removes this path.
