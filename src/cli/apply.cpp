@@ -129,6 +129,7 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
   fs::remove_all(work, ignored);
   applied.layers = steps.layers;
   applied.bytes_before = from.model.bytes();
+  applied.parameters_before = parameter_count(from.model);
   applied.recipe = std::move(recipe);
   applied.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   return applied;
@@ -147,7 +148,7 @@ void print(const Applied& a, const fs::path& output) {
              human_count(static_cast<double>(a.parameters)), human_bytes(static_cast<double>(a.bytes_before)),
              human_bytes(static_cast<double>(a.bytes_after)));
   print_layers(a.layers);
-  fmt::print("bits per weight: {:.3f} -> {:.3f}\n", bits(a.bytes_before, a.parameters),
+  fmt::print("bits per weight: {:.3f} -> {:.3f}\n", bits(a.bytes_before, a.parameters_before),
              bits(a.bytes_after, a.parameters));
   fmt::print("wrote {} in {:.1f} s; hash {}\n", output.string(), a.seconds, a.recipe.result_hash);
 }
@@ -176,7 +177,7 @@ Json to_json(const Applied& a, const fs::path& output) {
           {"parameters", a.parameters},
           {"bytes_before", a.bytes_before},
           {"bytes_after", a.bytes_after},
-          {"bits_per_weight_before", bits(a.bytes_before, a.parameters)},
+          {"bits_per_weight_before", bits(a.bytes_before, a.parameters_before)},
           {"bits_per_weight_after", bits(a.bytes_after, a.parameters)},
           {"formats", std::move(formats)},
           {"source_hash", a.recipe.source_hash},
