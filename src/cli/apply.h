@@ -17,7 +17,7 @@ struct FormatRow {
 struct Applied {
   Recipe recipe;  // with the hashes filled in
   std::vector<FormatRow> formats;
-  std::vector<LayerReport> layers;  // of methods that look at a text
+  std::vector<LayerReport> layers;                // of methods that look at a text
   int64_t parameters_before = 0, parameters = 0;  // a rotation may untie the head: one table more
   size_t bytes_before = 0, bytes_after = 0;
   double seconds = 0;
