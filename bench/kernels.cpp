@@ -132,14 +132,16 @@ void bench_linear(const Options& options, KernelRunner& runner, const Roofs& roo
 }
 
 void bench_attention(const Options& options, KernelRunner& runner, const Roofs& roofs,
-                     const AttentionKernel& row, int64_t rows, int64_t first) {
-  const bool memory_bound = rows < prompt_rows;
+                     const AttentionKernel& row, const AttentionCase& c) {
+  if (options.rows > 0 && options.rows != c.rows) return;
+  const bool memory_bound = !c.prompt;
   const Roof& roof = roofs.of(row.isa);
-  report(
-      options,
-      {"attention", row.name, "llama-3.2-1b", "attention", rows, timed_heads * timed_head_dim, first + rows},
-      time_attention(runner, row, rows, first, timing_seconds), memory_bound,
-      memory_bound ? roof.read_bytes_per_s : roof.f32_flops_per_s);
+  report(options,
+         {"attention", row.name, c.prompt ? "prompt" : "decode",
+          fmt::format("attention, {} keys", kv_type_names[static_cast<size_t>(c.kv)]), c.rows,
+          timed_heads * timed_head_dim, c.first + c.rows},
+         time_attention(runner, row, c, timing_seconds), memory_bound,
+         memory_bound ? roof.read_bytes_per_s : roof.*compute_roof(row.isa, row.path(true)).value);
 }
 
 // Data in cache, as between the layers of a plan: against the third level's reads.
@@ -210,10 +212,15 @@ int run(int argc, char** argv) {
   }
   if (!options.wants("attention")) return 0;
   for (const AttentionKernel& row : attention_kernels())
-    if ((row.isa & ~features) == 0 && row.name.starts_with(options.kernel) && row.accepts(timed_head_dim))
-      for (const auto& [rows, first] :
-           {std::pair<int64_t, int64_t>{512, 0}, {512, 2048}, {1, 512}, {1, 4096}})
-        bench_attention(options, runner, roofs, row, rows, first);
+    if ((row.isa & ~features) == 0 && row.isa != 0 && row.name.starts_with(options.kernel))
+      for (KvType kv : {KvType::f32, KvType::bf16, KvType::int8, KvType::int4}) {
+        for (const int64_t keys : {0, 4096, 16384})
+          bench_attention(options, runner, roofs, row, {512, keys, true, kv});
+        for (const int64_t keys : {512, 4096, 16384})
+          bench_attention(options, runner, roofs, row, {1, keys, false, kv});
+        for (const int64_t rows : {2, 4, 8, 16, 32, 63})  // drafts to verify
+          bench_attention(options, runner, roofs, row, {rows, 4096, false, kv});
+      }
   return 0;
 }
 

@@ -5,6 +5,7 @@
 #include "cli/options.h"
 #include "cli/verbs.h"
 #include "eval/report.h"
+#include "kernels/tables.h"
 
 namespace lathe {
 namespace {
@@ -45,6 +46,7 @@ void bench_verb(const Options& o) {
   if (!o.json) return print(speed);
   Json json = to_json(speed);
   json["model"] = o.model;
+  json["kv_dtype"] = kv_type_names[static_cast<size_t>(o.speed.target.kv)];
   json["machine"] = describe_machine(speed.threads, o.speed.target.isa);
   print_json(json);
 }
@@ -69,6 +71,7 @@ void add_bench(CLI::App& app) {
   verb.add_option("--repeats", o->speed.repeats, "Timed passes, after one that warms up; the median counts")
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
+  add_kv_dtype(verb, o->speed.target.kv);
   add_plan_options(verb, o->plan);
   add_json(verb, o->json);
   verb.callback([o] { bench_verb(*o); });

@@ -109,18 +109,19 @@ std::vector<Row> examine_attention(KernelRunner& runner, const std::vector<Level
   std::vector<Row> rows;
   const AttentionKernel* last = nullptr;
   for (const auto& [level, roof] : levels) {
-    const AttentionKernel& kernel = choose_attention(timed_head_dim, level.features);
+    const AttentionKernel& kernel = choose_attention(timed_head_dim, KvType::f32, level.features);
     Row& row = rows.emplace_back();
     row.op = "attention";
     row.format = "f32 keys, values";
     row.level = level.name;
     row.kernel = kernel.name;
     if (std::exchange(last, &kernel) == &kernel) continue;
-    const auto time = [&](int64_t m, int64_t context) {
-      return time_attention(runner, kernel, m, context, timing_seconds, timing_calls);
+    const auto time = [&](int64_t m, int64_t context, bool prompt) {
+      return time_attention(runner, kernel, {m, context, prompt, KvType::f32}, timing_seconds, timing_calls);
     };
-    row.decode = decode_rate(time(decode_rows, decode_context), roof);
-    row.prefill = prefill_rate(time(prefill_rows, prefill_context), roof.f32_flops_per_s);
+    row.decode = decode_rate(time(decode_rows, decode_context, false), roof);
+    row.prefill = prefill_rate(time(prefill_rows, prefill_context, true),
+                               roof.*compute_roof(kernel.isa, kernel.path(true)).value);
   }
   return rows;
 }

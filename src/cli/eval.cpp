@@ -9,6 +9,7 @@
 #include "compress/steps.h"
 #include "eval/dataset.h"
 #include "eval/report.h"
+#include "kernels/tables.h"
 #include "text/tokenizer.h"
 
 namespace lathe {
@@ -17,13 +18,10 @@ namespace {
 struct Options {
   std::string model, base, text;
   int64_t context = 256, max_tokens = 0;
+  KvType kv = KvType::f32;
   int threads = 0;
   bool json = false;
 };
-
-Plan compile(const Model& model, const Options& o) {
-  return Plan::compile(model, {.threads = o.threads, .max_tokens = o.context, .max_outputs = o.context});
-}
 
 int64_t vocabulary(const Model& model) { return model.graph.value(model.graph.output()).cols; }
 
@@ -59,11 +57,19 @@ void eval_verb(const Options& o) {
       throw input_error(o.base,
                         fmt::format("the vocabulary of {}: {} tokens", o.model, vocabulary(opened.model)),
                         std::to_string(vocabulary(base->model)), "compare models with one tokenizer");
-    base_plan = compile(base->model, o);
+    base_plan =
+        Plan::compile(base->model, {.threads = o.threads, .max_tokens = o.context, .max_outputs = o.context});
   }
-  Plan plan = compile(opened.model, o);
-  const Quality quality = evaluate(plan, text.tokens, {.context = o.context, .progress = "evaluating"},
-                                   base_plan ? &*base_plan : nullptr);
+  // Without rounding, a cache would change no number and cost time.
+  const bool cached = o.kv != KvType::f32;
+  Plan plan = Plan::compile(opened.model, {.threads = o.threads,
+                                           .max_tokens = o.context,
+                                           .max_outputs = o.context,
+                                           .context = cached ? o.context : 0,
+                                           .kv = o.kv});
+  const Quality quality =
+      evaluate(plan, text.tokens, {.context = o.context, .progress = "evaluating", .cached = cached},
+               base_plan ? &*base_plan : nullptr);
   if (!o.json) return print(quality);
 
   Json json = to_json(quality);
@@ -71,6 +77,7 @@ void eval_verb(const Options& o) {
   if (base) json["against"] = o.base;
   json["text"] = {{"path", text.path}, {"sha256", text.sha256}, {"tokens", text.tokens.size()}};
   json["context"] = o.context;
+  json["kv_dtype"] = kv_type_names[static_cast<size_t>(o.kv)];
   json["threads"] = plan.threads();
   json["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   print_json(json);
@@ -90,6 +97,7 @@ void add_eval(CLI::App& app) {
       ->check(CLI::Range(2, 1 << 20))
       ->capture_default_str();
   add_max_tokens(verb, o->max_tokens, "Read at most so many tokens of the text; 0: all");
+  add_kv_dtype(verb, o->kv);
   add_threads(verb, o->threads);
   add_json(verb, o->json);
   verb.callback([o] { eval_verb(*o); });

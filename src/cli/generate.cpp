@@ -23,6 +23,7 @@ struct Options {
   std::string model, prompt;
   Sampling sampling;
   int64_t max_tokens = 128;
+  KvType kv = KvType::f32;
   PlanOptions plan;
   bool greedy = false, ignore_eos = false, json = false;
 };
@@ -99,7 +100,8 @@ void generate_verb(const Options& o) {
   if (max_tokens < o.max_tokens)
     warn("the model's context of {} leaves room for {} tokens", opened.model.max_context(), max_tokens);
 
-  Target target{.max_outputs = 1, .slots = 1, .context = length + max_tokens, .ready_at_once = true};
+  Target target{
+      .max_outputs = 1, .slots = 1, .context = length + max_tokens, .kv = o.kv, .ready_at_once = true};
   const int64_t chunk = apply(o.plan, opened, target);
   target.max_tokens = std::min(length, chunk);
   Plan plan = Plan::compile(opened.model, target);
@@ -159,6 +161,7 @@ void add_generate(CLI::App& app) {
   verb.add_flag("--greedy", o->greedy, "Always the most likely token");
   verb.add_flag("--ignore-eos", o->ignore_eos, "Go on after a token that ends the text");
   add_seed(verb, o->sampling.seed);
+  add_kv_dtype(verb, o->kv);
   add_plan_options(verb, o->plan);
   add_json(verb, o->json);
   verb.callback([o] {

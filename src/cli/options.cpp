@@ -2,9 +2,11 @@
 
 #include <CLI/CLI.hpp>
 #include <cstdio>
+#include <map>
 
 #include "core/cache_directory.h"
 #include "core/log.h"
+#include "kernels/tables.h"
 #include "runtime/tune.h"
 
 namespace lathe {
@@ -32,6 +34,15 @@ void add_json(CLI::App& verb, bool& json) {
 void add_threads(CLI::App& verb, int& threads) {
   verb.add_option("--threads", threads, "Threads to use; 0 takes the physical cores")
       ->check(CLI::Range(0, 1024));
+}
+
+void add_kv_dtype(CLI::App& verb, KvType& kv) {
+  std::map<std::string, KvType> types;
+  for (size_t i = 0; i < std::size(kv_type_names); ++i)
+    types.emplace(kv_type_names[i], static_cast<KvType>(i));
+  verb.add_option("--kv-dtype", kv, "How keys and values are cached: f32, bf16, int8 or int4")
+      ->transform(CLI::CheckedTransformer(types))
+      ->default_str(std::string(kv_type_names[static_cast<size_t>(kv)]));
 }
 
 void add_seed(CLI::App& verb, uint64_t& seed) {

@@ -5,6 +5,7 @@
 #include <string>
 
 #include "core/json.h"
+#include "kernels/attention.h"
 #include "models/model.h"
 #include "runtime/plan.h"
 
@@ -18,6 +19,7 @@ void add_model(CLI::App& verb, std::string& model);
 void add_output(CLI::App& verb, std::string& output);
 void add_json(CLI::App& verb, bool& json);
 void add_threads(CLI::App& verb, int& threads);
+void add_kv_dtype(CLI::App& verb, KvType& kv);
 void add_seed(CLI::App& verb, uint64_t& seed);
 void add_max_tokens(CLI::App& verb, int64_t& max_tokens, const std::string& what);
 

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/rng.h"
+#include "kernels/attention_work.h"
 #include "quant/activations.h"
 
 namespace lathe {
@@ -231,48 +232,50 @@ KernelSpeed time_linear(KernelRunner& runner, const LinearKernel& row, WeightCop
   return speed;
 }
 
-KernelSpeed time_attention(KernelRunner& runner, const AttentionKernel& row, int64_t rows, int64_t first,
+KernelSpeed time_attention(KernelRunner& runner, const AttentionKernel& row, const AttentionCase& c,
                            double seconds, int calls) {
   constexpr int64_t heads = timed_heads, kv_heads = timed_kv_heads, dim = timed_head_dim;
-  const int64_t keys = first + rows, kv_floats = keys * kv_heads * dim;
+  const int64_t keys = c.first + c.rows, row_bytes = kv_row_bytes(c.kv, dim),
+                half = keys * kv_heads * row_bytes;
   Rng rng(3);
-  const std::vector<float> q = random_floats(rows * heads * dim, rng), kv = random_floats(2 * kv_floats, rng);
-  const auto copies = runner.fill_room(std::as_bytes(std::span(kv)));
+  const std::vector<float> q = random_floats(c.rows * heads * dim, rng);
+  std::vector<std::byte> kv(static_cast<size_t>(2 * half));
+  for (int64_t i = 0; i < 2 * keys * kv_heads; ++i)
+    row.write_kv(c.kv, random_floats(dim, rng).data(), dim, kv.data() + i * row_bytes);
+  const auto copies = runner.fill_room(kv);
   std::vector<float> out(q.size());
-  size_t turn = 0;
-  auto arguments_of = [&](const float* k, int64_t some_rows, float* to) {
+  const int32_t block = 0;
+  AttentionWork work;
+  const auto attend = [&](const AttentionPath& path, const std::byte* k, int64_t rows, float* to) {
     AttentionArgs args{};
     args.q = q.data();
     args.k = k;
-    args.v = k + kv_floats;
+    args.v = k + half;
     args.out = to;
-    args.rows = some_rows;
-    args.keys = first + some_rows;
-    args.first = first;
+    args.kv = {c.kv, keys, 0, keys * row_bytes, row_bytes};  // as a plan's cache holds them
     args.q_stride = args.out_stride = heads * dim;
-    args.kv_stride = dim;  // as a plan's cache holds them
-    args.kv_head_stride = keys * dim;
     args.heads = heads;
     args.kv_heads = kv_heads;
     args.head_dim = dim;
+    args.causal = true;
     args.scale = 0.125f;
-    return args;
+    const AttentionSequence sequence{0, rows, c.first, c.first + rows, &block};
+    work.share_out(args, {&sequence, 1}, path, runner.pool().size());
+    runner.run(path.run, args);
   };
   KernelSpeed speed;
+  size_t turn = 0;
   const auto next = [&] {
-    return copies.count == 0
-               ? kv.data()
-               : reinterpret_cast<const float*>(copies.first) + turn++ % copies.count * kv.size();
+    return copies.count == 0 ? kv.data() : copies.first + turn++ % copies.count * kv.size();
   };
-  speed.seconds = fastest_call(seconds, calls, [&] {
-    runner.run(row.path(rows >= prompt_rows), arguments_of(next(), rows, out.data()));
-  });
-  speed.bytes = static_cast<double>(kv.size() * sizeof(float));
+  speed.seconds =
+      fastest_call(seconds, calls, [&] { attend(row.path(c.prompt), next(), c.rows, out.data()); });
+  speed.bytes = static_cast<double>(kv.size());
   const double pairs =
-      static_cast<double>(rows) * (static_cast<double>(first) + static_cast<double>(rows + 1) / 2);
+      static_cast<double>(c.rows) * (static_cast<double>(c.first) + static_cast<double>(c.rows + 1) / 2);
   speed.flops = 4 * pairs * static_cast<double>(heads * dim);
   std::vector<float> expected(static_cast<size_t>(heads * dim));
-  runner.run(attention_kernels().back().decode, arguments_of(kv.data(), 1, expected.data()));
+  attend(attention_kernels().back().decode, kv.data(), 1, expected.data());
   speed.error = relative_error(out.data(), heads * dim, expected.data(), 1, heads * dim);
   speed.hash = short_hash(out);
   return speed;

@@ -73,9 +73,15 @@ inline constexpr int64_t prompt_rows = 32;
 KernelSpeed time_linear(KernelRunner&, const LinearKernel&, WeightCopies&, int64_t m, double seconds,
                         int calls = 5);
 
-// `rows` new rows of one sequence over `first` cached ones; heads as in Llama-3.2-1B: 32 and 8 of 64.
+// `rows` new rows of one sequence over `first` cached ones, in a prompt or while decoding; heads as in
+// Llama-3.2-1B: 32 and 8 of 64.
 inline constexpr int64_t timed_heads = 32, timed_kv_heads = 8, timed_head_dim = 64;
-KernelSpeed time_attention(KernelRunner&, const AttentionKernel&, int64_t rows, int64_t first, double seconds,
+struct AttentionCase {
+  int64_t rows = 1, first = 0;
+  bool prompt = false;
+  KvType kv = KvType::f32;
+};
+KernelSpeed time_attention(KernelRunner&, const AttentionKernel&, const AttentionCase&, double seconds,
                            int calls = 5);
 
 // The ops of the elementwise table by name, and one of them on `rows` x `cols` numbers that lie in cache, as

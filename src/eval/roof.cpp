@@ -136,12 +136,12 @@ void measure_compute(ThreadPool& pool, uint32_t isa, Roof& roof) {
   }
 }
 
-const RoofField& compute_roof(uint32_t isa, const LinearPath& path) {
-  const auto field = [](double Roof::*value) -> const RoofField& {
-    return *std::find_if(std::begin(roof_fields), std::end(roof_fields),
-                         [&](const RoofField& f) { return f.value == value; });
-  };
-  switch (path.products()) {
+static const RoofField& field(double Roof::*value) {
+  return *std::find_if(std::begin(roof_fields), std::end(roof_fields),
+                       [&](const RoofField& f) { return f.value == value; });
+}
+static const RoofField& compute_roof(uint32_t isa, Products products) {
+  switch (products) {
     case Products::bf16:
       return field(isa & isa_amx ? &Roof::amx_bf16_flops_per_s : &Roof::avx512bf16_flops_per_s);
     case Products::int8:
@@ -154,6 +154,13 @@ const RoofField& compute_roof(uint32_t isa, const LinearPath& path) {
       break;
   }
   return field(&Roof::f32_flops_per_s);
+}
+
+const RoofField& compute_roof(uint32_t isa, const LinearPath& path) {
+  return compute_roof(isa, path.products());
+}
+const RoofField& compute_roof(uint32_t isa, const AttentionPath& path) {
+  return compute_roof(isa, path.products);
 }
 
 double measure_empty_region(ThreadPool& pool) {

@@ -44,9 +44,12 @@ inline constexpr RoofField roof_fields[] = {
     {"amx_int8_ops_per_s", "int8 AMX products", &Roof::amx_int8_ops_per_s, "GOP/s"},
 };
 
-// The compute roof of one way to run a linear layer with the features `isa`: that of the path's Products.
+// The compute roof of one way to run a linear layer, or attention, with the features `isa`: that of the
+// path's Products.
 struct LinearPath;
+struct AttentionPath;
 const RoofField& compute_roof(uint32_t isa, const LinearPath&);
+const RoofField& compute_roof(uint32_t isa, const AttentionPath&);
 
 // About two seconds. threads 0: physical cores; isa: features of core/cpu.h that may be used. Forgets the
 // peak_memory_bytes() of this process so far, because its buffer is no model's memory.

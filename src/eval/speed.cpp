@@ -130,25 +130,37 @@ std::map<std::string, double, std::less<>> packed_sizes(const Model& model, cons
   return bytes;
 }
 
-// The compute roof of each node of linear layers of a prompt, by the kernel that the plan chose; of several
-// layers in one node, that of the last.
-std::map<std::string, const RoofField*, std::less<>> prompt_roofs(const Plan& plan) {
+const op::Attention* attention_of(const Op& op) {
+  if (const auto* fused = std::get_if<op::RopeAttention>(&op)) return &fused->attention;
+  return std::get_if<op::Attention>(&op);
+}
+
+// The compute roof of each node of linear layers and attention of a prompt, by the kernel that the plan
+// chose; of several layers in one node, that of the last.
+std::map<std::string, const RoofField*, std::less<>> prompt_roofs(const Plan& plan, const Target& target) {
   std::map<std::string, const RoofField*, std::less<>> roofs;
   for (const Plan::Choice& choice : plan.choices())
     for (const LinearKernel& row : linear_kernels())
       if (row.name == choice.kernel && !choice.param.empty())
         roofs[choice.node] = &compute_roof(row.isa, row.path(true));
+  for (NodeId id : plan.graph().order()) {
+    const Node& node = plan.graph().node(id);
+    if (const op::Attention* a = attention_of(node.op)) {
+      const AttentionKernel& row = choose_attention(a->head_dim, target.kv, target.isa);
+      roofs[node.name] = &compute_roof(row.isa, row.path(true));
+    }
+  }
   return roofs;
 }
 
-// Seconds that a prompt's arithmetic takes at the roofs of its kernels; all but linear layers computes in
-// f32.
+// Seconds that a prompt's arithmetic takes at the roofs of its kernels; all but linear layers and attention
+// computes in f32.
 struct AtRoof {
   double seconds = 0;
   const RoofField* most = nullptr;  // the roof of most of the operations
 };
-AtRoof prompt_at_roof(const Plan& plan, const Workload& work, const Roof& roof) {
-  const auto roofs = prompt_roofs(plan);
+AtRoof prompt_at_roof(const Plan& plan, const Target& target, const Workload& work, const Roof& roof) {
+  const auto roofs = prompt_roofs(plan, target);
   const RoofField& f32 = compute_roof(0, LinearPath{});
   std::map<const RoofField*, double> flops;
   for (NodeId id : plan.graph().order()) {
@@ -164,6 +176,15 @@ AtRoof prompt_at_roof(const Plan& plan, const Workload& work, const Roof& roof) 
     if (!out.most || operations > flops[out.most]) out.most = field;
   }
   return out;
+}
+
+// Bytes of keys and values as the plan holds them, over those in f32, which cost() counts.
+double kv_share(const Model& model, KvType kv) {
+  for (NodeId id : model.graph.order())
+    if (const op::Attention* a = attention_of(model.graph.node(id).op))
+      return static_cast<double>(kv_row_bytes(kv, a->head_dim)) /
+             static_cast<double>(kv_row_bytes(KvType::f32, a->head_dim));
+  return 1;
 }
 
 void check(const Model& model, const SpeedOptions& o) {
@@ -232,13 +253,13 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
   };
   const auto batch = static_cast<double>(options.batch);
   const AtRoof prompt =
-      prompt_at_roof(plan, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, speed.roof);
+      prompt_at_roof(plan, target, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, speed.roof);
   // Weights are read once per step whatever the batch, keys and values once per sequence.
   double decode_bytes = 0;
   for (int64_t step = 0; step < options.gen_tokens; ++step) {
     const Cost one = total_cost(
         model.graph, {.tokens = 1, .context = options.prompt_tokens + step, .outputs = 1}, bytes_of);
-    decode_bytes += one.weight_bytes + batch * one.kv_bytes;
+    decode_bytes += one.weight_bytes + batch * kv_share(model, target.kv) * one.kv_bytes;
   }
   speed.prefill_roof = prompt.most;
   speed.prefill_percent_of_roof = 100 * batch * prompt.seconds / median(prefill);

@@ -15,7 +15,7 @@ size_t peak_memory_bytes();  // the most this process ever had in memory: anonym
 struct SpeedOptions {
   int64_t prompt_tokens = 512, gen_tokens = 64, batch = 1;
   int repeats = 3;             // the median is reported
-  Target target;               // threads, ISA, max_tokens (of a chunk), cache and tuning are read
+  Target target;               // threads, ISA, KV type, max_tokens (of a chunk), cache and tuning are read
   const Roof* roof = nullptr;  // measured by the caller in this run; null: measured here, after the model
 };
 

@@ -77,7 +77,10 @@ Value Builder::rope(std::string_view name, Value x, const op::Rope& attributes) 
 }
 
 Value Builder::attention(Value q, Value k, Value v, const op::Attention& attributes) {
-  return record(attributes, unique("attention"), {q.id, k.id, v.id}, {}, graph_.value(q.id).cols);
+  std::vector<std::string> params;
+  if (attributes.sinks) params.push_back(path("sinks"));
+  return record(attributes, unique("attention"), {q.id, k.id, v.id}, std::move(params),
+                graph_.value(q.id).cols);
 }
 
 Value Builder::silu(Value x) {

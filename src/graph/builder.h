@@ -42,7 +42,7 @@ class Builder {
                     int64_t vocab);  // the head that shares the embedding's table
   Value rms_norm(std::string_view name, Value x, const op::RmsNorm&);
   Value rope(std::string_view name, Value x, const op::Rope&);
-  Value attention(Value q, Value k, Value v, const op::Attention&);
+  Value attention(Value q, Value k, Value v, const op::Attention&);  // its sinks are "<scope>.sinks"
   Value silu(Value);
   Value take_rows(Value);
   Value add(Value, Value);

@@ -5,12 +5,14 @@
 namespace lathe {
 namespace {
 
-// Keys that a causal window lets `tokens` queries after `context` earlier keys see, summed over the queries.
-double visible_keys(const Workload& w, int64_t window) {
+// Keys that `tokens` queries after `context` earlier keys see, summed over the queries.
+double visible_keys(const Workload& w, const op::Attention& a) {
   double sum = 0;
   for (int64_t i = 0; i < w.tokens; ++i) {
-    const int64_t seen = w.context + i + 1;
-    sum += static_cast<double>(window > 0 ? std::min(seen, window) : seen);
+    const int64_t before = w.context + i + 1, after = a.causal ? 0 : w.tokens - 1 - i;
+    sum += static_cast<double>(a.window > 0 ? std::min<int64_t>(before, a.window) +
+                                                  std::min<int64_t>(after, a.window - 1)
+                                            : before + after);
   }
   return sum;
 }
@@ -38,7 +40,7 @@ Cost cost(const Graph& g, const Node& node, const Workload& w,
   for (ValueId v : node.inputs) c.activation_bytes += 4 * rows_of(v) * width(v);
   for (ValueId v : node.outputs) c.activation_bytes += 4 * rows_of(v) * width(v);
   auto attention = [&](const op::Attention& a) {
-    const double keys = visible_keys(w, a.window);
+    const double keys = visible_keys(w, a);
     c.flops = 4 * keys * a.heads * a.head_dim;  // q k^T and p v
     const int64_t reach =
         a.window > 0 ? std::min<int64_t>(w.context + w.tokens, a.window + w.tokens) : w.context + w.tokens;

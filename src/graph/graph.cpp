@@ -133,6 +133,12 @@ std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() c
                    },
                    [&](const op::RmsNorm& norm) { declare(node, 0, {norm.width ? norm.width : in}); },
                    [&](const op::AddRmsNorm&) { declare(node, 0, {in}); },
+                   [&](const op::Attention& a) {
+                     if (a.sinks) declare(node, 0, {a.heads});
+                   },
+                   [&](const op::RopeAttention& a) {
+                     if (a.attention.sinks) declare(node, 0, {a.attention.heads});
+                   },
                    [](const auto&) {},
                },
                node.op);

@@ -28,10 +28,14 @@ struct Silu {};
 struct Add {};
 struct Mul {};
 struct TakeRows {};  // keeps the rows whose logits somebody wants
-struct Attention {   // the sequence op: softmax(scale q k^T, causal, window) v, grouped queries
+struct Attention {   // the sequence op: softmax(scale q k^T) v, grouped queries; param: sinks [heads], if any
   int heads = 0, kv_heads = 0, head_dim = 0;
-  int window = 0;  // key j is visible to query i iff 0 <= i - j < window; 0: no limit
+  int window = 0;  // key j is visible to query i iff |i - j| < window; 0: no limit
   float scale = 0;
+  bool causal = true;  // and iff j <= i; else a query sees all that its sequence has: this step's rows too
+  float soft_cap = 0;  // scores become soft_cap * tanh(score / soft_cap); 0: they stay (Gemma 2)
+  bool sinks =
+      false;  // exp(sink of the head) is added to the sum that probabilities are divided by (gpt-oss)
 };
 // Made by rewrites, never by definitions.
 struct SiluMul {};      // silu(a) * b

@@ -43,6 +43,9 @@ void attributes(op::Attention& o, V&& v) {
   v("head_dim", o.head_dim, 0);
   v("window", o.window, 0);
   v("scale", o.scale, 0.0f);
+  v("causal", o.causal, true);
+  v("soft_cap", o.soft_cap, 0.0f);
+  v("sinks", o.sinks, false);
 }
 template <class V>
 void attributes(op::MultiLinear& o, V&& v) {
@@ -234,8 +237,8 @@ Arity arity(const Op& op, size_t outputs) {
                         [](const op::TakeRows&) {
                           return Arity{1, 0, 1};
                         },
-                        [](const op::Attention&) {
-                          return Arity{3, 0, 1};
+                        [](const op::Attention& o) {
+                          return Arity{3, o.sinks ? 1u : 0u, 1};
                         },
                         [](const op::SiluMul&) {
                           return Arity{2, 0, 1};
@@ -249,8 +252,8 @@ Arity arity(const Op& op, size_t outputs) {
                         [&](const op::MultiLinear& o) {
                           return Arity{1, o.bias ? 2 * outputs : outputs, outputs};
                         },
-                        [](const op::RopeAttention&) {
-                          return Arity{3, 0, 1};
+                        [](const op::RopeAttention& o) {
+                          return Arity{3, o.attention.sinks ? 1u : 0u, 1};
                         },
                     },
                     op);

@@ -1,21 +1,126 @@
-// Causal grouped-query attention of one sequence over contiguous keys and values, with online softmax.
+// Grouped-query attention of a batch of sequences over keys and values in blocks, with online softmax.
 #pragma once
 
 #include "kernels/share.h"
 
 namespace lathe {
 
-// Query row i has position `first + i` and sees key j iff j <= first + i and (window == 0 or first + i - j <
-// window). q: [rows, heads * head_dim]; key j of key head h is at k + j * kv_stride + h * kv_head_stride, and
-// so are values; keys >= first + rows. f32; strides in floats. A head h reads key head h / (heads /
-// kv_heads).
-struct AttentionArgs {
-  const float *q, *k, *v;
-  float* out;  // [rows, heads * head_dim]
-  int64_t rows, keys, first;
-  int64_t q_stride, kv_stride, kv_head_stride, out_stride;
-  int64_t heads, kv_heads, head_dim, window;
-  float scale;
+// How a key or a value of one head lies in memory. Quantized ones carry their own scales, so that a row is
+// read alone, a block is copied by one memcpy, and a token's bits do not depend on its neighbours:
+//   int8   f32 scale, then head_dim int8: x = scale * code; scale = max |x| / 127
+//   int4   per group of 32: bf16 scale and bf16 minimum, then 16 bytes, number i in the low bits of byte i
+//   and
+//          number i + 16 in the high ones: x = scale * code + minimum
+// All groups' scales come first.
+enum class KvType : uint8_t { f32, bf16, int8, int4 };
+inline constexpr int64_t kv_group = 32;  // of int4: head_dim is a multiple
+
+static inline int64_t kv_row_bytes(KvType type, int64_t head_dim) {  // static: see share.h
+  switch (type) {
+    case KvType::f32:
+      return head_dim * 4;
+    case KvType::bf16:
+      return head_dim * 2;
+    case KvType::int8:
+      return 4 + head_dim;
+    default:
+      return head_dim / kv_group * 4 + head_dim / 2;
+  }
+}
+
+// Key j of key head h of a sequence whose block table is t lies at
+//   k + t[j / block_tokens] * block_bytes + h * head_bytes + j % block_tokens * token_bytes
+// and so do values. Whatever is contiguous is one large block.
+struct KvLayout {
+  KvType type = KvType::f32;
+  int64_t block_tokens = 0, block_bytes = 0, head_bytes = 0, token_bytes = 0;
 };
+
+struct AttentionSequence {
+  int64_t row, rows;      // of q and out; rows follow each other
+  int64_t first;          // position of the first row
+  int64_t keys;           // that exist: first + rows, or any number where queries are of another sequence
+  const int32_t* blocks;  // block table
+};
+
+// Queries that one worker computes together: columns [column, column + columns) of the rows x query heads of
+// one key head (row-major) of one sequence, and the key splits [split, split + splits) that any of them sees.
+// Split i is keys [i * attention_split, (i + 1) * attention_split).
+struct AttentionGroup {
+  int64_t sequence, kv_head, column, columns, split, splits;
+  int64_t partial;  // of a group in several items: where its splits' states lie in `partials`; else -1
+  int64_t items;
+};
+
+// Some splits of a group: the unit that workers take. Each split is an online softmax of its own, and splits
+// are folded in ascending order, so a row's bits depend neither on how a group is cut nor on the workers.
+struct AttentionItem {
+  int64_t group, split, splits;
+};
+inline constexpr int64_t attention_split = 512;
+
+// Query row i of a sequence has position p = first + i and sees key j iff j < keys, j <= p (where causal),
+// and |p - j| < window (where window > 0). Head h reads key head h / (heads / kv_heads). With s = scale * q
+// k, then soft_cap * tanh(s / soft_cap) where soft_cap > 0, out = sum exp(s) v / (sum exp(s) + exp(sink)),
+// the last term where `sinks` is not null (gpt-oss). A query that sees no key: 0 with a sink, else NaN or 0.
+struct AttentionArgs {
+  const float* q;  // [rows, heads * head_dim]
+  const void *k, *v;
+  float* out;  // [rows, heads * head_dim]
+  KvLayout kv;
+  const AttentionSequence* sequences;
+  int64_t q_stride, out_stride;  // in floats
+  int64_t heads, kv_heads, head_dim, window;
+  bool causal;
+  float scale, soft_cap;
+  const float* sinks;  // [heads] or null
+
+  // Set by AttentionWork::share_out.
+  const AttentionGroup* groups;
+  const AttentionItem* items;
+  int64_t item_count;
+  int64_t* taken;     // items that workers have begun
+  int32_t* finished;  // [groups]: items that are done
+  float* partials;    // per split: its columns' largest scores, totals, then outs [columns, head_dim]
+};
+
+static inline const char* kv_row(const AttentionArgs& a, const void* base, const int32_t* blocks,
+                                 int64_t kv_head, int64_t key) {
+  return static_cast<const char*>(base) + blocks[key / a.kv.block_tokens] * a.kv.block_bytes +
+         kv_head * a.kv.head_bytes + key % a.kv.block_tokens * a.kv.token_bytes;
+}
+
+// The keys that the query at a position sees.
+static inline Range visible_keys(const AttentionArgs& a, const AttentionSequence& s, int64_t position) {
+  Range keys = {0, s.keys};
+  if (a.causal && keys.end > position + 1) keys.end = position + 1;
+  if (a.window > 0) {
+    if (keys.begin < position - a.window + 1) keys.begin = position - a.window + 1;
+    if (keys.end > position + a.window) keys.end = position + a.window;
+  }
+  return keys.begin < keys.end ? keys : Range{0, 0};
+}
+
+// The keys that any of a group's columns sees, and more where windows leave a gap.
+static inline Range visible_keys(const AttentionArgs& a, const AttentionSequence& s, int64_t column,
+                                 int64_t columns) {
+  const int64_t heads = a.heads / a.kv_heads;
+  const Range first = visible_keys(a, s, s.first + column / heads),
+              last = visible_keys(a, s, s.first + (column + columns - 1) / heads);
+  if (first.begin == first.end) return last;
+  return last.begin == last.end ? first : Range{first.begin, last.end};
+}
+
+// The next item, or null when all are taken.
+static inline const AttentionItem* take_item(const AttentionArgs& a) {
+  const int64_t i = __atomic_fetch_add(a.taken, 1, __ATOMIC_RELAXED);
+  return i < a.item_count ? a.items + i : nullptr;
+}
+
+// Whether this was the last item of its group: then all partial states can be read.
+static inline bool finish_item(const AttentionArgs& a, const AttentionItem& item) {
+  const int32_t before = __atomic_fetch_add(a.finished + item.group, 1, __ATOMIC_ACQ_REL);
+  return before + 1 == a.groups[item.group].items;
+}
 
 }  // namespace lathe

@@ -26,7 +26,7 @@ namespace {
 bool rounds_rows(const Numerics& n) { return n.activations == Numerics::Activations::int8_per_row; }
 bool anything(const Numerics& n, int64_t, int64_t) { return !rounds_rows(n); }
 bool anything_a8(const Numerics& n, int64_t, int64_t) { return rounds_rows(n); }
-bool any_head(int64_t) { return true; }
+bool any_head(int64_t head_dim, KvType kv) { return kv != KvType::int4 || head_dim % kv_group == 0; }
 
 #if defined(__x86_64__) || defined(__aarch64__)
 template <DType dtype>
@@ -86,8 +86,8 @@ size_t int8_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Ro
 size_t int8_groups_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Groups(m, k).bytes()); }
 
 template <int lanes, int most = 512>
-bool head_of(int64_t head_dim) {
-  return head_dim % lanes == 0 && head_dim <= most;
+bool head_of(int64_t head_dim, KvType kv) {
+  return any_head(head_dim, kv) && head_dim % lanes == 0 && head_dim <= most;
 }
 #endif
 
@@ -740,15 +740,24 @@ constexpr LinearKernel linear_rows[] = {
     {"ref", 0, "expand.f32", anything, {linear_ref}, {}},
 };
 
+constexpr AttentionPath by_vectors(void (*run)(const AttentionArgs&, const Share&) noexcept) {
+  return {run, 96, 24, true};  // simd/attention.inl: block_rows; four register tiles
+}
+
 constexpr AttentionKernel attention_rows[] = {
 #if defined(__x86_64__)
-    {"amx", isa_tiles, head_of<16, 256>, avx512::attention, amx::attention},
-    {"avx512", isa_avx512, head_of<16>, avx512::attention},
-    {"avx2", isa_avx2, head_of<8>, avx2::attention},
+    {"amx",
+     isa_tiles,
+     head_of<16, 256>,
+     avx512::write_kv,
+     by_vectors(avx512::attention),
+     {amx::attention, 512, 32, false, Products::bf16}},
+    {"avx512", isa_avx512, head_of<16>, avx512::write_kv, by_vectors(avx512::attention)},
+    {"avx2", isa_avx2, head_of<8>, avx2::write_kv, by_vectors(avx2::attention)},
 #elif defined(__aarch64__)
-    {"neon", isa_neon, head_of<4>, neon::attention},
+    {"neon", isa_neon, head_of<4>, neon::write_kv, by_vectors(neon::attention)},
 #endif
-    {"ref", 0, any_head, attention_ref},
+    {"ref", 0, any_head, write_kv_ref, {attention_ref, 16, 1, false}},
 };
 
 constexpr ElementwiseKernels elementwise_rows[] = {
@@ -783,10 +792,12 @@ const LinearKernel& choose_linear(const Numerics& numerics, int64_t n, int64_t k
   fail("no linear kernel for {} [{}, {}]", to_string(numerics), n, k);
 }
 
-const AttentionKernel& choose_attention(int64_t head_dim, uint32_t features) {
+const AttentionKernel& choose_attention(int64_t head_dim, KvType kv, uint32_t features) {
   for (const AttentionKernel& row : attention_rows)
-    if ((row.isa & ~features) == 0 && row.accepts(head_dim)) return row;
-  fail("no attention kernel for head_dim {}", head_dim);
+    if ((row.isa & ~features) == 0 && row.accepts(head_dim, kv)) return row;
+  const auto name = kv_type_names[static_cast<size_t>(kv)];
+  throw input_error(fmt::format("KV cache in {}", name), fmt::format("heads of a multiple of {}", kv_group),
+                    fmt::format("{}", head_dim), "choose another KV type");
 }
 
 const ElementwiseKernels& choose_elementwise(uint32_t features) {

@@ -50,16 +50,26 @@ inline bool emulates(const LinearKernel& row, const Numerics& numerics) {
   return row.packing.starts_with("expand.") && numerics != Numerics::dense(DType::f32);
 }
 
-// Two paths, as in LinearKernel.
+// One way to compute attention. `most_columns` are what a group may have, `least_columns` what still pays for
+// reading its keys; `splits`: items may be parts of a group. A row's bits depend on its position only.
+struct AttentionPath {
+  void (*run)(const AttentionArgs&, const Share&) noexcept = nullptr;
+  int64_t most_columns = 0, least_columns = 0;
+  bool splits = false;
+  Products products = Products::f32;
+};
+
+// Two paths, as in LinearKernel. Every row honours every field of AttentionArgs.
 struct AttentionKernel {
-  using Run = void (*)(const AttentionArgs&, const Share&) noexcept;
   std::string_view name;
   uint32_t isa;
-  bool (*accepts)(int64_t head_dim);
-  Run decode;
-  Run prefill = nullptr;  // prompts; null: as decode
-  Run path(bool prompt) const { return prompt && prefill ? prefill : decode; }
+  bool (*accepts)(int64_t head_dim, KvType);
+  void (*write_kv)(KvType, const float* x, int64_t head_dim, void* row) noexcept;
+  AttentionPath decode;
+  AttentionPath prefill = {};  // prompts; empty: as decode
+  const AttentionPath& path(bool prompt) const { return prompt && prefill.run ? prefill : decode; }
 };
+inline constexpr std::string_view kv_type_names[] = {"f32", "bf16", "int8", "int4"};
 
 // The elementwise ops of one ISA level.
 struct ElementwiseKernels {
@@ -86,7 +96,7 @@ std::span<const ElementwiseKernels> elementwise_kernels();
 const LinearKernel& choose_linear(const Numerics&, int64_t n, int64_t k, uint32_t features);
 // The row that gives the bits of `chosen` over weights of the packing `stored_as`; null: none.
 const LinearKernel* row_that_starts_for(const LinearKernel& chosen, std::string_view stored_as);
-const AttentionKernel& choose_attention(int64_t head_dim, uint32_t features);
+const AttentionKernel& choose_attention(int64_t head_dim, KvType, uint32_t features);
 const ElementwiseKernels& choose_elementwise(uint32_t features);
 
 // Index of the largest logit, the first of equals; -1 where none is above -infinity. NaN never wins.

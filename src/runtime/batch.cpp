@@ -31,7 +31,7 @@ SingleSequence::operator Batch() const {
   return b;
 }
 
-void check(const Batch& b, int64_t vocab) {
+void check(const Batch& b, int64_t vocab, const KvBounds& kv) {
   const auto rows = static_cast<int32_t>(b.tokens.size());
   if (b.positions.size() != b.tokens.size())
     fail("batch: {} positions for {} tokens", b.positions.size(), rows);
@@ -39,6 +39,9 @@ void check(const Batch& b, int64_t vocab) {
     fail("batch: starts do not span {} rows", rows);
   if (!b.slots.empty() && b.slots.size() + 1 != b.starts.size())
     fail("batch: {} slots for {} sequences", b.slots.size(), b.starts.size() - 1);
+  if (!b.tables.empty() && b.tables.size() + 1 != b.starts.size())
+    fail("batch: {} block tables for {} sequences", b.tables.size(), b.starts.size() - 1);
+  if (!b.tables.empty() && !b.slots.empty()) fail("batch: slots and block tables exclude each other");
   for (int32_t token : b.tokens)
     if (token < 0 || token >= vocab)
       throw input_error("batch", fmt::format("token ids below {}", vocab), fmt::format("{}", token),
@@ -46,11 +49,20 @@ void check(const Batch& b, int64_t vocab) {
   for (size_t s = 0; s + 1 < b.starts.size(); ++s) {
     if (b.starts[s] >= b.starts[s + 1]) fail("batch: sequence {} has no rows", s);
     const int32_t first = b.positions[static_cast<size_t>(b.starts[s])];
-    if (first < 0 || (b.slots.empty() && first != 0))
-      fail("batch: sequence {} starts at position {}", s, first);
+    if (first < 0 || (!b.cached() && first != 0)) fail("batch: sequence {} starts at position {}", s, first);
     for (int32_t r = b.starts[s]; r < b.starts[s + 1]; ++r)
       if (b.positions[static_cast<size_t>(r)] != first + r - b.starts[s])
         fail("batch: positions of sequence {} do not count up", s);
+  }
+  for (size_t s = 0; b.cached() && s + 1 < b.starts.size(); ++s) {
+    const auto last = static_cast<int64_t>(b.positions[static_cast<size_t>(b.starts[s + 1]) - 1]);
+    const std::span<const int32_t> table = b.table(s);
+    if (last >= static_cast<int64_t>(table.size()) * kv.block_tokens)
+      fail("batch: position {} of sequence {} in {} KV blocks of {} tokens", last, s, table.size(),
+           kv.block_tokens);
+    for (int32_t block : table)
+      if (block < 0 || block >= kv.blocks)
+        fail("batch: KV block {} of sequence {}, compiled for {}", block, s, kv.blocks);
   }
   if (b.prompts < 0 || b.prompts >= static_cast<int64_t>(b.starts.size()))
     fail("batch: {} prompts among {} sequences", b.prompts, b.starts.size() - 1);

@@ -1,4 +1,11 @@
 // One step's worth of sequences, flattened: no padding, no batch axis.
+//
+// What an engine sits on. Keys and values live in the plan, in `Target::kv_blocks` blocks of `block_tokens`
+// tokens; a block holds those tokens of every layer. Who owns which block is the caller's bookkeeping: a
+// batch brings, per sequence, the table of the blocks that hold its positions in order, and the run writes
+// the keys and values of the batch's rows at their positions before any row attends. Several tables may name
+// the same block, as long as no two sequences of a batch write to it. A row's bits depend neither on the rest
+// of the batch, nor on where blocks lie or how large they are, nor on the number of workers.
 #pragma once
 
 #include <cstdint>
@@ -10,11 +17,22 @@ namespace lathe {
 struct Batch {
   std::span<const int32_t> tokens, positions;  // [T]
   std::span<const int32_t> starts;             // [S + 1]: rows of sequence s are starts[s] .. starts[s + 1]
-  std::span<const int32_t> slots;    // [S]: the KV slot of each sequence; empty: attend within the batch
+  // [S]: the one KV block of each sequence, where it has only one: the slot of a plan that is not paged.
+  // With neither slots nor tables sequences attend within the batch.
+  std::span<const int32_t> slots;
   std::span<const int32_t> outputs;  // rows that reach the head, ascending
   // The first so many sequences are prompts, or parts of them: their rows take the kernels for many rows,
-  // whatever their number, so that cutting a prompt into chunks changes no bit. All others decode.
+  // whatever their number, so that cutting a prompt into chunks changes no bit. All others decode: any number
+  // of rows each (the verification of drafts), with the bits of one row at a time.
   int64_t prompts = 0;
+  // [S]: the block table of each sequence: position p is token p % block_tokens of tables[s][p /
+  // block_tokens]. At least as long as its last position needs.
+  std::span<const std::span<const int32_t>> tables = {};
+
+  bool cached() const { return !slots.empty() || !tables.empty(); }
+  std::span<const int32_t> table(size_t sequence) const {
+    return tables.empty() ? slots.subspan(sequence, 1) : tables[sequence];
+  }
 };
 
 // More outputs than this in a step of prompts only score a text: the head takes the kernels for many rows
@@ -39,7 +57,13 @@ class SingleSequence {
   Phase phase_;
 };
 
-// Error when spans disagree: ragged starts, positions that do not count up, outputs out of range or order.
-void check(const Batch&, int64_t vocab);
+// The KV cache that a batch runs on.
+struct KvBounds {
+  int64_t blocks = 0, block_tokens = 0;
+};
+
+// Error when spans disagree: ragged starts, positions that do not count up, outputs out of range or order,
+// blocks that do not exist or tables that end before the last position.
+void check(const Batch&, int64_t vocab, const KvBounds& = {});
 
 }  // namespace lathe

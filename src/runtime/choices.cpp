@@ -54,17 +54,17 @@ Plan::Choice explain(const LinearKernel& chosen, const Weight& weight, uint32_t 
               [&](const LinearKernel& row) { return row.accepts(n, weight.rows(), weight.cols()); })};
 }
 
-Plan::Choice explain(const AttentionKernel& chosen, int64_t head_dim, uint32_t isa) {
+Plan::Choice explain(const AttentionKernel& chosen, int64_t head_dim, KvType kv, uint32_t isa) {
   std::string_view decode = chosen.name;
   for (const AttentionKernel& row : attention_kernels())
-    if (row.decode == chosen.decode && (row.isa & ~chosen.isa) == 0) decode = row.name;
+    if (row.decode.run == chosen.decode.run && (row.isa & ~chosen.isa) == 0) decode = row.name;
   return {.node = {},
           .kernel = std::string(chosen.name),
-          .packing = "f32",
-          .prompts = std::string(chosen.prefill ? chosen.name : decode),
+          .packing = std::string(kv_type_names[static_cast<size_t>(kv)]),
+          .prompts = std::string(chosen.prefill.run ? chosen.name : decode),
           .decode = std::string(decode),
           .passed_over = passed_over(attention_kernels(), chosen, isa, fmt::format("heads of {}", head_dim),
-                                     [&](const AttentionKernel& row) { return row.accepts(head_dim); })};
+                                     [&](const AttentionKernel& row) { return row.accepts(head_dim, kv); })};
 }
 
 Plan::Choice explain(const ElementwiseKernels& chosen, uint32_t isa) {

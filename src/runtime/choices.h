@@ -8,7 +8,7 @@ namespace lathe {
 
 // Everything but the node's name: kernels per phase, how they want their rows, what was passed over.
 Plan::Choice explain(const LinearKernel& chosen, const Weight&, uint32_t isa);
-Plan::Choice explain(const AttentionKernel& chosen, int64_t head_dim, uint32_t isa);
+Plan::Choice explain(const AttentionKernel& chosen, int64_t head_dim, KvType, uint32_t isa);
 Plan::Choice explain(const ElementwiseKernels& chosen, uint32_t isa);
 
 }  // namespace lathe

@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/thread_pool.h"
+#include "kernels/attention_work.h"
 #include "kernels/tables.h"
 #include "runtime/rope_angles.h"
 
@@ -185,31 +186,32 @@ struct Walker::Impl {
     rotate(rope, node.inputs[0], in(node, 0), out(node));
   }
   void attend(const op::Attention& a, const Node& node, const float* q, const float* k) {
-    const int64_t q_cols = cols(node.inputs[0]), kv_cols = cols(node.inputs[1]);
-    const AttentionKernel::Run kernel = choose_attention(a.head_dim, isa_).path(true);
-    pool_.run([&](int worker, int workers) {
-      const Share share{worker, workers, scratch_.data + static_cast<size_t>(worker) * kernel_scratch_bytes};
-      for (size_t s = 0; s + 1 < batch_->starts.size(); ++s) {
-        const int64_t begin = batch_->starts[s], n = batch_->starts[s + 1] - begin;
-        kernel({.q = q + begin * q_cols,
-                .k = k + begin * kv_cols,
-                .v = in(node, 2) + begin * kv_cols,
-                .out = out(node) + begin * q_cols,
-                .rows = n,
-                .keys = n,
-                .first = 0,
-                .q_stride = q_cols,
-                .kv_stride = kv_cols,
-                .kv_head_stride = a.head_dim,
-                .out_stride = q_cols,
-                .heads = a.heads,
-                .kv_heads = a.kv_heads,
-                .head_dim = a.head_dim,
-                .window = a.window,
-                .scale = a.scale},
-               share);
-      }
-    });
+    const int64_t q_cols = cols(node.inputs[0]), row_bytes = cols(node.inputs[1]) * 4;
+    const std::vector<float> sinks = a.sinks ? param(node, 0) : std::vector<float>();
+    std::vector<AttentionSequence> sequences;
+    for (size_t s = 0; s + 1 < batch_->starts.size(); ++s) {
+      const int64_t begin = batch_->starts[s], n = batch_->starts[s + 1] - begin;
+      sequences.push_back({begin, n, 0, n, &batch_->starts[s]});  // its keys are one block from its first row
+    }
+    AttentionArgs args{};
+    args.q = q;
+    args.k = k;
+    args.v = in(node, 2);
+    args.out = out(node);
+    args.kv = {KvType::f32, static_cast<int64_t>(batch_->tokens.size()), row_bytes, a.head_dim * 4, row_bytes};
+    args.q_stride = args.out_stride = q_cols;
+    args.heads = a.heads;
+    args.kv_heads = a.kv_heads;
+    args.head_dim = a.head_dim;
+    args.window = a.window;
+    args.causal = a.causal;
+    args.scale = a.scale;
+    args.soft_cap = a.soft_cap;
+    args.sinks = a.sinks ? sinks.data() : nullptr;
+    const AttentionPath& path = choose_attention(a.head_dim, KvType::f32, isa_).path(true);
+    AttentionWork work;
+    work.share_out(args, sequences, path, pool_.size());
+    run(path.run, args);
   }
   void compute(const op::Attention& a, const Node& node) { attend(a, node, in(node, 0), in(node, 1)); }
   void compute(const op::RopeAttention& a, const Node& node) {
@@ -267,7 +269,8 @@ void Walker::forget() { impl_->forget(); }
 
 Tensor interpret(const Model& model, const Batch& batch, Observer* observer) {
   check(batch, vocab_of(model.graph));
-  if (!batch.slots.empty()) fail("interpret: sequences attend within the batch; there is no KV cache here");
+  if (!batch.slots.empty() || !batch.tables.empty())
+    fail("interpret: sequences attend within the batch; there is no KV cache here");
   Walker walker(model);
   Walker::Values values;
   for (const NodeId id : model.graph.order()) {

@@ -19,7 +19,7 @@ struct Observer {
   virtual void after(const Node&, std::span<const Tensor> /*outputs*/) {}
 };
 
-// Logits [outputs, vocab] in f32. Sequences attend within the batch; Batch::slots must be empty.
+// Logits [outputs, vocab] in f32. Sequences attend within the batch, without a KV cache.
 Tensor interpret(const Model&, const Batch&, Observer* = nullptr);
 
 // Walks any part of a graph over values that the caller keeps: calibration, block by block.

@@ -1,6 +1,7 @@
 #include "runtime/plan.h"
 
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "core/error.h"
@@ -106,17 +107,12 @@ Plan Plan::compile(const Model& model, const Target& target) {
 const Tensor& Plan::run(const Batch& b) {
   Impl& impl = *impl_;
   const Target& t = impl.target;
-  check(b, impl.vocab);
+  check(b, impl.vocab, {impl.kv_blocks(), impl.kv_block_tokens()});
   if (static_cast<int64_t>(b.tokens.size()) > t.max_tokens)
     fail("plan: {} tokens in one run, compiled for {}", b.tokens.size(), t.max_tokens);
   if (static_cast<int64_t>(b.outputs.size()) > t.max_outputs)
     fail("plan: {} output rows, compiled for {}", b.outputs.size(), t.max_outputs);
-  for (size_t s = 0; s < b.slots.size(); ++s) {
-    if (b.slots[s] < 0 || b.slots[s] >= t.slots)
-      fail("plan: KV slot {}, compiled for {}", b.slots[s], t.slots);
-    const int32_t last = b.positions[static_cast<size_t>(b.starts[s + 1]) - 1];
-    if (last >= t.context) fail("plan: position {} in a KV cache of {} tokens", last, t.context);
-  }
+  impl.place_sequences(b);
   for (Impl::RopeBuffer& r : impl.ropes)
     rope_angles(r.rope, b.positions, r.cos.as_mutable<float>().data(), r.sin.as_mutable<float>().data());
   impl.team = b.prompts > 0 && impl.prompt_pool ? impl.prompt_pool.get() : impl.pool.get();
@@ -161,6 +157,22 @@ size_t Plan::kv_bytes() const {
   size_t sum = 0;
   for (const auto& [node, cache] : impl_->kv) sum += cache.k.bytes() + cache.v.bytes();
   return sum;
+}
+
+int64_t Plan::kv_blocks() const { return impl_->kv_blocks(); }
+int64_t Plan::kv_block_tokens() const { return impl_->kv_block_tokens(); }
+
+void Plan::copy_block(int32_t from, int32_t to) {
+  for (int32_t block : {from, to})
+    if (block < 0 || block >= kv_blocks())
+      fail("plan: copy of KV block {}, compiled for {}", block, kv_blocks());
+  if (from == to) return;
+  for (auto& [node, cache] : impl_->kv)
+    for (const Tensor* t : {&cache.k, &cache.v}) {
+      const size_t bytes = t->bytes() / static_cast<size_t>(kv_blocks());
+      std::memcpy(t->storage.data + static_cast<size_t>(to) * bytes,
+                  t->storage.data + static_cast<size_t>(from) * bytes, bytes);
+    }
 }
 
 size_t Plan::arena_bytes() const { return impl_->arena.bytes; }

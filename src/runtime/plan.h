@@ -10,6 +10,7 @@
 
 #include "core/cpu.h"
 #include "core/tensor.h"
+#include "kernels/attention.h"
 #include "models/model.h"
 #include "runtime/batch.h"
 #include "runtime/packed_cache.h"
@@ -38,8 +39,13 @@ struct Target {
   uint32_t isa = allowed_features();
   int64_t max_tokens = 512;   // rows in one run; longer prompts go in chunks
   int64_t max_outputs = 512;  // rows that reach the head in one run
-  int64_t slots = 1;          // sequences with a KV cache
-  int64_t context = 0;        // tokens a slot holds; 0: no KV cache
+  // KV cache: `slots` sequences of up to `context` tokens (0: no cache) ...
+  int64_t slots = 1, context = 0;
+  // ... or, where block_tokens is not 0, paged: sequences of any length over so many blocks (Batch::tables).
+  int64_t kv_blocks = 0, block_tokens = 0;
+  // How keys and values are held. f32 and the tiles' own rounding apart, the others change the numbers:
+  // docs/measurements.md.
+  KvType kv = KvType::f32;
   // Start on weights as they lie in a mapped file, where a kernel gives the same bits so, and repack some of
   // them before each later run: a large model answers at once, and is at full speed some dozens of runs on.
   bool ready_at_once = false;
@@ -92,6 +98,9 @@ class Plan {
 
   size_t weight_bytes() const;  // as packed
   size_t kv_bytes() const;
+  int64_t kv_blocks() const;                  // slots, where the cache is not paged
+  int64_t kv_block_tokens() const;            // 0: no cache
+  void copy_block(int32_t from, int32_t to);  // keys and values of all layers: copy on write
   size_t arena_bytes() const;
   const Graph& graph() const;  // after the rewrites
   int threads() const;

@@ -5,15 +5,29 @@
 
 namespace lathe {
 
+void Plan::Impl::place_sequences(const Batch& b) {
+  for (auto& of_phase : sequences) of_phase.clear();
+  for (size_t s = 0; s + 1 < b.starts.size(); ++s) {
+    const int64_t begin = b.starts[s], rows = b.starts[s + 1] - begin;
+    const int64_t first = b.positions[static_cast<size_t>(begin)];
+    const Phase phase = static_cast<int64_t>(s) < b.prompts ? Phase::prefill : Phase::decode;
+    // Without a cache, the keys of a sequence are one block from its first row on.
+    const int32_t* blocks = b.cached() ? b.table(s).data() : &b.starts[s];
+    sequences[static_cast<size_t>(phase)].push_back({begin, rows, first, first + rows, blocks});
+  }
+}
+
 // Where attention reads its heads, after the step that puts them there.
 struct Plan::Impl::HeadStep {
-  const float *q, *k, *v;        // as the linear layers made them
-  float *rotated_q, *rotated_k;  // null: there is no rotation
-  float *cached_k, *cached_v;    // null: no cache
-  RopeArgs rope;                 // of one head of one row; without pointers
+  const float *q, *k, *v;          // as the linear layers made them
+  float *rotated_q, *rotated_k;    // null: there is no rotation
+  std::byte *cached_k, *cached_v;  // null: no cache
+  KvLayout cache;
+  RopeArgs rope;  // of one head of one row; without pointers
   const float *cos, *sin;
   void (*rotate)(const RopeArgs&, const Share&) noexcept;
-  int64_t heads, kv_heads, dim, context;
+  const AttentionKernel* kernel;
+  int64_t heads, kv_heads, dim;
 
   void move(const float* from, float* to, int64_t row) const {
     if (!rotated_q) return void(std::memcpy(to, from, static_cast<size_t>(dim) * sizeof(float)));
@@ -24,7 +38,7 @@ struct Plan::Impl::HeadStep {
   }
   // Items are heads of rows, so that a single row of a wide model is shared out too.
   void run(const Batch& b, const Share& share) const {
-    const bool cached = !b.slots.empty();
+    const bool cached = b.cached();
     const int64_t queries = rotated_q ? heads : 0, items = queries + kv_heads;
     const Range mine = part_of(static_cast<int64_t>(b.tokens.size()) * items, share.worker, share.workers);
     size_t sequence = 0;
@@ -42,49 +56,53 @@ struct Plan::Impl::HeadStep {
       }
       while (b.starts[sequence + 1] <= row) ++sequence;
       const int64_t position = b.positions[static_cast<size_t>(row)];
-      const int64_t to = ((b.slots[sequence] * kv_heads + h) * context + position) * dim;
-      move(k + from, cached_k + to, row);
-      std::memcpy(cached_v + to, v + from, static_cast<size_t>(dim) * sizeof(float));
+      const int64_t block = b.table(sequence)[static_cast<size_t>(position / cache.block_tokens)];
+      const int64_t to = block * cache.block_bytes + h * cache.head_bytes +
+                         position % cache.block_tokens * cache.token_bytes;
+      if (cache.type == KvType::f32) {
+        move(k + from, reinterpret_cast<float*>(cached_k + to), row);
+      } else {
+        auto* rotated = static_cast<float*>(share.scratch);
+        move(k + from, rotated, row);
+        kernel->write_kv(cache.type, rotated, dim, cached_k + to);
+      }
+      kernel->write_kv(cache.type, v + from, dim, cached_v + to);
     }
   }
 };
 
 void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const op::Rope* rope,
                                  const ElementwiseKernels& kernels) {
-  const AttentionKernel& kernel = choose_attention(a.head_dim, target.isa);
+  const AttentionKernel& kernel = choose_attention(a.head_dim, target.kv, target.isa);
   const int64_t q_cols = cols(node.inputs[0]), kv_cols = cols(node.inputs[1]);
   const float *q = buffer(node.inputs[0]), *k = buffer(node.inputs[1]), *v = buffer(node.inputs[2]);
-  float* out = buffer(node.outputs[0]);
-  HeadStep heads{.q = q,
-                 .k = k,
-                 .v = v,
-                 .rotated_q = nullptr,
-                 .rotated_k = nullptr,
-                 .cached_k = nullptr,
-                 .cached_v = nullptr,
-                 .rope = {.x = nullptr,
-                          .cos = nullptr,
-                          .sin = nullptr,
-                          .out = nullptr,
-                          .rows = 1,
-                          .cols = a.head_dim,
-                          .head_dim = a.head_dim,
-                          .x_stride = a.head_dim,
-                          .out_stride = a.head_dim},
-                 .cos = nullptr,
-                 .sin = nullptr,
-                 .rotate = kernels.rope,
-                 .heads = a.heads,
-                 .kv_heads = a.kv_heads,
-                 .dim = a.head_dim,
-                 .context = target.context};
-  if (target.context > 0) {
+  HeadStep heads{};
+  heads.q = q;
+  heads.k = k;
+  heads.v = v;
+  heads.rope = {.x = nullptr,
+                .cos = nullptr,
+                .sin = nullptr,
+                .out = nullptr,
+                .rows = 1,
+                .cols = a.head_dim,
+                .head_dim = a.head_dim,
+                .x_stride = a.head_dim,
+                .out_stride = a.head_dim};
+  heads.rotate = kernels.rope;
+  heads.kernel = &kernel;
+  heads.heads = a.heads;
+  heads.kv_heads = a.kv_heads;
+  heads.dim = a.head_dim;
+  if (kv_block_tokens() > 0) {
     // Each head's keys lie together: with heads side by side, decoding reads 256-byte pieces that no hardware
     // prefetcher follows, at 12 instead of 18 GB/s per core.
-    const Shape shape{target.slots * a.kv_heads * target.context, a.head_dim};
-    KvBuffer& cache = kv[node.id] = {Tensor::zeros(DType::f32, shape), Tensor::zeros(DType::f32, shape)};
-    heads.cached_k = cache.k.as_mutable<float>().data();
-    heads.cached_v = cache.v.as_mutable<float>().data();
+    const int64_t row = kv_row_bytes(target.kv, a.head_dim), head = kv_block_tokens() * row;
+    heads.cache = {target.kv, kv_block_tokens(), a.kv_heads * head, head, row};
+    const Shape shape{kv_blocks() * heads.cache.block_bytes};
+    KvBuffer& cache = kv[node.id] = {Tensor::zeros(DType::u8, shape), Tensor::zeros(DType::u8, shape)};
+    heads.cached_k = cache.k.storage.data;
+    heads.cached_v = cache.v.storage.data;
   }
   if (rope) {
     building = node.name + ".rope";  // a line of its own in reports and profiles
@@ -99,7 +117,7 @@ void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const
   }
   // Keys are rotated on their way into the cache, and values follow: one step.
   add_step([this, heads](const Batch& b) {
-    const bool cached = !b.slots.empty();
+    const bool cached = b.cached();
     if (!heads.rotated_q && !cached) return;
     const int64_t moved = (heads.rotated_q ? heads.heads : 0) + heads.kv_heads * (cached ? 2 : 1);
     elementwise(static_cast<int64_t>(b.tokens.size()) * moved * heads.dim,
@@ -107,45 +125,38 @@ void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const
   });
 
   building = node.name;
-  chose(node, explain(kernel, a.head_dim, target.isa));
-  AttentionArgs args{.q = nullptr,
-                     .k = nullptr,
-                     .v = nullptr,
-                     .out = nullptr,
-                     .rows = 0,
-                     .keys = 0,
-                     .first = 0,
-                     .q_stride = q_cols,
-                     .kv_stride = kv_cols,
-                     .kv_head_stride = a.head_dim,
-                     .out_stride = q_cols,
-                     .heads = a.heads,
-                     .kv_heads = a.kv_heads,
-                     .head_dim = a.head_dim,
-                     .window = a.window,
-                     .scale = a.scale};
-  // Without slots a sequence attends to its own rows of this batch, with one to all that its slot holds.
-  add_step([this, args, q, k, v, out, cached_k = heads.cached_k, cached_v = heads.cached_v, q_cols, kv_cols,
-            &kernel](const Batch& b) {
+  chose(node, explain(kernel, a.head_dim, target.kv, target.isa));
+  AttentionArgs args{};
+  args.q = q;
+  args.out = buffer(node.outputs[0]);
+  args.q_stride = args.out_stride = q_cols;
+  args.heads = a.heads;
+  args.kv_heads = a.kv_heads;
+  args.head_dim = a.head_dim;
+  args.window = a.window;
+  args.causal = a.causal;
+  args.scale = a.scale;
+  args.soft_cap = a.soft_cap;
+  args.sinks = a.sinks ? vectors.at(node.params[0]).data() : nullptr;
+  for (size_t p = 0; p < std::size(phases); ++p) {
+    sequences[p].reserve(static_cast<size_t>(target.max_tokens));
+    attention_work[p].reserve(target.max_tokens * a.heads, static_cast<int>(scratch.size()));
+  }
+  // Without a cache a sequence attends to its own rows of this batch.
+  const KvLayout rows{KvType::f32, target.max_tokens, kv_cols * 4, a.head_dim * 4, kv_cols * 4};
+  add_step([this, args, heads, k, v, rows, &kernel](const Batch& b) {
+    AttentionArgs of_phase[std::size(phases)];
+    for (size_t p = 0; p < std::size(phases); ++p) {
+      of_phase[p] = args;
+      of_phase[p].k = b.cached() ? static_cast<const void*>(heads.cached_k) : k;
+      of_phase[p].v = b.cached() ? static_cast<const void*>(heads.cached_v) : v;
+      of_phase[p].kv = b.cached() ? heads.cache : rows;
+      attention_work[p].share_out(of_phase[p], sequences[p], kernel.path(phases[p] == Phase::prefill),
+                                  team->size());
+    }
     parallel([&](const Share& share) {
-      for (size_t s = 0; s + 1 < b.starts.size(); ++s) {
-        const int64_t begin = b.starts[s];
-        const bool cached = !b.slots.empty();
-        const int64_t at = cached ? b.slots[s] * target.context * kv_cols : begin * kv_cols;
-        AttentionArgs one = args;
-        one.rows = b.starts[s + 1] - begin;
-        one.first = b.positions[static_cast<size_t>(begin)];
-        one.keys = one.first + one.rows;
-        one.q = q + begin * q_cols;
-        one.out = out + begin * q_cols;
-        one.k = (cached ? cached_k : k) + at;
-        one.v = (cached ? cached_v : v) + at;
-        if (cached) {
-          one.kv_stride = args.head_dim;
-          one.kv_head_stride = target.context * args.head_dim;
-        }
-        kernel.path(static_cast<int64_t>(s) < b.prompts)(one, share);
-      }
+      for (size_t p = 0; p < std::size(phases); ++p)
+        if (!sequences[p].empty()) kernel.path(phases[p] == Phase::prefill).run(of_phase[p], share);
     });
   });
 }

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/thread_pool.h"
+#include "kernels/attention_work.h"
 #include "kernels/tables.h"
 #include "runtime/arena.h"
 #include "runtime/choices.h"
@@ -35,7 +36,7 @@ struct Plan::Impl {
   };
 
   struct KvBuffer {
-    Tensor k, v;  // [slots * kv heads * context, head_dim]
+    Tensor k, v;  // bytes: [blocks, kv heads, block tokens, row]
   };
 
   // Rows of one phase as the kernels of several linear layers read them: packed before the first, free after
@@ -137,6 +138,14 @@ struct Plan::Impl {
           b.prompts + 1 == static_cast<int64_t>(b.starts.size()) && all > most_sampled_outputs ? all : 0;
     return phase == Phase::prefill ? Range{0, prompts} : Range{prompts, all};
   }
+
+  int64_t kv_blocks() const { return target.block_tokens > 0 ? target.kv_blocks : target.slots; }
+  int64_t kv_block_tokens() const { return target.block_tokens > 0 ? target.block_tokens : target.context; }
+
+  // This run's sequences of each phase, as attention sees them, and their work: every layer's anew.
+  std::vector<AttentionSequence> sequences[std::size(phases)];
+  AttentionWork attention_work[std::size(phases)];
+  void place_sequences(const Batch&);
 
   int64_t regions = 0;  // of this run
   // fn(share) on every worker. std::ref keeps std::function from allocating.

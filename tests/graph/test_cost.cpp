@@ -26,21 +26,24 @@ TEST(Cost, LinearCountsTwoFlopsPerWeightAndRow) {
 }
 
 TEST(Cost, AttentionSeesCausalKeysWithinItsWindow) {
-  auto graph = [](int window) {
+  auto graph = [](int window, bool causal) {
     Builder fresh;
     Value e = fresh.embedding("embed", fresh.tokens(), 10, 8);
-    return std::move(fresh).finish(
-        fresh.attention(e, e, e, {.heads = 2, .kv_heads = 2, .head_dim = 4, .window = window, .scale = 1}));
+    return std::move(fresh).finish(fresh.attention(
+        e, e, e, {.heads = 2, .kv_heads = 2, .head_dim = 4, .window = window, .scale = 1, .causal = causal}));
   };
   auto none = [](const std::string&) { return 0.0; };
-  auto flops = [&](int window, Workload w) {
-    const Graph g = graph(window);
+  auto flops = [&](int window, Workload w, bool causal = true) {
+    const Graph g = graph(window, causal);
     return cost(g, g.node(g.find("attention")), w, none).flops;
   };
   // 3 tokens over 4 earlier keys see 5 + 6 + 7 keys; with a window of 2, two each. 4 flops per key, head and
   // column.
   EXPECT_EQ(flops(0, {.tokens = 3, .context = 4}), 4.0 * 18 * 8);
   EXPECT_EQ(flops(2, {.tokens = 3, .context = 4}), 4.0 * 6 * 8);
+  // To both sides: 7 each; with a window of 2, itself and its neighbours: 3 + 3 + 2.
+  EXPECT_EQ(flops(0, {.tokens = 3, .context = 4}, false), 4.0 * 21 * 8);
+  EXPECT_EQ(flops(2, {.tokens = 3, .context = 4}, false), 4.0 * 8 * 8);
 }
 
 }  // namespace

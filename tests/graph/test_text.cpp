@@ -62,6 +62,30 @@ TEST(GraphText, FloatsSurviveExactly) {
   EXPECT_EQ(rope.scale, 1.2079441f);
 }
 
+TEST(GraphText, AttentionKeepsItsKind) {
+  Builder g;
+  Value x = g.embedding("embed", g.tokens(), 7, 8);
+  const op::Attention odd{.heads = 2,
+                          .kv_heads = 1,
+                          .head_dim = 4,
+                          .window = 5,
+                          .scale = 0.5f,
+                          .causal = false,
+                          .soft_cap = 50,
+                          .sinks = true};
+  {
+    auto in = g.block("layers", 0);
+    x = g.attention(x, x, x, odd);
+  }
+  const Graph graph = std::move(g).finish(x);
+  const std::string text = to_string(graph);
+  EXPECT_THAT(text,
+              testing::HasSubstr("layers.0.attention(%1, %1, %1) {heads=2, kv_heads=1, head_dim=4, window=5, "
+                                 "scale=0.5, causal=false, soft_cap=50, sinks=true} [layers.0.sinks]"));
+  EXPECT_EQ(to_string(parse_graph(text)), text);
+  EXPECT_EQ(graph.param_shapes().at("layers.0.sinks"), (std::vector<int64_t>{2}));
+}
+
 struct Bad {
   const char* text;
   const char* expects;

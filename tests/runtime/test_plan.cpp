@@ -5,6 +5,7 @@
 #include "core/error.h"
 #include "core/float.h"
 #include "core/rng.h"
+#include "quant/packing.h"
 #include "runtime/interpreter.h"
 #include "runtime/plan.h"
 #include "support.h"
@@ -114,6 +115,156 @@ TEST(Plan, SequencesOfABatchDoNotSeeEachOther) {
   }
 }
 
+// One sequence over the blocks of a paged cache.
+std::vector<float> run_paged(Plan& plan, std::span<const int32_t> tokens, int32_t first,
+                             std::span<const int32_t> table, Phase phase) {
+  const SingleSequence sequence(tokens, first, static_cast<int64_t>(tokens.size()), false, phase);
+  Batch batch = sequence;
+  const std::span<const int32_t> tables[] = {table};
+  batch.tables = tables;
+  return rows_of(plan.run(batch));
+}
+
+TEST(Plan, PagesGiveTheBitsOfSlots) {
+  for (const IsaLevel& level : isa_levels())
+    for (KvType kv : {KvType::f32, KvType::bf16, KvType::int8}) {
+      const Target target{.threads = 2, .isa = level.features, .max_tokens = 32, .max_outputs = 32, .kv = kv};
+      Target slots = target, paged = target;
+      slots.slots = 2;
+      slots.context = 48;
+      paged.kv_blocks = 9;
+      paged.block_tokens = 16;
+      const Model model = tiny("qwen3");
+      Plan one = Plan::compile(model, slots), two = Plan::compile(model, paged);
+      EXPECT_EQ(two.kv_bytes(), one.kv_bytes() / 96 * 144);
+      const std::vector<int32_t> a = random_tokens(40, 1), b = random_tokens(21, 2), table_a{7, 0, 3},
+                                 table_b{2, 8};
+      const auto prompt = [](const std::vector<int32_t>& t) { return std::span(t).first(20); };
+      EXPECT_EQ(rows_of(one.run(SingleSequence(prompt(a), 0, 20, true))),
+                run_paged(two, prompt(a), 0, table_a, Phase::prefill));
+      // One step: a's next chunk of its prompt, and the first of b's.
+      std::vector<int32_t> tokens(a.begin() + 20, a.begin() + 30), positions(10), outputs(30),
+          starts{0, 10, 30};
+      tokens.insert(tokens.end(), b.begin(), b.begin() + 20);
+      std::iota(positions.begin(), positions.end(), 20);
+      for (int32_t p = 0; p < 20; ++p) positions.push_back(p);
+      std::iota(outputs.begin(), outputs.end(), 0);
+      const std::vector<int32_t> slots_of{0, 1};
+      const std::span<const int32_t> tables[] = {table_a, table_b};
+      Batch batch{.tokens = tokens,
+                  .positions = positions,
+                  .starts = starts,
+                  .slots = slots_of,
+                  .outputs = outputs,
+                  .prompts = 2};
+      const std::vector<float> with_slots = rows_of(one.run(batch));
+      batch.slots = {};
+      batch.tables = tables;
+      EXPECT_EQ(rows_of(two.run(batch)), with_slots) << level.name;
+
+      // Copy on write: from a copy of its last block, a goes on as before.
+      two.copy_block(0, 5);
+      const std::vector<int32_t> copied{7, 5, 3};
+      EXPECT_EQ(run_paged(two, std::span(a).subspan(30, 1), 30, copied, Phase::decode),
+                rows_of(one.run(SingleSequence({a.data() + 30, 1}, 30, 1, true, Phase::decode))));
+    }
+}
+
+TEST(Plan, VerifiedDraftsHaveTheBitsOfSingleSteps) {
+  for (const IsaLevel& level : isa_levels())
+    for (KvType kv : {KvType::f32, KvType::bf16, KvType::int8}) {
+      Plan plan = Plan::compile(tiny("mistral_v01"), {.threads = 2,
+                                                      .isa = level.features,
+                                                      .max_tokens = 64,
+                                                      .max_outputs = 63,
+                                                      .context = 96,
+                                                      .kv = kv});
+      const std::vector<int32_t> tokens = random_tokens(83, 4);
+      plan.run(SingleSequence({tokens.data(), 20}, 0, 1, true));
+      std::vector<float> single;
+      for (int32_t at = 20; at < 83; ++at) {
+        const auto row =
+            rows_of(plan.run(SingleSequence({tokens.data() + at, 1}, at, 1, true, Phase::decode)));
+        single.insert(single.end(), row.begin(), row.end());
+      }
+      const auto drafts = plan.run(SingleSequence({tokens.data() + 20, 63}, 20, 63, true, Phase::decode));
+      EXPECT_EQ(rows_of(drafts), single) << level.name;
+    }
+}
+
+// A layer of attention alone: queries from one table, keys and values from another, whose rows are
+// integers that bf16 and int4 hold exactly.
+Model attention_alone(const std::string& attributes) {
+  constexpr int64_t vocab = 16, heads = 4, dim = 32;
+  Model model;
+  const bool sinks = attributes.find("sinks") != std::string::npos;
+  model.graph = parse_graph(
+      fmt::format("%1 = embedding q(%0) {{vocab={0}}} [q] : tokens x {1}\n"
+                  "%2 = embedding kv(%0) {{vocab={0}}} [kv] : tokens x {2}\n"
+                  "%3 = attention a(%1, %2, %2) {{heads={3}, kv_heads=2, head_dim={4}, "
+                  "scale=0.0625{5}}}{6} : tokens x {1}\n"
+                  "%4 = take_rows t(%3) : outputs x {1}\n"
+                  "return %4\n",
+                  vocab, heads * dim, 2 * dim, heads, dim, attributes, sinks ? " [a.sinks]" : ""));
+  Rng rng(5);
+  const auto add = [&](const char* name, Shape shape, auto&& number) {
+    Codes codes;
+    codes.numerics = Numerics::dense(DType::f32);
+    codes.rows = shape.size() > 1 ? shape[0] : 1;
+    codes.cols = shape.back();
+    for (int64_t i = 0; i < codes.rows * codes.cols; ++i) codes.values.push_back(number(i));
+    Weight weight = make_weight(codes.numerics, packing("dense"), shape);
+    weight.packing->pack(codes, 0, weight);
+    model.weights.emplace(name, std::move(weight));
+  };
+  add("q", {vocab, heads * dim}, [&](int64_t) { return rng.normal(); });
+  // Both ends of 0 to 15 in each 32: int4's scale is 1 and its minimum 0.
+  add("kv", {vocab, 2 * dim}, [&](int64_t i) {
+    return i % 32 == 0 ? 0.0f : i % 32 == 1 ? 15.0f : static_cast<float>(rng.below(16));
+  });
+  if (sinks) add("a.sinks", {heads}, [&](int64_t) { return 3 * rng.normal(); });
+  return model;
+}
+
+TEST(Plan, EveryAttentionAgreesWithTheInterpreter) {
+  std::vector<int32_t> tokens = random_tokens(50, 6);
+  for (int32_t& t : tokens) t %= 16;
+  for (const char* attributes : {"", ", causal=false", ", window=7, causal=false", ", soft_cap=5",
+                                 ", sinks=true", ", window=9, soft_cap=20, sinks=true"}) {
+    const Model model = attention_alone(attributes);
+    const SingleSequence batch(tokens, 0, 50, false, Phase::decode);
+    const std::vector<float> expected = rows_of(interpret(model, batch));
+    for (const IsaLevel& level : isa_levels()) {
+      SCOPED_TRACE(fmt::format("{} {}", level.name, attributes));
+      Plan plan = Plan::compile(
+          model, {.threads = 2, .isa = level.features, .max_tokens = 50, .max_outputs = 50, .context = 50});
+      expect_close(rows_of(plan.run(batch)), expected);
+      expect_close(rows_of(plan.run(SingleSequence(tokens, 0, 50, true, Phase::decode))), expected);
+    }
+  }
+}
+
+TEST(Plan, KvTypesHoldWhatTheyCanExactly) {
+  std::vector<int32_t> tokens = random_tokens(50, 6);
+  for (int32_t& t : tokens) t %= 16;
+  const Model model = attention_alone("");
+  for (const IsaLevel& level : isa_levels())
+    for (Phase phase : {Phase::prefill, Phase::decode}) {
+      std::vector<float> expected;
+      for (KvType kv : {KvType::f32, KvType::bf16, KvType::int4}) {
+        Plan plan = Plan::compile(model, {.threads = 2,
+                                          .isa = level.features,
+                                          .max_tokens = 50,
+                                          .max_outputs = 50,
+                                          .context = 64,
+                                          .kv = kv});
+        const std::vector<float> got = rows_of(plan.run(SingleSequence(tokens, 0, 50, true, phase)));
+        if (expected.empty()) expected = got;
+        EXPECT_EQ(got, expected) << level.name << " " << static_cast<int>(kv);
+      }
+    }
+}
+
 TEST(Plan, OnlyTheWantedRowsReachTheHead) {
   const Model model = tiny();
   const std::vector<int32_t> tokens = random_tokens(12, 5), outputs{0, 4, 11};
@@ -187,6 +338,15 @@ TEST(Plan, RefusesWhatItWasNotCompiledFor) {
   EXPECT_THROW(
       plan.run({.tokens = two, .positions = positions, .starts = starts, .slots = slots, .outputs = {}}),
       Error);
+  EXPECT_THROW(plan.copy_block(0, 1), Error);
+
+  Plan paged = Plan::compile(tiny(), {.threads = 1, .max_tokens = 4, .kv_blocks = 3, .block_tokens = 16});
+  const std::vector<int32_t> good{2, 0}, beyond{2, 3}, negative{-1, 0}, too_short{2};
+  EXPECT_NO_THROW(run_paged(paged, two, 16, good, Phase::decode));
+  for (const auto& table : {beyond, negative, too_short})
+    EXPECT_THROW(run_paged(paged, two, 16, table, Phase::decode), Error);
+  Plan uncached = Plan::compile(tiny(), {.threads = 1, .max_tokens = 4});
+  EXPECT_THROW(uncached.run(SingleSequence(two, 0, 1, true)), Error);
 }
 
 TEST(Interpreter, ShowsAnObserverEveryNodeInOrder) {

@@ -174,6 +174,11 @@ TEST(Rewrites, RotationsBelongToAttention) {
 %3 = rope_attention a(%2, %1, %1) {heads=2, kv_heads=2, head_dim=2, scale=1, rope_head_dim=2, inv_freq=[1]} : tokens x 4
 return %3
 )");
+  // Sinks go along.
+  std::string sinks(attention_of_rotations);
+  sinks.replace(sinks.find("scale=1}"), 8, "scale=1, sinks=true} [s]");
+  EXPECT_THAT(rewritten(fuse_rope_attention, sinks),
+              testing::HasSubstr("scale=1, sinks=true, rope_head_dim=2, inv_freq=[1]} [s]"));
   // Not where q and k rotate differently.
   std::string other(attention_of_rotations);
   other.replace(other.find("inv_freq=[1]"), 12, "inv_freq=[2]");

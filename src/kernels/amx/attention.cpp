@@ -1,6 +1,6 @@
-// Causal grouped-query attention for prompts, in bf16 tiles with f32 sums and online softmax.
+// Grouped-query attention for prompts, in bf16 tiles with f32 sums and online softmax.
 //
-// A block is up to 512 columns, each a query of one of the heads that share a key head. Everything is
+// A block is a group of attention.h, up to 512 columns. Everything is
 // transposed: scores = K q^T and out += V^T p, so that keys run down a tile's rows, a vector holds one key's
 // scores of 16 columns, and softmax needs no sum or maximum across a vector. Keys are activations of tiles.h
 // as they lie in memory; values are transposed once per block.
@@ -17,16 +17,22 @@
 #include "kernels/amx/amx.h"
 #include "kernels/amx/tiles.h"
 #include "kernels/avx512/vec.h"
+// These are written in the vectors of vec.h.
+// clang-format off
+#include "kernels/simd/exp.inl"
+#include "kernels/simd/kv_rows.inl"
+// clang-format on
 
 namespace lathe::amx {
 namespace {
 
-constexpr int64_t key_tile = 64, key_rows = key_tile / tile_side;  // tiles of scores below each other
+constexpr int64_t key_rows = key_tile / tile_side;  // tiles of scores below each other
 constexpr int64_t most_columns = 512, most_dim = 256;
 constexpr int64_t step = 32;  // bf16 in a row of a tile
 constexpr int64_t tile_floats = tile_bytes / 4;
 constexpr int64_t strip_scores = key_tile * pair;
 constexpr int64_t chunk_elements = 256 * 64;  // of keys, and of values, that are packed at a time
+constexpr float log2_e = 1.44269504088896341f;
 
 struct Block {
   char* q;                   // [strip][depth][column half]: weights of tiles.h, scaled
@@ -35,13 +41,14 @@ struct Block {
   float* out;                // [strip][dim / 16][column half]: results
   float *largest, *total;    // [column]
   int32_t *oldest, *newest;  // [column]: the keys that it sees
+  float* unpacked;           // [key_tile, dim]
   int64_t dim, depth, columns;  // depth: tiles of `step` that hold dim
   int64_t strips() const { return ceil_div(columns, pair); }
   char* keys_of(int64_t tile) const { return keys + tile * key_rows * depth * tile_bytes; }
   char* values_of(int64_t tile) const { return values + tile * dim / 8 * tile_bytes; }
 };
-constexpr int64_t scratch_bytes =
-    most_columns * most_dim * 6 + 2 * chunk_elements * 2 + strip_scores * 4 + most_columns * 16;
+constexpr int64_t scratch_bytes = most_columns * most_dim * 6 + 2 * chunk_elements * 2 + strip_scores * 4 +
+                                  most_columns * 16 + key_tile * most_dim * 4;
 static_assert(scratch_bytes <= static_cast<int64_t>(kernel_scratch_bytes));
 
 inline __m512i as_bf16(V low, V high) { return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low)); }
@@ -60,22 +67,23 @@ inline void transpose_tile(const float* words, float* out) {
 struct Column {
   int64_t row, head;
 };
-Column column_of(const AttentionArgs& a, int64_t kv_head, int64_t column) {
-  const int64_t group = a.heads / a.kv_heads;
-  return {column / group, kv_head * group + column % group};
+Column column_of(const AttentionArgs& a, const AttentionGroup& g, int64_t column) {
+  const int64_t heads = a.heads / a.kv_heads;
+  return {(g.column + column) / heads, g.kv_head * heads + (g.column + column) % heads};
 }
 
-void start(const AttentionArgs& a, int64_t kv_head, int64_t begin, const Block& b) {
-  const V scale = set(a.scale * 1.44269504088896341f);  // scores in powers of 2
+void start(const AttentionArgs& a, const AttentionGroup& g, const Block& b) {
+  const AttentionSequence& s = a.sequences[g.sequence];
+  const V scale = set(a.scale * log2_e);  // scores in powers of 2
   for (int64_t top = 0; top < b.strips() * pair; top += tile_side) {
     const float* queries[tile_side];
     for (int64_t i = 0; i < tile_side; ++i) {
       const int64_t c = top + i;
-      const Column at = column_of(a, kv_head, begin + (c < b.columns ? c : b.columns - 1));
-      queries[i] = a.q + at.row * a.q_stride + at.head * b.dim;
-      const int64_t position = a.first + at.row, oldest = a.window > 0 ? position - a.window + 1 : 0;
-      b.newest[c] = static_cast<int32_t>(position);
-      b.oldest[c] = static_cast<int32_t>(oldest > 0 ? oldest : 0);
+      const Column at = column_of(a, g, c < b.columns ? c : b.columns - 1);
+      queries[i] = a.q + (s.row + at.row) * a.q_stride + at.head * b.dim;
+      const Range keys = visible_keys(a, s, s.first + at.row);
+      b.oldest[c] = static_cast<int32_t>(keys.begin);
+      b.newest[c] = static_cast<int32_t>(keys.end - 1);
     }
     store(b.largest + top, set(-__builtin_inff()));
     store(b.total + top, zero());
@@ -94,38 +102,67 @@ void start(const AttentionArgs& a, int64_t kv_head, int64_t begin, const Block& 
   for (int64_t i = 0; i < b.strips() * pair * b.dim; i += lanes) store(b.out + i, zero());
 }
 
+// Rows as floats: where they lie, or unpacked.
+template <KvType type>
+void as_floats(const Rows& rows, int64_t count, const Block& b, const float* out[key_tile]) {
+  for (int64_t j = 0; j < count; ++j) {
+    float* to = b.unpacked + j * b.dim;
+    if (type != KvType::f32) read_kv_row<type>(rows.at[j], b.dim, [&](int64_t d, V v) { store(to + d, v); });
+    out[j] = type == KvType::f32 ? reinterpret_cast<const float*>(rows.at[j]) : to;
+  }
+}
+
 // Keys and values [0, count) of a tile; the others are zeros.
-void pack_keys(const float* k, int64_t stride, int64_t count, const Block& b, char* out) {
+void pack_keys(const float* const k[key_tile], int64_t count, const Block& b, char* out) {
   for (int64_t j = 0; j < key_tile; ++j)
     for (int64_t t = 0; t < b.depth; ++t) {
-      const float* x = k + j * stride + t * step;
+      const float* x = j < count ? k[j] + t * step : nullptr;
       const int64_t left = j < count ? b.dim - t * step : 0;
       _mm512_store_si512(out + (j / tile_side * b.depth + t) * tile_bytes + j % tile_side * 64,
                          as_bf16(load_n(x, left), load_n(x + lanes, left - lanes)));
     }
 }
-void pack_values(const float* v, int64_t stride, int64_t count, const Block& b, char* out) {
+void pack_values(const float* const v[key_tile], int64_t count, const Block& b, char* out) {
   for (int64_t half = 0; half < 2; ++half)
     for (int64_t d = 0; d < b.dim; d += tile_side) {
       alignas(64) float words[tile_floats];
       for (int64_t i = 0; i < tile_side; ++i) {
         const int64_t j = half * step + 2 * i;
-        const float* x = v + j * stride + d;
-        _mm512_store_si512(words + i * tile_side,
-                           as_pairs(j < count ? load(x) : zero(), j + 1 < count ? load(x + stride) : zero()));
+        _mm512_store_si512(words + i * tile_side, as_pairs(j < count ? load(v[j] + d) : zero(),
+                                                           j + 1 < count ? load(v[j + 1] + d) : zero()));
       }
       transpose_tile(words, reinterpret_cast<float*>(out + (d / tile_side * 2 + half) * tile_bytes));
     }
 }
 
+template <KvType type>
+void pack_tile(const AttentionArgs& a, const AttentionGroup& g, int64_t key, int64_t count, const Block& b,
+               int64_t tile) {
+  const int32_t* blocks = a.sequences[g.sequence].blocks;
+  Rows rows;
+  const float* floats[key_tile];
+  find_rows(a, a.k, blocks, g.kv_head, key, count, rows);
+  as_floats<type>(rows, count, b, floats);
+  pack_keys(floats, count, b, b.keys_of(tile));
+  find_rows(a, a.v, blocks, g.kv_head, key, count, rows);
+  as_floats<type>(rows, count, b, floats);
+  pack_values(floats, count, b, b.values_of(tile));
+}
+
 // Brings part of the next chunk's keys and values into L2 while strips of this one are computed: they lie
-// kv_stride apart, which no hardware prefetcher follows.
-void prefetch(const AttentionArgs& a, int64_t at, int64_t count, int64_t part, int64_t parts) {
+// apart, which no hardware prefetcher follows.
+void prefetch(const AttentionArgs& a, const AttentionGroup& g, int64_t key, int64_t count, int64_t part,
+              int64_t parts) {
   const Range keys = part_of(count, part, parts);
-  for (int64_t j = keys.begin; j < keys.end; ++j)
-    for (int64_t d = 0; d < a.head_dim; d += lanes) {
-      _mm_prefetch(reinterpret_cast<const char*>(a.k + at + j * a.kv_stride + d), _MM_HINT_T1);
-      _mm_prefetch(reinterpret_cast<const char*>(a.v + at + j * a.kv_stride + d), _MM_HINT_T1);
+  const int64_t bytes = kv_row_bytes(a.kv.type, a.head_dim);
+  const void* bases[] = {a.k, a.v};
+  for (const void* base : bases)
+    for (int64_t j = keys.begin; j < keys.end; j += key_tile) {
+      const int64_t n = keys.end - j < key_tile ? keys.end - j : key_tile;
+      Rows rows;
+      find_rows(a, base, a.sequences[g.sequence].blocks, g.kv_head, key + j, n, rows);
+      for (int64_t i = 0; i < n; ++i)
+        for (int64_t at = 0; at < bytes; at += 64) _mm_prefetch(rows.at[i] + at, _MM_HINT_T1);
     }
 }
 
@@ -162,6 +199,12 @@ void score(const Block& b, int64_t strip, const char* keys) {
     _tile_stored(2, scores + tile_floats, 64);
     _tile_stored(3, scores + key_tile * lanes + tile_floats, 64);
   }
+}
+
+void cap_scores(const Block& b, float soft_cap) {
+  const V cap = set(soft_cap * log2_e);
+  for (int64_t i = 0; i < strip_scores; i += lanes)
+    store(b.scores + i, mul(cap, tanh(div(load(b.scores + i), cap))));
 }
 
 // Scores of 16 columns to weights: exp2(score - largest), 0 where `masked` and the column does not see the
@@ -241,15 +284,20 @@ void add_values(const Block& b, int64_t strip, const char* values) {
   }
 }
 
-void finish(const AttentionArgs& a, int64_t kv_head, int64_t begin, const Block& b) {
+void finish(const AttentionArgs& a, const AttentionGroup& g, const Block& b) {
+  const AttentionSequence& s = a.sequences[g.sequence];
   for (int64_t top = 0; top < b.columns; top += tile_side) {
-    const V inverse = div(set(1), load(b.total + top));
     const int64_t count = b.columns - top < tile_side ? b.columns - top : tile_side;
     float* outs[tile_side];
+    alignas(64) float sinks[tile_side] = {};
     for (int64_t i = 0; i < count; ++i) {
-      const Column at = column_of(a, kv_head, begin + top + i);
-      outs[i] = a.out + at.row * a.out_stride + at.head * b.dim;
+      const Column at = column_of(a, g, top + i);
+      outs[i] = a.out + (s.row + at.row) * a.out_stride + at.head * b.dim;
+      if (a.sinks) sinks[i] = a.sinks[at.head] * log2_e;
     }
+    V total = load(b.total + top);
+    if (a.sinks) total = add(total, exp2(sub(load(sinks), load(b.largest + top))));
+    const V inverse = div(set(1), total);
     for (int64_t d = 0; d < b.dim; d += tile_side) {
       const float* tile = b.out + (top / pair * b.dim + d) * pair + top % pair / tile_side * tile_floats;
       alignas(64) float scaled[tile_floats], rows[tile_floats];
@@ -260,34 +308,49 @@ void finish(const AttentionArgs& a, int64_t kv_head, int64_t begin, const Block&
   }
 }
 
-void attend(const AttentionArgs& a, int64_t kv_head, int64_t begin, const Block& b) {
-  start(a, kv_head, begin, b);
-  const int64_t end = b.newest[b.columns - 1] + 1,
-                chunk = chunk_elements / (b.depth * step) / key_tile * key_tile;
+// The keys that any column of a strip sees, and those that all do.
+struct Seen {
+  Range any, all;
+};
+Seen seen_by(const Block& b, int64_t strip) {
+  const int32_t *oldest = b.oldest + strip * pair, *newest = b.newest + strip * pair;
+  Seen s = {{oldest[0], newest[0] + 1}, {oldest[0], newest[0] + 1}};
+  for (int64_t c = 1; c < pair; ++c) {
+    const int64_t begin = oldest[c], end = newest[c] + 1;
+    if (begin < s.any.begin) s.any.begin = begin;
+    if (end > s.any.end) s.any.end = end;
+    if (begin > s.all.begin) s.all.begin = begin;
+    if (end < s.all.end) s.all.end = end;
+  }
+  return s;
+}
+
+template <KvType type>
+void attend(const AttentionArgs& a, const AttentionGroup& g, const Block& b) {
+  start(a, g, b);
+  const Range visible = visible_keys(a, a.sequences[g.sequence], g.column, g.columns);
+  const int64_t end = visible.end, chunk = chunk_elements / (b.depth * step) / key_tile * key_tile;
   const auto keys_from = [&](int64_t key) { return end - key < chunk ? end - key : chunk; };
-  for (int64_t top = b.oldest[0] / key_tile * key_tile; top < end; top += chunk) {
-    for (int64_t tile = top; tile < top + keys_from(top); tile += key_tile) {
-      const int64_t at = tile * a.kv_stride + kv_head * a.kv_head_stride, t = (tile - top) / key_tile;
-      pack_keys(a.k + at, a.kv_stride, end - tile, b, b.keys_of(t));
-      pack_values(a.v + at, a.kv_stride, end - tile, b, b.values_of(t));
-    }
+  for (int64_t top = visible.begin / key_tile * key_tile; top < end; top += chunk) {
+    for (int64_t tile = top; tile < top + keys_from(top); tile += key_tile)
+      pack_tile<type>(a, g, tile, end - tile < key_tile ? end - tile : key_tile, b, (tile - top) / key_tile);
     const int64_t next = top + chunk;
     for (int64_t strip = 0; strip < b.strips(); ++strip) {
-      if (next < end)
-        prefetch(a, next * a.kv_stride + kv_head * a.kv_head_stride, keys_from(next), strip, b.strips());
-      const int64_t first = strip * pair, last = first + pair - 1;
+      if (next < end) prefetch(a, g, next, keys_from(next), strip, b.strips());
+      const Seen seen = seen_by(b, strip);
       for (int64_t tile = top; tile < top + keys_from(top); tile += key_tile) {
-        const int64_t tile_last = tile + key_tile - 1, t = (tile - top) / key_tile;
-        if (b.newest[last] < tile || b.oldest[first] > tile_last) continue;
-        const bool masked = b.newest[first] < tile_last || b.oldest[last] > tile;
+        const int64_t t = (tile - top) / key_tile;
+        if (seen.any.end <= tile || seen.any.begin >= tile + key_tile) continue;
+        const bool masked = seen.all.end < tile + key_tile || seen.all.begin > tile;
         score(b, strip, b.keys_of(t));
+        if (a.soft_cap > 0) cap_scores(b, a.soft_cap);
         for (int64_t half = 0; half < 2; ++half)
           masked ? softmax<true>(b, strip, half, tile) : softmax<false>(b, strip, half, tile);
         add_values(b, strip, b.values_of(t));
       }
     }
   }
-  finish(a, kv_head, begin, b);
+  finish(a, g, b);
 }
 
 }  // namespace
@@ -313,21 +376,26 @@ void attention(const AttentionArgs& a, const Share& share) noexcept {
   b.total = floats(most_columns);
   b.oldest = ints(most_columns);
   b.newest = ints(most_columns);
+  b.unpacked = floats(key_tile * b.dim);
 
-  // Items are (columns, key head): smaller blocks where there are few. Later columns cost more, so workers
-  // take turns, and in every second round in the other order.
-  const int64_t columns = a.rows * (a.heads / a.kv_heads);
-  const int64_t fair = ceil_div(columns * a.kv_heads, 4 * share.workers * pair) * pair;
-  const int64_t block = fair < most_columns ? fair : most_columns;
-  const int64_t items = ceil_div(columns, block) * a.kv_heads;
   const Tiles tiles;
-  for (int64_t round = 0; round * share.workers < items; ++round) {
-    const int64_t item =
-        round * share.workers + (round % 2 ? share.workers - 1 - share.worker : share.worker);
-    if (item >= items) continue;
-    const int64_t begin = item / a.kv_heads * block;
-    b.columns = columns - begin < block ? columns - begin : block;
-    attend(a, item % a.kv_heads, begin, b);
+  while (const AttentionItem* item = take_item(a)) {
+    const AttentionGroup& g = a.groups[item->group];
+    b.columns = g.columns;
+    switch (a.kv.type) {
+      case KvType::f32:
+        attend<KvType::f32>(a, g, b);
+        break;
+      case KvType::bf16:
+        attend<KvType::bf16>(a, g, b);
+        break;
+      case KvType::int8:
+        attend<KvType::int8>(a, g, b);
+        break;
+      case KvType::int4:
+        attend<KvType::int4>(a, g, b);
+        break;
+    }
   }
 }
 

@@ -106,6 +106,9 @@ inline V high_bf16(V words) {
 }
 
 inline I load_words(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline I load_bytes(const uint8_t* p) {  // one to a word
+  return _mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+}
 inline void store_words(int32_t* p, I words) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), words); }
 inline I set_words(int32_t word) { return _mm256_set1_epi32(word); }
 inline I broadcast_word(const char* p) {

@@ -97,6 +97,9 @@ inline V high_bf16(V words) {
 }
 
 inline I load_words(const void* p) { return _mm512_loadu_si512(p); }
+inline I load_bytes(const uint8_t* p) {  // one to a word
+  return _mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+}
 inline void store_words(int32_t* p, I words) { _mm512_storeu_si512(p, words); }
 inline I set_words(int32_t word) { return _mm512_set1_epi32(word); }
 inline I broadcast_word(const char* p) {

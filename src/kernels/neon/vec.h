@@ -103,6 +103,11 @@ inline V high_bf16(V words) {
 }
 
 inline I load_words(const void* p) { return vreinterpretq_u32_u8(vld1q_u8(static_cast<const uint8_t*>(p))); }
+inline I load_bytes(const uint8_t* p) {  // one to a word
+  uint32_t bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return vmovl_u16(vget_low_u16(vmovl_u8(vreinterpret_u8_u32(vdup_n_u32(bytes)))));
+}
 inline void store_words(int32_t* p, I words) { vst1q_s32(p, vreinterpretq_s32_u32(words)); }
 inline I set_words(int32_t word) { return vreinterpretq_u32_s32(vdupq_n_s32(word)); }
 inline I broadcast_word(const char* p) {

@@ -1,44 +1,118 @@
 // softmax(scale * q k^T) v over the keys that a query sees, one query and one head at a time.
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <vector>
 
+#include "core/float.h"
 #include "kernels/ref/ref.h"
 
 namespace lathe {
 
-void attention_ref(const AttentionArgs& a, const Share& share) noexcept {
-  const int64_t heads_per_kv = a.heads / a.kv_heads;
-  std::vector<float> weights(static_cast<size_t>(a.keys));
-  const Range mine = part_of(a.rows * a.heads, share.worker, share.workers);
-  for (int64_t item = mine.begin; item < mine.end; ++item) {
-    const int64_t row = item / a.heads, head = item % a.heads, kv_head = head / heads_per_kv;
-    const int64_t position = a.first + row;
-    const int64_t begin = a.window == 0 ? 0 : std::max<int64_t>(0, position - a.window + 1),
-                  end = position + 1;
-    const float* q = a.q + row * a.q_stride + head * a.head_dim;
+void read_kv_ref(KvType type, const void* row, int64_t dim, float* out) noexcept {
+  const auto* bytes = static_cast<const uint8_t*>(row);
+  switch (type) {
+    case KvType::f32:
+      std::memcpy(out, row, static_cast<size_t>(dim) * sizeof(float));
+      return;
+    case KvType::bf16:
+      to_f32(DType::bf16, row, out, dim);
+      return;
+    case KvType::int8: {
+      float scale;
+      std::memcpy(&scale, bytes, sizeof scale);
+      for (int64_t d = 0; d < dim; ++d)
+        out[d] = scale * static_cast<float>(static_cast<int8_t>(bytes[4 + d]));
+      return;
+    }
+    case KvType::int4:
+      for (int64_t d = 0; d < dim; ++d) {
+        uint16_t scale_minimum[2];
+        std::memcpy(scale_minimum, bytes + d / kv_group * 4, sizeof scale_minimum);
+        const int64_t i = d % kv_group, half = kv_group / 2;
+        const uint8_t byte = bytes[dim / kv_group * 4 + d / kv_group * half + i % half];
+        const int code = i < half ? byte & 15 : byte >> 4;
+        out[d] =
+            std::fma(bf16_to_f32(scale_minimum[0]), static_cast<float>(code), bf16_to_f32(scale_minimum[1]));
+      }
+  }
+}
 
-    float largest = -INFINITY;
-    for (int64_t j = begin; j < end; ++j) {
-      const float* k = a.k + j * a.kv_stride + kv_head * a.kv_head_stride;
-      float score = 0;
-      for (int64_t d = 0; d < a.head_dim; ++d) score += q[d] * k[d];
-      weights[static_cast<size_t>(j)] = score * a.scale;
-      largest = std::max(largest, weights[static_cast<size_t>(j)]);
+void write_kv_ref(KvType type, const float* x, int64_t dim, void* row) noexcept {
+  auto* bytes = static_cast<uint8_t*>(row);
+  switch (type) {
+    case KvType::f32:
+      std::memcpy(row, x, static_cast<size_t>(dim) * sizeof(float));
+      return;
+    case KvType::bf16:
+      from_f32(DType::bf16, x, row, dim);
+      return;
+    case KvType::int8: {
+      float most = 0;
+      for (int64_t d = 0; d < dim; ++d) most = std::max(most, std::fabs(x[d]));
+      const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
+      std::memcpy(bytes, &scale, sizeof scale);
+      for (int64_t d = 0; d < dim; ++d)
+        bytes[4 + d] = static_cast<uint8_t>(static_cast<int8_t>(std::nearbyint(x[d] * inverse)));
+      return;
     }
-    float total = 0;
-    for (int64_t j = begin; j < end; ++j) {
-      float& w = weights[static_cast<size_t>(j)];
-      w = std::exp(w - largest);
-      total += w;
+    case KvType::int4:
+      for (int64_t g = 0; g < dim; g += kv_group) {
+        const auto [low, high] = std::minmax_element(x + g, x + g + kv_group);
+        const uint16_t scale_minimum[] = {f32_to_bf16((*high - *low) / 15.0f), f32_to_bf16(*low)};
+        std::memcpy(bytes + g / kv_group * 4, scale_minimum, sizeof scale_minimum);
+        const float step = bf16_to_f32(scale_minimum[0]), start = bf16_to_f32(scale_minimum[1]);
+        const float inverse = step > 0 ? 1.0f / step : 0.0f;
+        const auto code = [&](int64_t d) {
+          return static_cast<int>(std::nearbyint(std::clamp((x[d] - start) * inverse, 0.0f, 15.0f)));
+        };
+        for (int64_t i = 0; i < kv_group / 2; ++i)
+          bytes[dim / kv_group * 4 + g / 2 + i] =
+              static_cast<uint8_t>(code(g + i) | code(g + i + kv_group / 2) << 4);
+      }
+  }
+}
+
+void attention_ref(const AttentionArgs& a, const Share&) noexcept {
+  const int64_t heads_per_kv = a.heads / a.kv_heads;
+  std::vector<float> weights, vector(static_cast<size_t>(a.head_dim));
+  while (const AttentionItem* item = take_item(a)) {
+    const AttentionGroup& g = a.groups[item->group];
+    const AttentionSequence& s = a.sequences[g.sequence];
+    const auto read = [&](const void* base, int64_t key) {
+      read_kv_ref(a.kv.type, kv_row(a, base, s.blocks, g.kv_head, key), a.head_dim, vector.data());
+      return vector.data();
+    };
+    for (int64_t column = g.column; column < g.column + g.columns; ++column) {
+      const int64_t row = column / heads_per_kv, head = g.kv_head * heads_per_kv + column % heads_per_kv;
+      const Range keys = visible_keys(a, s, s.first + row);
+      const float* q = a.q + (s.row + row) * a.q_stride + head * a.head_dim;
+      weights.resize(static_cast<size_t>(keys.end - keys.begin));
+
+      float largest = a.sinks ? a.sinks[head] : -INFINITY;
+      for (int64_t j = keys.begin; j < keys.end; ++j) {
+        const float* k = read(a.k, j);
+        float score = 0;
+        for (int64_t d = 0; d < a.head_dim; ++d) score += q[d] * k[d];
+        score *= a.scale;
+        if (a.soft_cap > 0) score = a.soft_cap * std::tanh(score / a.soft_cap);
+        weights[static_cast<size_t>(j - keys.begin)] = score;
+        largest = std::max(largest, score);
+      }
+      float total = a.sinks ? std::exp(a.sinks[head] - largest) : 0;
+      for (float& w : weights) {
+        w = std::exp(w - largest);
+        total += w;
+      }
+      float* out = a.out + (s.row + row) * a.out_stride + head * a.head_dim;
+      std::fill(out, out + a.head_dim, 0.0f);
+      for (int64_t j = keys.begin; j < keys.end; ++j) {
+        const float* v = read(a.v, j);
+        for (int64_t d = 0; d < a.head_dim; ++d)
+          out[d] += weights[static_cast<size_t>(j - keys.begin)] * v[d];
+      }
+      for (int64_t d = 0; d < a.head_dim; ++d) out[d] /= total;
     }
-    float* out = a.out + row * a.out_stride + head * a.head_dim;
-    std::fill(out, out + a.head_dim, 0.0f);
-    for (int64_t j = begin; j < end; ++j) {
-      const float* v = a.v + j * a.kv_stride + kv_head * a.kv_head_stride;
-      for (int64_t d = 0; d < a.head_dim; ++d) out[d] += weights[static_cast<size_t>(j)] * v[d];
-    }
-    for (int64_t d = 0; d < a.head_dim; ++d) out[d] /= total;
   }
 }
 

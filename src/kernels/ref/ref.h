@@ -15,7 +15,9 @@ void linear_ref(const LinearArgs&,
 size_t rounded_rows_bytes(int64_t m, int64_t k);
 void pack_rounded_rows(const PackRowsArgs&, const Share&) noexcept;
 void linear_rounded_ref(const LinearArgs&, const Share&) noexcept;
-void attention_ref(const AttentionArgs&, const Share&) noexcept;
+void attention_ref(const AttentionArgs&, const Share&) noexcept;  // items are whole groups
+void read_kv_ref(KvType, const void* row, int64_t head_dim, float* out) noexcept;
+void write_kv_ref(KvType, const float* x, int64_t head_dim, void* row) noexcept;
 void rms_norm_ref(const RmsNormArgs&, const Share&) noexcept;
 void add_rms_norm_ref(const AddRmsNormArgs&, const Share&) noexcept;
 void rope_ref(const RopeArgs&, const Share&) noexcept;

@@ -1,30 +1,53 @@
-// Causal grouped-query attention with online softmax, over blocks of queries and tiles of 64 keys.
+// Grouped-query attention with online softmax, over blocks of queries and tiles of 64 keys.
 //
-// A block is some queries x the heads that share one key head, gathered as the rows of one matrix, so that
-// every key and value is read once per block. Per tile: keys transposed into scratch (in squares), scores =
-// q k^T and out += p v by multiply.inl, one exp per score between them. Tiles start at multiples of 64 and a
-// row ignores those without a key for it, so a row's bits depend on its own position only: not on the block,
-// the chunk or the workers. Bound by fma for long blocks; by reading keys and values in decode.
+// A block is the columns of a group (attention.h), gathered as the rows of one matrix, so that every key and
+// value is read once per block. Per tile: keys as f32, transposed into scratch (in squares), scores = q k^T
+// and out += p v by multiply.inl, one exp per score between them. Tiles start at multiples of 64 and a row
+// ignores those without a key for it; each split of keys is a softmax of its own, folded in ascending order.
+// So a row's bits depend on its own position only: not on the block, the chunk, the batch or the workers.
 //
-// Measured as in linear.inl with 32 query heads and 8 key heads of 64, counting visible pairs only: 512
-// queries 150 GFLOP/s, 512 after 2048 keys 195; one query over 4096 keys 33 GB/s where the keys of a head lie
-// together, and 15 to 24 where heads lie side by side: no hardware prefetcher follows pieces of 256 bytes,
-// and software prefetches gained nothing (AVX-512).
+// Bound by fma for long blocks; by reading keys and values in decode. See docs/measurements.md.
 #pragma once
 
 #include "kernels/simd/exp.inl"
+#include "kernels/simd/kv_rows.inl"
 #include "kernels/simd/multiply.inl"
 
 namespace lathe {
 namespace {
 
-constexpr int64_t key_tile = 64, block_rows = 96;
+constexpr int64_t block_rows = 96;
+static_assert(attention_split % key_tile == 0);
+
+// Below every score; finite, so that the difference of two is 0 and not NaN.
+constexpr float no_score = -1e30f;
+
+// An online softmax: sums of exp(score - largest) and of that times values.
+struct Softmax {
+  float *largest, *total;  // [rows]
+  float* out;              // [rows, head_dim]
+};
+
+// A block's scratch: rows are (query, head) pairs, query-major.
+struct Block {
+  float* q;            // [rows, head_dim], scaled
+  float* scores;       // [rows, key_tile], turned into probabilities in place
+  float* keys;         // [head_dim, key_tile]
+  float* unpacked;     // [key_tile, head_dim]
+  Softmax split, sum;  // of a split, of all splits so far
+};
+
+template <KvType type>
+void unpack(const Rows& rows, int64_t count, int64_t dim, float* out) {
+  for (int64_t j = 0; j < count; ++j)
+    read_kv_row<type>(rows.at[j], dim, [&](int64_t d, V v) { store(out + j * dim + d, v); });
+}
 
 // Keys [0, count) as columns: out[d][key]. Columns up to the next multiple of `square` repeat the last key.
-void transpose_keys(const float* k, int64_t stride, int64_t count, int64_t head_dim, float* out) {
+void transpose_keys(const float* const* k, int64_t count, int64_t head_dim, float* out) {
   for (int64_t j = 0; j < count; j += square) {
     const float* rows[square];
-    for (int64_t i = 0; i < square; ++i) rows[i] = k + (j + i < count ? j + i : count - 1) * stride;
+    for (int64_t i = 0; i < square; ++i) rows[i] = k[j + i < count ? j + i : count - 1];
     for (int64_t d = 0; d < head_dim; d += square) {
       transpose_square(rows, out + d * key_tile + j, key_tile);
       for (const float*& row : rows) row += square;
@@ -32,27 +55,23 @@ void transpose_keys(const float* k, int64_t stride, int64_t count, int64_t head_
   }
 }
 
-// A block's state: rows are (query, head) pairs, query-major.
-struct Block {
-  float *q, *out;          // [rows, head_dim], q already scaled
-  float* scores;           // [rows, key_tile], turned into probabilities in place
-  float *largest, *total;  // [rows]
-  float* keys;             // [head_dim, key_tile]
-};
-
 // Scores of a row to exp(score - largest) where lo <= key < hi and 0 elsewhere; the old out and total are
 // rescaled.
-void softmax_step(const Block& b, int64_t row, int64_t head_dim, int64_t lo, int64_t hi) {
+void softmax_step(const AttentionArgs& a, const Block& b, int64_t row, int64_t lo, int64_t hi) {
   float* s = b.scores + row * key_tile;
   if (lo >= hi) {
     for (int64_t j = 0; j < key_tile; j += lanes) store(s + j, zero());
     return;
   }
+  if (a.soft_cap > 0) {
+    const V cap = set(a.soft_cap);
+    for (int64_t j = 0; j < key_tile; j += lanes) store(s + j, mul(cap, tanh(div(load(s + j), cap))));
+  }
   for (int64_t j = 0; j < lo; ++j) s[j] = -__builtin_inff();
   for (int64_t j = hi; j < key_tile; ++j) s[j] = -__builtin_inff();
   V top = load(s);
   for (int64_t j = lanes; j < key_tile; j += lanes) top = max(top, load(s + j));
-  const float before = b.largest[row], tile_largest = ::lathe::largest(top);
+  const float before = b.split.largest[row], tile_largest = ::lathe::largest(top);
   const float now = tile_largest > before ? tile_largest : before;
   V total = zero();
   for (int64_t j = 0; j < key_tile; j += lanes) {
@@ -60,66 +79,129 @@ void softmax_step(const Block& b, int64_t row, int64_t head_dim, int64_t lo, int
     store(s + j, p);
     total = add(total, p);
   }
-  if (now > before) {  // also the first tile: before is -inf and the factor 0
+  if (now > before) {  // also the first tile: the factor is 0 there
     alignas(64) float factor[lanes];
     store(factor, exp(set(before - now)));
-    b.total[row] *= factor[0];
-    float* out = b.out + row * head_dim;
-    for (int64_t d = 0; d < head_dim; d += lanes) store(out + d, mul(load(out + d), set(factor[0])));
+    b.split.total[row] *= factor[0];
+    float* out = b.split.out + row * a.head_dim;
+    for (int64_t d = 0; d < a.head_dim; d += lanes) store(out + d, mul(load(out + d), set(factor[0])));
   }
-  b.total[row] += sum(total);
-  b.largest[row] = now;
+  b.split.total[row] += sum(total);
+  b.split.largest[row] = now;
 }
 
-// Queries [row, row + rows) of heads [head, head + heads), which share one key head.
-void attend(const AttentionArgs& a, const Block& b, int64_t row, int64_t rows, int64_t head, int64_t heads) {
-  const int64_t dim = a.head_dim, kv_head = head / (a.heads / a.kv_heads);
-  for (int64_t i = 0; i < rows * heads; ++i) {
-    const float* q = a.q + (row + i / heads) * a.q_stride + (head + i % heads) * dim;
-    for (int64_t d = 0; d < dim; d += lanes) {
-      store(b.q + i * dim + d, mul(load(q + d), set(a.scale)));
-      store(b.out + i * dim + d, zero());
+void clear(const Softmax& s, int64_t rows, int64_t dim) {
+  for (int64_t i = 0; i < rows; ++i) s.largest[i] = no_score, s.total[i] = 0;
+  for (int64_t i = 0; i < rows * dim; i += lanes) store(s.out + i, zero());
+}
+
+// One split of a group's keys: b.split.
+template <KvType type>
+void attend(const AttentionArgs& a, const Block& b, const AttentionGroup& g, int64_t split) {
+  const AttentionSequence& s = a.sequences[g.sequence];
+  const int64_t dim = a.head_dim, heads = a.heads / a.kv_heads;
+  clear(b.split, g.columns, dim);
+  const Range visible = visible_keys(a, s, g.column, g.columns);
+  const int64_t begin = split * attention_split > visible.begin ? split * attention_split : visible.begin;
+  const int64_t end =
+      (split + 1) * attention_split < visible.end ? (split + 1) * attention_split : visible.end;
+  Rows rows;
+  const float* keys[key_tile];
+  for (int64_t tile = begin / key_tile * key_tile; tile < end; tile += key_tile) {
+    const int64_t count = end - tile < key_tile ? end - tile : key_tile;
+    find_rows(a, a.k, s.blocks, g.kv_head, tile, count, rows);
+    if (type != KvType::f32) unpack<type>(rows, count, dim, b.unpacked);
+    for (int64_t j = 0; j < count; ++j)
+      keys[j] = type == KvType::f32 ? reinterpret_cast<const float*>(rows.at[j]) : b.unpacked + j * dim;
+    transpose_keys(keys, count, dim, b.keys);
+    multiply(
+        {b.q, dim, {b.keys, panel, key_tile}, b.scores, key_tile, nullptr, g.columns, key_tile, dim, false});
+    for (int64_t i = 0; i < g.columns; ++i) {
+      const Range seen = visible_keys(a, s, s.first + (g.column + i) / heads);
+      softmax_step(a, b, i, seen.begin > tile ? seen.begin - tile : 0,
+                   seen.end - tile < key_tile ? seen.end - tile : key_tile);
     }
-    b.largest[i] = -__builtin_inff();
-    b.total[i] = 0;
-  }
-  const int64_t first = a.first + row, last = first + rows - 1;  // positions of this block
-  const int64_t oldest = a.window > 0 && first - a.window + 1 > 0 ? first - a.window + 1 : 0;
-  for (int64_t tile = oldest / key_tile * key_tile; tile <= last; tile += key_tile) {
-    const int64_t count = last + 1 - tile < key_tile ? last + 1 - tile : key_tile;
-    const int64_t at = tile * a.kv_stride + kv_head * a.kv_head_stride;
-    transpose_keys(a.k + at, a.kv_stride, count, dim, b.keys);
-    multiply({b.q,
-              dim,
-              {b.keys, panel, key_tile},
-              b.scores,
-              key_tile,
-              nullptr,
-              rows * heads,
-              key_tile,
-              dim,
-              false});
-    for (int64_t i = 0; i < rows * heads; ++i) {
-      const int64_t position = first + i / heads, newest = position + 1 - tile;
-      const int64_t lo = a.window > 0 && position - a.window + 1 > tile ? position - a.window + 1 - tile : 0;
-      softmax_step(b, i, dim, lo, newest < key_tile ? newest : key_tile);
-    }
+    find_rows(a, a.v, s.blocks, g.kv_head, tile, count, rows);
+    const bool direct = type == KvType::f32 && rows.together;
+    if (!direct) unpack<type>(rows, count, dim, b.unpacked);
     multiply({b.scores,
               key_tile,
-              {a.v + at, panel, a.kv_stride},
-              b.out,
+              {direct ? reinterpret_cast<const float*>(rows.at[0]) : b.unpacked, panel,
+               direct ? a.kv.token_bytes / static_cast<int64_t>(sizeof(float)) : dim},
+              b.split.out,
               dim,
               nullptr,
-              rows * heads,
+              g.columns,
               dim,
               count,
               true});
   }
-  for (int64_t i = 0; i < rows * heads; ++i) {
-    float* out = a.out + (row + i / heads) * a.out_stride + (head + i % heads) * dim;
-    const V total = set(b.total[i]);
-    for (int64_t d = 0; d < dim; d += lanes) store(out + d, div(load(b.out + i * dim + d), total));
+}
+
+// sum += split. A row that saw no key of the split keeps its bits.
+void fold(const Softmax& sum, const Softmax& split, int64_t rows, int64_t dim) {
+  alignas(64) float old_factor[block_rows], new_factor[block_rows];
+  for (int64_t i = 0; i < rows; i += lanes) {
+    const int64_t left = rows - i;
+    const V before = load_n(sum.largest + i, left), now = load_n(split.largest + i, left);
+    const V most = max(before, now), old_one = exp(sub(before, most)), new_one = exp(sub(now, most));
+    store(old_factor + i, old_one);
+    store(new_factor + i, new_one);
+    const V total = fma(load_n(split.total + i, left), new_one, mul(load_n(sum.total + i, left), old_one));
+    store_n(sum.total + i, total, left);
+    store_n(sum.largest + i, most, left);
   }
+  for (int64_t i = 0; i < rows; ++i) {
+    const V old_one = set(old_factor[i]), new_one = set(new_factor[i]);
+    float* out = sum.out + i * dim;
+    for (int64_t d = 0; d < dim; d += lanes)
+      store(out + d, fma(load(split.out + i * dim + d), new_one, mul(load(out + d), old_one)));
+  }
+}
+
+void finish(const AttentionArgs& a, const Softmax& sum, const AttentionGroup& g) {
+  const AttentionSequence& s = a.sequences[g.sequence];
+  const int64_t dim = a.head_dim, heads = a.heads / a.kv_heads;
+  for (int64_t i = 0; i < g.columns; ++i) {
+    const int64_t row = s.row + (g.column + i) / heads, head = g.kv_head * heads + (g.column + i) % heads;
+    V total = set(sum.total[i]);
+    if (a.sinks) total = add(total, exp(set(a.sinks[head] - sum.largest[i])));
+    float* out = a.out + row * a.out_stride + head * dim;
+    for (int64_t d = 0; d < dim; d += lanes) store(out + d, div(load(sum.out + i * dim + d), total));
+  }
+}
+
+// The state of a split of a group that is in several items.
+Softmax partial_state(const AttentionArgs& a, const AttentionGroup& g, int64_t split) {
+  float* at = a.partials + g.partial + (split - g.split) * g.columns * (a.head_dim + 2);
+  return {at, at + g.columns, at + 2 * g.columns};
+}
+
+template <KvType type>
+void run_item(const AttentionArgs& a, Block b, const AttentionItem& item) {
+  const AttentionGroup& g = a.groups[item.group];
+  const AttentionSequence& s = a.sequences[g.sequence];
+  const int64_t dim = a.head_dim, heads = a.heads / a.kv_heads;
+  const V scale = set(a.scale);
+  for (int64_t i = 0; i < g.columns; ++i) {
+    const int64_t row = s.row + (g.column + i) / heads, head = g.kv_head * heads + (g.column + i) % heads;
+    const float* q = a.q + row * a.q_stride + head * dim;
+    for (int64_t d = 0; d < dim; d += lanes) store(b.q + i * dim + d, mul(load(q + d), scale));
+  }
+  const bool whole = g.partial < 0;
+  if (whole) clear(b.sum, g.columns, dim);
+  for (int64_t split = item.split; split < item.split + item.splits; ++split) {
+    if (!whole) b.split = partial_state(a, g, split);
+    attend<type>(a, b, g, split);
+    if (whole) fold(b.sum, b.split, g.columns, dim);
+  }
+  if (!whole) {
+    if (!finish_item(a, item)) return;
+    clear(b.sum, g.columns, dim);
+    for (int64_t split = g.split; split < g.split + g.splits; ++split)
+      fold(b.sum, partial_state(a, g, split), g.columns, dim);
+  }
+  finish(a, b.sum, g);
 }
 
 void attention(const AttentionArgs& a, const Share& share) {
@@ -131,26 +213,32 @@ void attention(const AttentionArgs& a, const Share& share) {
   };
   Block b;
   b.q = take(block_rows * a.head_dim);
-  b.out = take(block_rows * a.head_dim);
   b.scores = take(block_rows * key_tile);
   b.keys = take(a.head_dim * key_tile);
-  b.largest = take(block_rows);
-  b.total = take(block_rows);
-
-  // Items are (block of queries, key head, part of its query heads), dealt out in turn because later queries
-  // cost more.
-  const int64_t group = a.heads / a.kv_heads;
-  int64_t parts = (group + block_rows - 1) / block_rows;
-  while (parts < group && a.kv_heads * parts * a.rows < share.workers) ++parts;
-  const int64_t heads = (group + parts - 1) / parts, queries = block_rows / heads;
-  const int64_t blocks = (a.rows + queries - 1) / queries, items = blocks * a.kv_heads * parts;
-  for (int64_t item = share.worker; item < items; item += share.workers) {
-    const int64_t row = item / (a.kv_heads * parts) * queries, kv_head = item / parts % a.kv_heads;
-    const int64_t head = item % parts * heads;
-    const int64_t count = group - head < heads ? group - head : heads;
-    if (count <= 0) continue;
-    attend(a, b, row, a.rows - row < queries ? a.rows - row : queries, kv_head * group + head, count);
-  }
+  b.unpacked = take(a.head_dim * key_tile);
+  const auto take_softmax = [&] {
+    Softmax s;
+    s.largest = take(block_rows);
+    s.total = take(block_rows);
+    s.out = take(block_rows * a.head_dim);
+    return s;
+  };
+  b.split = take_softmax();
+  b.sum = take_softmax();
+  while (const AttentionItem* item = take_item(a)) switch (a.kv.type) {
+      case KvType::f32:
+        run_item<KvType::f32>(a, b, *item);
+        break;
+      case KvType::bf16:
+        run_item<KvType::bf16>(a, b, *item);
+        break;
+      case KvType::int8:
+        run_item<KvType::int8>(a, b, *item);
+        break;
+      case KvType::int4:
+        run_item<KvType::int4>(a, b, *item);
+        break;
+    }
 }
 
 }  // namespace

@@ -21,6 +21,9 @@ inline V exp(V x) {
   return times_power_of_two(p, n);
 }
 
+// Within 2^-22: for small x that is no small relative error.
+inline V tanh(V x) { return sub(set(1), div(set(2), add(exp(add(x, x)), set(1)))); }
+
 inline V silu(V x) { return div(x, add(set(1), exp(sub(zero(), x)))); }
 
 }  // namespace

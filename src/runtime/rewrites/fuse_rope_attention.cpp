@@ -18,7 +18,7 @@ void fuse_rope_attention(Graph& g) {
                .name = node.name,
                .inputs = {q->inputs[0], k->inputs[0], node.inputs[2]},
                .outputs = {},
-               .params = {},
+               .params = node.params,
                .block = node.block};
     const int64_t cols[] = {g.value(node.outputs[0]).cols};
     g.replace(node.outputs[0], g.insert(id, std::move(fused), cols));
