@@ -2,7 +2,7 @@
 BUILD := build/release
 LATHE := $(BUILD)/lathe
 
-.PHONY: demo test build bootstrap check format asan tsan tiles aarch64 fuzz bench bench-end-to-end clean
+.PHONY: demo test build bootstrap check format asan tsan interop tiles aarch64 fuzz bench bench-end-to-end clean
 
 demo: build
 	tools/demo $(LATHE)
@@ -31,6 +31,10 @@ asan tsan: bootstrap
 	cmake --preset $@ > /dev/null
 	cmake --build --preset $@
 	ctest --preset $@ -j2
+
+# OpenAI's own Python client against the server.
+interop: build
+	tests/interop/run $(LATHE) build/interop
 
 # The kernels for 64-bit ARM, cross-built, and their tests under an emulator.
 aarch64: bootstrap

@@ -13,6 +13,7 @@ namespace {
 struct Registry {
   std::mutex mutex;
   std::set<fs::path> paths;
+  std::function<void()> call;
 };
 
 Registry& registry() {
@@ -31,6 +32,11 @@ void pass_on(int signal) {
 void wait_and_clean(int pipe) {
   unsigned char signal = 0;
   if (::read(pipe, &signal, 1) != 1) return;
+  std::unique_lock asking(registry().mutex);
+  const bool goes_on = static_cast<bool>(registry().call);
+  if (goes_on) registry().call();
+  asking.unlock();
+  if (goes_on && ::read(pipe, &signal, 1) != 1) return;
   const std::lock_guard lock(registry().mutex);
   std::error_code ignored;
   // Twice: the interrupted work may have made one more file between the two.
@@ -60,6 +66,16 @@ RemoveOnInterrupt::RemoveOnInterrupt(fs::path path) : path_(std::move(path)) {
 RemoveOnInterrupt::~RemoveOnInterrupt() {
   const std::lock_guard lock(registry().mutex);
   registry().paths.erase(path_);
+}
+
+OnInterrupt::OnInterrupt(std::function<void()> call) {
+  const std::lock_guard lock(registry().mutex);
+  registry().call = std::move(call);
+}
+
+OnInterrupt::~OnInterrupt() {
+  const std::lock_guard lock(registry().mutex);
+  registry().call = {};
 }
 
 }  // namespace lathe

@@ -1,6 +1,8 @@
 // Ctrl-C leaves nothing half-made behind.
 #pragma once
 
+#include <functional>
+
 #include "core/file.h"
 
 namespace lathe {
@@ -19,6 +21,16 @@ class RemoveOnInterrupt {
 
  private:
   fs::path path_;
+};
+
+// While it lives, the first interrupt calls `call`, on a thread of its own, and the process goes on: a server
+// ends what is open. The second ends the process.
+class OnInterrupt {
+ public:
+  explicit OnInterrupt(std::function<void()> call);
+  ~OnInterrupt();
+  OnInterrupt(const OnInterrupt&) = delete;
+  OnInterrupt& operator=(const OnInterrupt&) = delete;
 };
 
 }  // namespace lathe

@@ -12,9 +12,9 @@
 namespace {
 
 constexpr void (*verbs[])(CLI::App&) = {
-    lathe::add_inspect,     lathe::add_quantize, lathe::add_optimize, lathe::add_eval, lathe::add_bench,
-    lathe::add_profile,     lathe::add_generate, lathe::add_export,   lathe::add_run,  lathe::add_rotate,
-    lathe::add_sensitivity, lathe::add_synth,    lathe::add_doctor,
+    lathe::add_inspect,     lathe::add_quantize, lathe::add_optimize, lathe::add_eval,   lathe::add_bench,
+    lathe::add_profile,     lathe::add_generate, lathe::add_export,   lathe::add_run,    lathe::add_rotate,
+    lathe::add_sensitivity, lathe::add_serve,    lathe::add_synth,    lathe::add_doctor,
 };
 
 // What CLI11 says may span lines; ours is one.

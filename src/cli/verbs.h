@@ -17,6 +17,7 @@ void add_quantize(CLI::App&);
 void add_rotate(CLI::App&);
 void add_run(CLI::App&);
 void add_sensitivity(CLI::App&);
+void add_serve(CLI::App&);
 void add_synth(CLI::App&);
 
 }  // namespace lathe

@@ -33,7 +33,7 @@ void Scheduler::add(Sequence& s) {
 void Scheduler::add_fork(const Sequence& of, Sequence& s) {
   blocks_.fork(of.table, s.table);
   s.computed = of.computed;
-  s.cached = of.computed;
+  s.cached = of.cached;
   insert(running_, s);
 }
 
@@ -103,6 +103,7 @@ void Scheduler::admit() {
     }
     s.computed = cached;
     s.cached = std::min(cached, s.prompt);
+    step_.cached += cached;
     waiting_.erase(waiting_.begin());
     insert(running_, s);
     width += s.width;

@@ -47,6 +47,7 @@ struct Step {
   std::vector<Work> prompts, decodes;
   std::vector<BlockCopy> copies;     // to make before the step
   std::vector<Sequence*> preempted;  // for reports
+  int64_t cached = 0;                // tokens that the prefix cache gave to those admitted
   bool empty() const { return prompts.empty() && decodes.empty(); }
 };
 

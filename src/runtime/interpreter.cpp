@@ -198,7 +198,8 @@ struct Walker::Impl {
     args.k = k;
     args.v = in(node, 2);
     args.out = out(node);
-    args.kv = {KvType::f32, static_cast<int64_t>(batch_->tokens.size()), row_bytes, a.head_dim * 4, row_bytes};
+    args.kv = {KvType::f32, static_cast<int64_t>(batch_->tokens.size()), row_bytes, a.head_dim * 4,
+               row_bytes};
     args.q_stride = args.out_stride = q_cols;
     args.heads = a.heads;
     args.kv_heads = a.kv_heads;
@@ -211,7 +212,7 @@ struct Walker::Impl {
     const AttentionPath& path = choose_attention(a.head_dim, KvType::f32, isa_).path(true);
     AttentionWork work;
     work.share_out(args, sequences, path, pool_.size());
-    run(path.run, args);
+    parallel(path.run, args);
   }
   void compute(const op::Attention& a, const Node& node) { attend(a, node, in(node, 0), in(node, 1)); }
   void compute(const op::RopeAttention& a, const Node& node) {

@@ -1,0 +1,176 @@
+// lathe serve: an OpenAI-compatible server on one model.
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <cstdlib>
+#include <fmt/format.h>
+#include <fstream>
+#include <memory>
+#include <thread>
+
+#include "cli/interrupt.h"
+#include "cli/options.h"
+#include "cli/verbs.h"
+#include "core/log.h"
+#include "models/chat_format.h"
+#include "server/app.h"
+
+namespace lathe {
+namespace {
+
+struct Options {
+  std::string model, name, key_file, chat_template;
+  HttpOptions http;
+  AppOptions app;
+  EngineOptions engine;
+  size_t kv_mib = 0;
+  int64_t drain_seconds = 30;
+};
+
+// One key a line.
+std::vector<std::string> read_keys(const std::string& path) {
+  std::ifstream in(path);
+  std::vector<std::string> keys;
+  for (std::string line; std::getline(in, line);)
+    if (!line.empty()) keys.push_back(line);
+  if (keys.empty()) throw input_error(path, "an API key a line", "none");
+  return keys;
+}
+
+std::optional<ChatFormat> chat_format(const Checkpoint& checkpoint, const std::string& file) {
+  std::optional<ChatFormat> format = load_chat_format(checkpoint);
+  if (file.empty()) return format;
+  ChatTemplate given = ChatTemplate::parse(Mapping(file).text(), file);
+  return ChatFormat{std::move(given), format ? format->variables : Json::object()};
+}
+
+// A thread that ends with its scope, whatever ends that.
+class Worker {
+ public:
+  template <class F>
+  explicit Worker(F&& loop) : thread_([this, loop = std::forward<F>(loop)] { loop(stop_); }) {}
+  ~Worker() {
+    stop_ = true;
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> stop_ = false;
+  std::thread thread_;
+};
+
+void serve(Options o) {
+  if (!o.key_file.empty())
+    for (std::string& key : read_keys(o.key_file)) o.app.api_keys.push_back(std::move(key));
+  if (o.http.certificate.empty() != o.http.key.empty())
+    throw input_error("--tls-cert and --tls-key", "both or none", "one");
+
+  // Listening first: whoever asks meanwhile learns that the model is loading.
+  App app(o.app);
+  HttpServer server(o.http, [&](HttpRequest r, std::shared_ptr<HttpExchange> e) {
+    app.handle(std::move(r), std::move(e));
+  });
+  std::atomic<bool> draining = false;
+  const OnInterrupt interrupt([&] {
+    info("finishing what is open; interrupt again to stop at once");
+    draining = true;
+    server.drain();
+  });
+  std::thread network([&] { server.run(); });
+  struct Stop {  // before the engine goes: exchanges belong to the server
+    HttpServer& server;
+    std::thread& network;
+    ~Stop() {
+      server.stop();
+      network.join();
+    }
+  };
+  const auto start = std::chrono::steady_clock::now();
+  std::unique_ptr<Stop> stop = std::make_unique<Stop>(server, network);
+
+  const OpenModel opened = open_model(o.model);
+  const Tokenizer tokenizer = load_tokenizer(opened.checkpoint);
+  const std::optional<ChatFormat> format = chat_format(opened.checkpoint, o.chat_template);
+  if (!format) warn("this model has no chat template: /v1/chat/completions is refused");
+  o.engine.kv_bytes = o.kv_mib << 20;
+  Engine engine(opened.model, tokenizer, o.engine);
+  if (o.name.empty()) o.name = o.model == "builtin" ? o.model : opened.checkpoint.path().filename().string();
+  Metrics metrics(o.name);
+  Service service{
+      engine,
+      tokenizer,
+      format ? &format->chat : nullptr,
+      format ? format->variables : Json::object(),
+      o.name,
+      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+          .count(),
+      stop_tokens(opened.checkpoint),
+      metrics};
+  const Worker stepping([&](const std::atomic<bool>& ended) {
+    while (!ended)
+      if (!engine.step()) engine.wait(std::chrono::milliseconds(50));
+  });
+  app.serve(service);
+  info("{} is ready at http{}://{}:{} after {:.2f} s; {} KV blocks of {} tokens, context {}", o.name,
+       o.http.certificate.empty() ? "" : "s", o.http.host, server.port(),
+       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count(), engine.stats().blocks,
+       o.engine.block_tokens, engine.context());
+
+  while (!draining) std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  const auto deadline = std::chrono::steady_clock::now() + std::chrono::seconds(o.drain_seconds);
+  while (server.open_exchanges() > 0 && std::chrono::steady_clock::now() < deadline)
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  if (server.open_exchanges() > 0) warn("{} requests did not end in time", server.open_exchanges());
+  stop.reset();
+}
+
+}  // namespace
+
+void add_serve(CLI::App& app) {
+  auto o = std::make_shared<Options>();
+  CLI::App& verb =
+      add_verb(app, "serve", "Serve a model to many users, as OpenAI's API does", "builtin --port 8080");
+  add_model(verb, o->model);
+  verb.add_option("--host", o->http.host, "The address to listen on")->capture_default_str();
+  verb.add_option("--port", o->http.port, "0: any free one")->capture_default_str();
+  verb.add_option("--model-name", o->name, "What clients call the model; default: its directory's name");
+  verb.add_option("--chat-template", o->chat_template, "A Jinja template in place of the model's own")
+      ->check(CLI::ExistingFile);
+  verb.add_option("--api-key", o->app.api_keys, "A key that clients must send; may be repeated");
+  verb.add_option("--api-key-file", o->key_file, "A file with a key a line")->check(CLI::ExistingFile);
+  verb.add_option("--tls-cert", o->http.certificate, "A PEM certificate chain: serve HTTPS")
+      ->check(CLI::ExistingFile);
+  verb.add_option("--tls-key", o->http.key, "Its PEM key")->check(CLI::ExistingFile);
+  verb.add_option("--cors-origin", o->app.cors_origin, "The origin of web pages that may call; '*': any");
+  verb.add_flag("--access-log", o->app.access_log, "A line of JSON per request on stderr");
+  verb.add_option("--context", o->engine.context, "Longest prompt and answer together; 0: the model's")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--kv-memory-mib", o->kv_mib,
+                  "Memory of the KV cache; 0: eight sequences of the whole context")
+      ->capture_default_str();
+  add_kv_dtype(verb, o->engine.kv);
+  verb.add_option("--block-tokens", o->engine.block_tokens, "Tokens of a KV block")
+      ->check(CLI::Range(1, 1024))
+      ->capture_default_str();
+  verb.add_option("--max-sequences", o->engine.sequences, "Sequences that run at once")
+      ->check(CLI::Range(int64_t{1}, most_sampled_outputs))
+      ->capture_default_str();
+  verb.add_option("--step-tokens", o->engine.step_tokens, "Rows of a step at most")
+      ->check(CLI::Range(1, 8192))
+      ->capture_default_str();
+  verb.add_option("--mixed-prompt", o->engine.mixed_prompt,
+                  "Prompt rows of a step in which others decode; 0: as many as take no longer than decoding")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--max-waiting", o->engine.waiting, "Requests that may wait; more are answered 429")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_flag("!--no-prefix-cache", o->engine.prefix_cache, "Compute every prompt anew");
+  verb.add_option("--drain-seconds", o->drain_seconds, "How long open answers may take after an interrupt")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  add_threads(verb, o->engine.threads);
+  verb.callback([o] { serve(*o); });
+}
+
+}  // namespace lathe

@@ -1,0 +1,425 @@
+#include "engine/engine.h"
+
+#include <algorithm>
+#include <cmath>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <random>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "engine/knee.h"
+#include "engine/kv_size.h"
+#include "engine/stop_text.h"
+
+namespace lathe {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+double seconds_since(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+constexpr int64_t default_sequences_of_context = 8;
+constexpr int64_t most_logprobs = 100;
+
+// Whether prompts and decoding give other bits for the same token (docs/decisions/005).
+bool phases_differ(const Plan& plan) {
+  return std::ranges::any_of(plan.choices(), [](const Plan::Choice& c) { return c.prompts != c.decode; });
+}
+
+// A request whose first choice may still have to be forked into the others.
+struct Job {
+  uint64_t id;
+  Request request;
+  Engine::Emit emit;
+};
+
+// One choice of a request.
+struct Running {
+  Sequence sequence;
+  std::shared_ptr<const Job> job;
+  int64_t choice;
+  Sampler sampler;
+  StreamDecoder decoder;
+  StopText stops;
+  int64_t generated = 0;
+
+  Running(std::shared_ptr<const Job> j, int64_t c, const Tokenizer& tokenizer)
+      : job(std::move(j)),
+        choice(c),
+        sampler(seeded(job->request.sampling, c)),
+        decoder(tokenizer, true),
+        stops(job->request.stop) {}
+
+  static Sampling seeded(Sampling s, int64_t choice) {
+    s.seed += static_cast<uint64_t>(choice);
+    return s;
+  }
+};
+
+// log p of a token whose logit is x is x - log_total.
+double log_total(std::span<const float> logits) {
+  const auto largest = static_cast<double>(*std::ranges::max_element(logits));
+  double total = 0;
+  for (const float x : logits) total += std::exp(static_cast<double>(x) - largest);
+  return largest + std::log(total);
+}
+
+void add_logprobs(Event& event, std::span<const float> logits, int64_t alternatives) {
+  const double total = log_total(logits);
+  const auto of = [&](int32_t token) {
+    return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(token)]) - total);
+  };
+  event.logprob = of(event.token);
+  std::vector<int32_t> order(logits.size());
+  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
+  const auto n = std::min<size_t>(static_cast<size_t>(alternatives), order.size());
+  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n), order.end(),
+                    [&](int32_t a, int32_t b) {
+                      const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
+                      return x != y ? x > y : a < b;
+                    });
+  for (size_t i = 0; i < n; ++i) event.top.push_back({order[i], of(order[i])});
+}
+
+}  // namespace
+
+std::string_view finish_name(Finish finish) {
+  switch (finish) {
+    case Finish::none:
+      return "";
+    case Finish::stop:
+      return "stop";
+    case Finish::length:
+      return "length";
+    case Finish::cancelled:
+      return "abort";
+    case Finish::failed:
+      return "error";
+  }
+  return "";
+}
+
+struct Engine::Impl {
+  EngineOptions options;
+  Tokenizer tokenizer;
+  int64_t vocab;
+  Plan plan;
+  bool exact;  // sharing must tell prompts from answers
+  KvBlocks blocks;
+  Scheduler scheduler;
+  std::map<uint64_t, std::unique_ptr<Running>> running;  // by Sequence::id
+  uint64_t last_sequence = 0;
+  std::vector<int32_t> tokens, positions, starts, outputs;  // of the batch
+  std::vector<std::span<const int32_t>> tables;
+  double plan_seconds = 0;      // of this step
+  uint64_t sampled = 0;         // tokens of this step
+  std::vector<float> adjusted;  // a row of logits with stop tokens out of reach
+
+  mutable std::mutex mutex;  // guards what follows
+  std::condition_variable changed;
+  std::vector<std::shared_ptr<const Job>> submitted;
+  std::vector<uint64_t> cancelled;
+  uint64_t last_job = 0;
+  EngineStats stats;
+
+  static EngineOptions completed(const Model& model, EngineOptions o) {
+    const int64_t longest = model.max_context();
+    if (o.context <= 0 || o.context > longest) {
+      if (o.context > longest)
+        warn("the model's context is {}: --context {} is cut to that", longest, o.context);
+      o.context = longest;
+    }
+    if (o.sequences < 1 || o.sequences > most_sampled_outputs)
+      throw input_error("sequences", fmt::format("1 to {}", most_sampled_outputs),
+                        std::to_string(o.sequences));
+    if (o.block_tokens < 1 || o.step_tokens < 1 || o.mixed_prompt < 0 || o.waiting < 1)
+      throw input_error("engine", "positive limits", "a limit below 1");
+    o.step_tokens = std::max(o.step_tokens, o.sequences);
+    return o;
+  }
+
+  static int64_t block_count(const Model& model, const EngineOptions& o) {
+    const int64_t whole = (o.context + o.block_tokens - 1) / o.block_tokens;
+    if (o.kv_bytes == 0) return whole * default_sequences_of_context;
+    const int64_t bytes = kv_bytes_per_token(model.graph, o.kv) * o.block_tokens;
+    const int64_t blocks = static_cast<int64_t>(o.kv_bytes) / bytes;
+    if (blocks < whole)
+      throw input_error("the KV cache",
+                        fmt::format("at least {} bytes, for {} tokens of context", whole * bytes, o.context),
+                        fmt::format("{} bytes", o.kv_bytes),
+                        "give it more memory, or choose a smaller --context");
+    return blocks;
+  }
+
+  static Target target(const Model& model, const EngineOptions& o) {
+    Target t;
+    t.threads = o.threads;
+    t.max_tokens = o.step_tokens;
+    t.max_outputs = o.sequences;
+    t.kv = o.kv;
+    t.kv_blocks = block_count(model, o);
+    t.block_tokens = o.block_tokens;
+    return t;
+  }
+
+  Impl(const Model& model, const Tokenizer& t, const EngineOptions& given)
+      : options(completed(model, given)),
+        tokenizer(t),
+        plan(Plan::compile(model, target(model, options))),
+        exact(phases_differ(plan)),
+        blocks(plan.kv_blocks(), options.block_tokens, std::random_device()()),
+        scheduler(blocks, limits(), options.context) {
+    vocab = plan.graph().value(plan.graph().output()).cols;
+    stats.blocks = stats.free_blocks = blocks.size();
+  }
+
+  StepLimits limits() {
+    StepLimits l;
+    l.tokens = options.step_tokens;
+    l.sequences = options.sequences;
+    l.mixed_prompt = options.mixed_prompt > 0 ? options.mixed_prompt
+                                              : prompt_rows_of_a_decode_step(plan, options.step_tokens);
+    return l;
+  }
+
+  void accept(std::shared_ptr<const Job> job) {
+    auto r = std::make_unique<Running>(job, 0, tokenizer);
+    Sequence& s = r->sequence;
+    s.id = ++last_sequence;
+    s.tokens = job->request.prompt;
+    s.prompt = s.size();
+    s.priority = job->request.priority;
+    s.width = job->request.choices;
+    // Without a prefix cache, every sequence has a space of its own.
+    s.origin.space = options.prefix_cache ? job->request.space : s.id;
+    if (exact) s.origin.prompt = s.prompt;
+    r->sampler.see(s.tokens);
+    scheduler.add(s);
+    running.emplace(s.id, std::move(r));
+  }
+
+  void take_inbox() {
+    std::vector<std::shared_ptr<const Job>> jobs;
+    std::vector<uint64_t> gone;
+    {
+      const std::lock_guard lock(mutex);
+      jobs.swap(submitted);
+      gone.swap(cancelled);
+    }
+    for (auto& job : jobs) accept(std::move(job));
+    for (const uint64_t id : gone) {
+      std::vector<Running*> of;
+      for (const auto& [key, r] : running)
+        if (r->job->id == id) of.push_back(r.get());
+      for (Running* r : of) {
+        Event event;
+        event.finish = Finish::cancelled;
+        end(*r, std::move(event));
+      }
+    }
+  }
+
+  // The last event of a choice, or of all choices of a request that has not been forked yet.
+  void end(Running& r, Event event) {
+    const std::shared_ptr<const Job> job = r.job;
+    event.request = job->id;
+    event.generated = r.generated;
+    event.cached = r.sequence.cached;
+    event.text += r.stops.push(r.decoder.finish());
+    if (r.stops.stopped() && event.finish == Finish::length) {
+      event.finish = Finish::stop;
+      event.stop = r.stops.matched();
+    }
+    event.text += r.stops.finish();
+    const int64_t first = r.choice, width = r.sequence.width;
+    scheduler.remove(r.sequence);
+    running.erase(r.sequence.id);
+    for (int64_t c = first; c < first + width; ++c) {
+      event.choice = c;
+      job->emit(event);
+    }
+  }
+
+  void run(const Step& step) {
+    for (const BlockCopy& copy : step.copies) plan.copy_block(copy.from, copy.to);
+    tokens.clear(), positions.clear(), outputs.clear(), tables.clear();
+    starts.assign(1, 0);
+    for (const auto* works : {&step.prompts, &step.decodes})
+      for (const Work& w : *works) {
+        const Sequence& s = *w.sequence;
+        for (int64_t i = w.first; i < w.first + w.count; ++i) {
+          tokens.push_back(s.tokens[static_cast<size_t>(i)]);
+          positions.push_back(static_cast<int32_t>(i));
+        }
+        starts.push_back(static_cast<int32_t>(tokens.size()));
+        tables.push_back(s.table.blocks);
+        if (w.samples) outputs.push_back(starts.back() - 1);
+      }
+    Batch batch{.tokens = tokens, .positions = positions, .starts = starts, .slots = {}, .outputs = outputs};
+    batch.prompts = static_cast<int64_t>(step.prompts.size());
+    batch.tables = tables;
+    const auto begin = Clock::now();
+    const std::span<const float> all = plan.run(batch).as<float>();
+    plan_seconds = seconds_since(begin);
+
+    std::vector<Running*> sampling;  // in the order of the rows of logits
+    for (const auto* works : {&step.prompts, &step.decodes})
+      for (const Work& w : *works)
+        if (w.samples) sampling.push_back(running.at(w.sequence->id).get());
+    scheduler.done();
+    for (size_t i = 0; i < sampling.size(); ++i) {
+      Running& r = *sampling[i];
+      const auto row = all.subspan(i * static_cast<size_t>(vocab), static_cast<size_t>(vocab));
+      for (Running* other : fork(r)) choose(*other, row);
+      choose(r, row);
+    }
+  }
+
+  // The other choices of a request whose prompt was just computed.
+  std::vector<Running*> fork(Running& first) {
+    std::vector<Running*> others;
+    const int64_t width = first.sequence.width;
+    first.sequence.width = 1;
+    for (int64_t c = 1; c < width; ++c) {
+      auto r = std::make_unique<Running>(first.job, c, tokenizer);
+      Sequence& s = r->sequence;
+      s.id = ++last_sequence;
+      s.tokens = first.sequence.tokens;
+      s.prompt = first.sequence.prompt;
+      s.priority = first.sequence.priority;
+      s.origin = first.sequence.origin;
+      r->sampler.see(s.tokens);
+      scheduler.add_fork(first.sequence, s);
+      others.push_back(r.get());
+      running.emplace(s.id, std::move(r));
+    }
+    return others;
+  }
+
+  void choose(Running& r, std::span<const float> logits) {
+    const Request& request = r.job->request;
+    Event event;
+    event.request = r.job->id;
+    event.choice = r.choice;
+    try {
+      if (r.generated < request.min_tokens && !request.stop_tokens.empty()) {
+        adjusted.assign(logits.begin(), logits.end());
+        for (const int32_t t : request.stop_tokens)
+          if (t >= 0 && t < vocab) adjusted[static_cast<size_t>(t)] = -INFINITY;
+        logits = adjusted;
+      }
+      event.token = r.sampler.pick(logits);
+      if (request.logprobs >= 0) add_logprobs(event, logits, request.logprobs);
+    } catch (const std::exception& e) {
+      event.token = -1;
+      event.finish = Finish::failed;
+      event.error = e.what();
+      return end(r, event);
+    }
+    r.sampler.see({&event.token, 1});
+    r.sequence.tokens.push_back(event.token);
+    event.generated = ++r.generated;
+    event.cached = r.sequence.cached;
+    ++sampled;
+    if (std::ranges::count(request.stop_tokens, event.token)) {
+      event.finish = Finish::stop;
+      return end(r, event);
+    }
+    // Heads are often padded beyond the vocabulary.
+    if (event.token < tokenizer.vocab_size()) event.text = r.stops.push(r.decoder.push(event.token));
+    if (r.stops.stopped()) {
+      event.finish = Finish::stop;
+      event.stop = r.stops.matched();
+      return end(r, event);
+    }
+    if (r.generated == request.max_tokens) {
+      event.finish = Finish::length;
+      return end(r, event);
+    }
+    r.job->emit(event);
+  }
+
+  bool step() {
+    take_inbox();
+    const auto start = Clock::now();
+    const Step& next = scheduler.next();
+    plan_seconds = 0;
+    sampled = 0;
+    if (!next.empty()) run(next);
+    const std::lock_guard lock(mutex);
+    stats.running = scheduler.running();
+    stats.waiting = scheduler.waiting() + static_cast<int64_t>(submitted.size());
+    stats.free_blocks = blocks.free_blocks();
+    if (next.empty()) return false;
+    ++stats.steps;
+    stats.generated_tokens += sampled;
+    stats.cached_tokens += static_cast<uint64_t>(next.cached);
+    for (const Work& w : next.prompts) stats.prompt_tokens += static_cast<uint64_t>(w.count);
+    stats.preemptions += next.preempted.size();
+    stats.step_seconds += seconds_since(start);
+    stats.plan_seconds += plan_seconds;
+    return true;
+  }
+};
+
+Engine::Engine(const Model& model, const Tokenizer& tokenizer, const EngineOptions& options)
+    : impl_(std::make_unique<Impl>(model, tokenizer, options)) {}
+Engine::~Engine() = default;
+
+uint64_t Engine::submit(Request request, Emit emit) {
+  Impl& i = *impl_;
+  const auto length = static_cast<int64_t>(request.prompt.size()), room = i.options.context - length;
+  if (length < 1) throw input_error("prompt", "at least one token", "none");
+  if (room < 1)
+    throw input_error("prompt", fmt::format("fewer tokens than the context of {}", i.options.context),
+                      std::to_string(length));
+  const int32_t most = static_cast<int32_t>(i.vocab) - 1;
+  for (const int32_t token : request.prompt)
+    if (token < 0 || token > most)
+      throw input_error("prompt", fmt::format("tokens of 0 to {}", most), std::to_string(token));
+  const auto range = [](std::string_view name, int64_t value, int64_t least, int64_t largest) {
+    if (value < least || value > largest)
+      throw input_error(name, fmt::format("{} to {}", least, largest), std::to_string(value));
+  };
+  range("max_tokens", request.max_tokens, 1, INT64_MAX);
+  range("min_tokens", request.min_tokens, 0, INT64_MAX);
+  range("n", request.choices, 1, i.options.sequences);
+  range("logprobs", request.logprobs, -1, most_logprobs);
+  request.max_tokens = std::min(request.max_tokens, room);
+
+  const std::lock_guard lock(i.mutex);
+  if (i.stats.waiting >= i.options.waiting)
+    throw Busy(fmt::format("{} requests are waiting already", i.stats.waiting));
+  ++i.stats.waiting;  // until the next step counts them
+  const uint64_t id = ++i.last_job;
+  i.submitted.push_back(std::make_shared<const Job>(Job{id, std::move(request), std::move(emit)}));
+  i.changed.notify_one();
+  return id;
+}
+
+void Engine::cancel(uint64_t request) {
+  const std::lock_guard lock(impl_->mutex);
+  impl_->cancelled.push_back(request);
+  impl_->changed.notify_one();
+}
+
+bool Engine::step() { return impl_->step(); }
+
+bool Engine::wait(std::chrono::milliseconds longest) {
+  std::unique_lock lock(impl_->mutex);
+  return impl_->changed.wait_for(lock, longest,
+                                 [&] { return !impl_->submitted.empty() || !impl_->cancelled.empty(); });
+}
+
+EngineStats Engine::stats() const {
+  const std::lock_guard lock(impl_->mutex);
+  return impl_->stats;
+}
+
+int64_t Engine::context() const { return impl_->options.context; }
+const Plan& Engine::plan() const { return impl_->plan; }
+
+}  // namespace lathe

@@ -1,0 +1,112 @@
+// Many requests on one model: continuous batching over a paged KV cache with a prefix cache.
+//
+// The text of a request depends on the request alone: not on what else runs, how its prompt is cut, what the
+// prefix cache holds or whether it was preempted (docs/decisions/005 and 006).
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "engine/sampler.h"
+#include "engine/scheduler.h"
+#include "runtime/plan.h"
+#include "text/tokenizer.h"
+
+namespace lathe {
+
+struct Request {
+  std::vector<int32_t> prompt;
+  Sampling sampling;  // choice i draws with seed + i
+  int64_t max_tokens = 256, min_tokens = 0;
+  std::vector<int32_t> stop_tokens;  // end the text and are not shown; never chosen before min_tokens
+  std::vector<std::string> stop;     // end the text and are not shown
+  int64_t choices = 1;               // texts to one prompt
+  int64_t logprobs = -1;             // of the chosen token and so many of the likeliest; -1: none
+  int priority = 0;                  // lower goes first
+  uint64_t space = 0;                // requests of different spaces share no cached prefix
+};
+
+enum class Finish : uint8_t { none, stop, length, cancelled, failed };
+std::string_view finish_name(
+    Finish);  // as OpenAI's and vLLM's clients read it: "stop", "length", "abort", "error"
+
+struct TokenLogprob {
+  int32_t token;
+  float logprob;
+};
+
+// A token of a choice, or its end, or both. Texts add up to the whole; a token may have none yet.
+struct Event {
+  uint64_t request = 0;
+  int64_t choice = 0;
+  int32_t token = -1;  // -1: none
+  std::string text;
+  float logprob = 0;
+  std::vector<TokenLogprob> top;  // likeliest first, where the request asked
+  Finish finish = Finish::none;
+  std::string stop;       // the stop string that ended it
+  std::string error;      // why it failed
+  int64_t cached = 0;     // prompt tokens that the prefix cache had
+  int64_t generated = 0;  // so far, the ending stop token included
+};
+
+struct EngineOptions {
+  int threads = 0;      // 0: physical cores
+  int64_t context = 0;  // longest prompt and answer together; 0: the model's
+  size_t kv_bytes = 0;  // memory of the KV cache; 0: room for eight sequences of the whole context
+  int64_t block_tokens = 32;
+  KvType kv = KvType::f32;
+  int64_t sequences = 64;     // running at once; at most most_sampled_outputs
+  int64_t step_tokens = 512;  // rows of a step
+  int64_t mixed_prompt =
+      0;                   // StepLimits::mixed_prompt; 0: measured, so that a step takes twice a decoding one
+  int64_t waiting = 1024;  // requests that wait; more are refused
+  bool prefix_cache = true;
+};
+
+// The engine has as many waiting requests as it may: try again later.
+class Busy : public Error {
+ public:
+  using Error::Error;
+};
+
+struct EngineStats {
+  int64_t running = 0, waiting = 0, blocks = 0, free_blocks = 0;
+  uint64_t steps = 0, prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0, preemptions = 0;
+  double step_seconds = 0, plan_seconds = 0;  // all so far; the difference is the engine's own
+};
+
+class Engine {
+ public:
+  using Emit = std::function<void(const Event&)>;
+
+  // InputError when the KV cache cannot hold one sequence of the whole context.
+  Engine(const Model&, const Tokenizer&, const EngineOptions&);
+  ~Engine();
+
+  // From any thread. Returns the request's number. Events come on the thread that steps, in order; an ending
+  // one per choice is the last. InputError when the prompt is empty, has unknown tokens or leaves no room for
+  // an answer, or a number is out of range; Busy when too many wait.
+  uint64_t submit(Request, Emit);
+  void cancel(uint64_t request);  // from any thread; unknown numbers are ignored
+
+  // One step of all that runs; false when there was nothing to do. From one thread.
+  bool step();
+  // Until something was submitted or cancelled since the last step; false: it took longer.
+  bool wait(std::chrono::milliseconds);
+
+  EngineStats stats() const;  // from any thread
+  int64_t context() const;
+  const Plan& plan() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lathe

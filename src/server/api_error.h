@@ -1,0 +1,30 @@
+// What a client did wrong, in the shape that OpenAI's clients read.
+#pragma once
+
+#include "core/json.h"
+
+namespace lathe {
+
+class ApiError : public Error {
+ public:
+  ApiError(int status, std::string type, const std::string& message, std::string param = {})
+      : Error(message), status_(status), type_(std::move(type)), param_(std::move(param)) {}
+  static ApiError bad_request(const std::string& message, std::string param = {}) {
+    return {400, "invalid_request_error", message, std::move(param)};
+  }
+
+  int status() const { return status_; }
+  Json body() const {
+    return {{"error",
+             {{"message", what()},
+              {"type", type_},
+              {"param", param_.empty() ? Json() : Json(param_)},
+              {"code", status_}}}};
+  }
+
+ private:
+  int status_;
+  std::string type_, param_;
+};
+
+}  // namespace lathe

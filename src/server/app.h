@@ -1,0 +1,38 @@
+// The routes of a server: who may call what, and which function answers.
+#pragma once
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/http.h"
+#include "server/service.h"
+
+namespace lathe {
+
+struct AppOptions {
+  std::vector<std::string>
+      api_keys;             // one of them in "Authorization: Bearer" or "X-Api-Key"; none: open to all
+  std::string cors_origin;  // of pages that may call ("*": any); empty: none
+  bool access_log = false;  // a line of JSON per request on stderr
+};
+
+// Answers 503 until it is given a service, so that a load balancer sees a server that is loading. /health
+// needs no key, every other route does.
+class App {
+ public:
+  explicit App(const AppOptions&);
+  void serve(Service& service) { service_ = &service; }
+
+  void handle(HttpRequest, std::shared_ptr<HttpExchange>);  // HttpServer::Handler
+
+ private:
+  bool authorized(const HttpRequest&) const;
+  void route(const HttpRequest&, std::shared_ptr<HttpExchange>);
+
+  AppOptions options_;
+  std::atomic<Service*> service_ = nullptr;
+};
+
+}  // namespace lathe

@@ -1,0 +1,14 @@
+// A chat's messages to the tokens of a prompt, by the model's own template.
+#pragma once
+
+#include "server/fields.h"
+#include "server/service.h"
+
+namespace lathe {
+
+// "messages" (contents as strings or lists of text parts), "chat_template_kwargs", "add_generation_prompt".
+// ApiError when there is no template or a message is malformed; InputError when the template refuses.
+std::string chat_text(const Service&, const Fields&);
+std::vector<int32_t> chat_prompt(const Service&, const Fields&);
+
+}  // namespace lathe

@@ -1,0 +1,300 @@
+#include <cmath>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <map>
+
+#include "engine/engine.h"
+#include "engine/kv_size.h"
+#include "models/model.h"
+
+namespace lathe {
+namespace {
+
+struct Builtin {
+  Checkpoint checkpoint = Checkpoint::open(resolve_model("builtin"));
+  Model model = load(checkpoint);
+  Tokenizer tokenizer = load_tokenizer(checkpoint);
+};
+const Builtin& builtin() {
+  static const Builtin loaded;
+  return loaded;
+}
+
+// Prompts of 1 to some 200 tokens, many of which begin alike.
+std::vector<Request> mixed_requests(int count) {
+  const std::vector<std::string> beginnings = {
+      "It was a truth universally acknowledged, that a single man in possession of a good fortune, must be "
+      "in want of a "
+      "wife. However little known the feelings or views of such a man may be on his first entering a "
+      "neighbourhood,",
+      "The ship had been three weeks at sea when the captain", "\"My dear,\" said"};
+  Rng rng(11);
+  std::vector<Request> requests;
+  for (int i = 0; i < count; ++i) {
+    std::string text = beginnings[rng.below(beginnings.size())];
+    for (uint64_t n = rng.below(4); n > 0; --n) text += " " + beginnings[rng.below(beginnings.size())];
+    Request r;
+    r.prompt = builtin().tokenizer.encode(text);
+    r.prompt.resize(std::max<size_t>(1, r.prompt.size() - rng.below(r.prompt.size())));
+    r.sampling.temperature = 0;
+    r.max_tokens = 1 + static_cast<int64_t>(rng.below(24));
+    requests.push_back(r);
+  }
+  return requests;
+}
+
+struct Answer {
+  std::vector<int32_t> tokens;
+  std::string text;
+  Event end;
+};
+
+// By request and choice.
+using Answers = std::map<std::pair<size_t, int64_t>, Answer>;
+
+Answers run(Engine& engine, const std::vector<Request>& requests) {
+  Answers answers;
+  for (size_t i = 0; i < requests.size(); ++i)
+    engine.submit(requests[i], [&answers, i](const Event& e) {
+      Answer& a = answers[{i, e.choice}];
+      EXPECT_EQ(a.end.finish, Finish::none) << "an event after the end";
+      if (e.token >= 0) a.tokens.push_back(e.token);
+      a.text += e.text;
+      a.end = e;
+    });
+  while (engine.step()) {
+  }
+  return answers;
+}
+
+Answers run(const EngineOptions& options, const std::vector<Request>& requests,
+            EngineStats* stats = nullptr) {
+  Engine engine(builtin().model, builtin().tokenizer, options);
+  const Answers answers = run(engine, requests);
+  if (stats) *stats = engine.stats();
+  EXPECT_EQ(engine.stats().free_blocks, engine.stats().blocks) << "blocks leaked";
+  return answers;
+}
+
+// What one sequence gives alone, without an engine.
+std::vector<int32_t> alone(const Request& r, KvType kv) {
+  Target target;
+  target.max_tokens = 512;
+  target.max_outputs = 1;
+  target.context = static_cast<int64_t>(r.prompt.size()) + r.max_tokens;
+  target.kv = kv;
+  Plan plan = Plan::compile(builtin().model, target);
+  std::vector<int32_t> tokens;
+  std::span<const float> logits = plan.run(SingleSequence(r.prompt, 0, 1, true)).as<float>();
+  for (;;) {
+    tokens.push_back(static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin()));
+    if (static_cast<int64_t>(tokens.size()) == r.max_tokens) return tokens;
+    const auto position = static_cast<int32_t>(r.prompt.size() + tokens.size() - 1);
+    logits = plan.run(SingleSequence({&tokens.back(), 1}, position, 1, true, Phase::decode)).as<float>();
+  }
+}
+
+EngineOptions options() {
+  EngineOptions o;
+  o.context = 320;
+  o.mixed_prompt = 32;
+  return o;
+}
+
+class KvTypes : public testing::TestWithParam<KvType> {};
+INSTANTIATE_TEST_SUITE_P(Each, KvTypes,
+                         testing::Values(KvType::f32, KvType::bf16, KvType::int8, KvType::int4));
+
+TEST_P(KvTypes, AGreedyTextIsTheSameWhateverRunsBesideIt) {
+  const std::vector<Request> requests = mixed_requests(64);
+  std::vector<std::vector<int32_t>> expected;
+  for (const Request& r : requests) expected.push_back(alone(r, GetParam()));
+  const auto check = [&](const std::string& how, EngineOptions o, EngineStats& stats) {
+    o.kv = GetParam();
+    const Answers answers = run(o, requests, &stats);
+    ASSERT_EQ(answers.size(), requests.size()) << how;
+    for (size_t i = 0; i < requests.size(); ++i) {
+      ASSERT_EQ(answers.at({i, 0}).tokens, expected[i]) << how << ", request " << i;
+      ASSERT_EQ(answers.at({i, 0}).end.finish, Finish::length) << how;
+    }
+  };
+  EngineStats stats;
+  check("together", options(), stats);
+  EXPECT_GT(stats.cached_tokens, 0u);
+  EXPECT_EQ(stats.preemptions, 0u);
+
+  EngineOptions o = options();
+  o.prefix_cache = false;
+  check("without a prefix cache", o, stats);
+  EXPECT_EQ(stats.cached_tokens, 0u);
+
+  o = options();
+  o.step_tokens = 64;
+  o.mixed_prompt = 5;
+  o.block_tokens = 16;
+  check("in small parts", o, stats);
+
+  o = options();
+  o.block_tokens = 4;
+  o.kv_bytes = static_cast<size_t>(kv_bytes_per_token(builtin().model.graph, GetParam()) * 340);
+  check("short of memory", o, stats);
+  EXPECT_GT(stats.preemptions, 0u);
+
+  o = options();
+  o.sequences = 1;
+  check("one at a time", o, stats);
+}
+
+TEST(Engine, SeedsReproduceAndChoicesAreRequestsOfTheirOwn) {
+  std::vector<Request> requests = mixed_requests(8);
+  for (size_t i = 0; i < requests.size(); ++i) {
+    requests[i].sampling = {};
+    requests[i].sampling.seed = 100 * i;
+    requests[i].choices = 3;
+  }
+  const Answers together = run(options(), requests), again = run(options(), requests);
+  std::vector<Request> single;
+  for (const Request& r : requests)
+    for (uint64_t c = 0; c < 3; ++c) {
+      single.push_back(r);
+      single.back().choices = 1;
+      single.back().sampling.seed += c;
+    }
+  const Answers apart = run(options(), single);
+  int different = 0;
+  for (size_t i = 0; i < requests.size(); ++i)
+    for (int64_t c = 0; c < 3; ++c) {
+      EXPECT_EQ(together.at({i, c}).tokens, again.at({i, c}).tokens);
+      EXPECT_EQ(together.at({i, c}).tokens, apart.at({3 * i + static_cast<size_t>(c), 0}).tokens);
+      different += together.at({i, c}).tokens != together.at({i, 0}).tokens;
+    }
+  EXPECT_GT(different, 4);
+}
+
+Request story(int64_t max_tokens) {
+  Request r;
+  r.prompt = builtin().tokenizer.encode("The ship had been three weeks at sea when the captain");
+  r.sampling.temperature = 0;
+  r.max_tokens = max_tokens;
+  return r;
+}
+
+TEST(Engine, StopsAtStringsAndTokens) {
+  Request r = story(40);
+  const Answer whole = run(options(), {r}).at({0, 0});
+  ASSERT_GT(whole.text.size(), 20u);
+  r.stop = {whole.text.substr(10, 4)};
+  const Answer cut = run(options(), {r}).at({0, 0});
+  EXPECT_EQ(cut.text, whole.text.substr(0, whole.text.find(r.stop[0])));
+  EXPECT_EQ(cut.end.finish, Finish::stop);
+  EXPECT_EQ(cut.end.stop, r.stop[0]);
+
+  r.stop = {};
+  r.stop_tokens = {whole.tokens[5]};
+  const size_t first =
+      static_cast<size_t>(std::ranges::find(whole.tokens, whole.tokens[5]) - whole.tokens.begin());
+  const Answer ended = run(options(), {r}).at({0, 0});
+  EXPECT_EQ(ended.tokens,
+            std::vector(whole.tokens.begin(), whole.tokens.begin() + static_cast<std::ptrdiff_t>(first) + 1));
+  EXPECT_EQ(ended.end.finish, Finish::stop);
+  EXPECT_EQ(ended.text, builtin().tokenizer.decode({whole.tokens.data(), first}));
+
+  r.min_tokens = 20;
+  const Answer longer = run(options(), {r}).at({0, 0});
+  EXPECT_GT(longer.tokens.size(), 20u);
+  EXPECT_FALSE(std::ranges::count(longer.tokens.begin(), longer.tokens.begin() + 20, r.stop_tokens[0]));
+}
+
+TEST(Engine, LogprobsAreThoseOfTheLogits) {
+  Request r = story(5);
+  r.logprobs = 4;
+  Engine engine(builtin().model, builtin().tokenizer, options());
+  int events = 0;
+  engine.submit(r, [&](const Event& e) {
+    ++events;
+    ASSERT_EQ(e.top.size(), 4u);
+    EXPECT_EQ(e.top[0].token, e.token);  // greedy
+    EXPECT_EQ(e.top[0].logprob, e.logprob);
+    double total = 0;
+    for (size_t i = 0; i < e.top.size(); ++i) {
+      if (i > 0) {
+        EXPECT_LE(e.top[i].logprob, e.top[i - 1].logprob);
+      }
+      total += std::exp(static_cast<double>(e.top[i].logprob));
+    }
+    EXPECT_LE(total, 1 + 1e-6);
+  });
+  while (engine.step()) {
+  }
+  EXPECT_EQ(events, 5);
+}
+
+TEST(Engine, ACancelledRequestEndsWithinAStepAndFreesItsBlocks) {
+  Engine engine(builtin().model, builtin().tokenizer, options());
+  std::vector<Finish> ends;
+  Request r = story(200);
+  r.choices = 2;
+  const auto note = [&](const Event& e) {
+    if (e.finish != Finish::none) ends.push_back(e.finish);
+  };
+  const uint64_t id = engine.submit(r, note);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(engine.step());
+  EXPECT_LT(engine.stats().free_blocks, engine.stats().blocks);
+  engine.cancel(id);
+  engine.cancel(id + 77);
+  EXPECT_FALSE(engine.step());
+  EXPECT_THAT(ends, testing::ElementsAre(Finish::cancelled, Finish::cancelled));
+  EXPECT_EQ(engine.stats().free_blocks, engine.stats().blocks);
+  const uint64_t waiting = engine.submit(r, note);  // cancelled before it ever ran
+  engine.cancel(waiting);
+  EXPECT_FALSE(engine.step());
+  EXPECT_EQ(ends.size(), 4u);
+}
+
+TEST(Engine, RefusesWhatCannotRun) {
+  EngineOptions o = options();
+  o.waiting = 2;
+  Engine engine(builtin().model, builtin().tokenizer, o);
+  const auto ignore = [](const Event&) {};
+  Request r;
+  EXPECT_THROW(engine.submit(r, ignore), InputError);
+  r.prompt = {-1};
+  EXPECT_THROW(engine.submit(r, ignore), InputError);
+  r.prompt = {1 << 30};
+  EXPECT_THROW(engine.submit(r, ignore), InputError);
+  r.prompt.assign(320, 1);
+  EXPECT_THROW(engine.submit(r, ignore), InputError);
+  r.prompt = {1};
+  r.choices = 65;
+  EXPECT_THROW(engine.submit(r, ignore), InputError);
+  r.choices = 0;
+  EXPECT_THROW(engine.submit(r, ignore), InputError);
+  r.choices = 1;
+  r.max_tokens = 0;
+  EXPECT_THROW(engine.submit(r, ignore), InputError);
+  r.max_tokens = 1;
+  engine.submit(r, ignore);
+  engine.submit(r, ignore);
+  EXPECT_THROW(engine.submit(r, ignore), Busy);
+  while (engine.step()) {
+  }
+  engine.submit(r, ignore);
+
+  o.kv_bytes = 1000;
+  EXPECT_THROW(Engine(builtin().model, builtin().tokenizer, o), InputError);
+  o = options();
+  o.sequences = 65;
+  EXPECT_THROW(Engine(builtin().model, builtin().tokenizer, o), InputError);
+}
+
+TEST(Engine, TheContextEndsAnAnswer) {
+  EngineOptions o = options();
+  o.context = 40;
+  Request r = story(1000);
+  const Answer a = run(o, {r}).at({0, 0});
+  EXPECT_EQ(a.tokens.size() + r.prompt.size(), 40u);
+  EXPECT_EQ(a.end.finish, Finish::length);
+}
+
+}  // namespace
+}  // namespace lathe
