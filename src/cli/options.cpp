@@ -1,8 +1,8 @@
 #include "cli/options.h"
 
 #include <CLI/CLI.hpp>
+#include <algorithm>
 #include <cstdio>
-#include <map>
 
 #include "core/cache_directory.h"
 #include "core/log.h"
@@ -37,12 +37,15 @@ void add_threads(CLI::App& verb, int& threads) {
 }
 
 void add_kv_dtype(CLI::App& verb, KvType& kv) {
-  std::map<std::string, KvType> types;
-  for (size_t i = 0; i < std::size(kv_type_names); ++i)
-    types.emplace(kv_type_names[i], static_cast<KvType>(i));
-  verb.add_option("--kv-dtype", kv, "How keys and values are cached: f32, bf16, int8 or int4")
-      ->transform(CLI::CheckedTransformer(types))
-      ->default_str(std::string(kv_type_names[static_cast<size_t>(kv)]));
+  const std::vector<std::string> names(std::begin(kv_type_names), std::end(kv_type_names));
+  verb.add_option_function<std::string>(
+          "--kv-dtype",
+          [&kv, names](const std::string& name) {
+            kv = static_cast<KvType>(std::find(names.begin(), names.end(), name) - names.begin());
+          },
+          "How keys and values are cached")
+      ->check(CLI::IsMember(names))
+      ->default_str(names[static_cast<size_t>(kv)]);
 }
 
 void add_seed(CLI::App& verb, uint64_t& seed) {

@@ -106,8 +106,8 @@ class Plan {
   int threads() const;
   int prefill_threads() const;
 
-  // Writes what was repacked to Target::packed_cache, for the next start; what has not settled yet settles
-  // first. Does nothing where that is little, or came from there.
+  // Writes what was repacked to Target::packed_cache, for the next start. Does nothing where that is little,
+  // came from there, or has not settled yet: a few tokens are not worth a copy of the model.
   void keep_packed();
   bool mapped_packed() const;  // it came from there
 

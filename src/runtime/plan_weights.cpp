@@ -169,16 +169,18 @@ void Plan::Impl::settle() {
 
 void Plan::keep_packed() {
   Impl& impl = *impl_;
-  if (impl.target.packed_cache.folder.empty() || impl.mapped) return;
-  while (!impl.settling.empty()) impl.settle();
+  if (impl.target.packed_cache.folder.empty() || impl.mapped || !impl.settling.empty()) return;
   std::map<std::string, Weight> weights;
   size_t bytes = 0;
   for (const std::string& name : impl.repacked) {
     weights.emplace(name, impl.packed.at(name).weight);
     bytes += weights.at(name).bytes();
   }
-  if (bytes >= impl.target.packed_cache.least_bytes) write_packed(impl.target.packed_cache, weights);
   impl.repacked.clear();
+  if (weights.empty() || bytes < impl.target.packed_cache.least_bytes) return;
+  info("keeping {} MiB of packed weights in {} for the next start", bytes >> 20,
+       printable(impl.target.packed_cache.folder.string()));
+  write_packed(impl.target.packed_cache, weights);
 }
 
 bool Plan::mapped_packed() const { return impl_->mapped; }

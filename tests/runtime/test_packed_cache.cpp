@@ -209,5 +209,27 @@ TEST(PackedCache, APlanFromItGivesTheSameBits) {
   }
 }
 
+// A command that runs a few tokens must not end with writing a copy of the model.
+TEST(PackedCache, WeightsThatStillRunAsTheyLieAreNotKept) {
+  const Model model = load(Checkpoint::open(source_dir() / "models" / "builtin"));
+  const TemporaryDirectory dir;
+  const std::vector<int32_t> tokens{1, 5};
+  for (const IsaLevel& level : isa_levels()) {
+    SCOPED_TRACE(level.name);
+    Target target{.threads = 2, .isa = level.features, .max_tokens = 8, .context = 16, .ready_at_once = true};
+    target.packed_cache = {dir / level.name, "source", 0};
+    Plan plan = Plan::compile(model, target);
+    // Choices name the packing before anything settles.
+    const bool as_stored =
+        std::any_of(plan.choices().begin(), plan.choices().end(),
+                    [](const Plan::Choice& c) { return !c.param.empty() && c.packing == "dense"; });
+    plan.keep_packed();
+    EXPECT_EQ(fs::exists(dir / level.name), !as_stored);
+    for (int run = 0; run < 2; ++run) plan.run(SingleSequence(tokens, 0, 1, true));
+    plan.keep_packed();
+    EXPECT_TRUE(fs::exists(dir / level.name));
+  }
+}
+
 }  // namespace
 }  // namespace lathe
