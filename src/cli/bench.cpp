@@ -58,7 +58,7 @@ void add_bench(CLI::App& app) {
   CLI::App& verb =
       add_verb(app, "bench", "Measure prefill and decode speed, and their share of this machine's roof",
                "builtin --prompt-tokens 512 --gen-tokens 64 --json");
-  add_model(verb, o->model);
+  add_model(verb, o->model).required(false);  // not of `bench serve`
   verb.add_option("--prompt-tokens", o->speed.prompt_tokens, "Tokens of the prompt")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
@@ -74,7 +74,12 @@ void add_bench(CLI::App& app) {
   add_kv_dtype(verb, o->speed.target.kv);
   add_plan_options(verb, o->plan);
   add_json(verb, o->json);
-  verb.callback([o] { bench_verb(*o); });
+  add_bench_serve(verb);
+  verb.callback([o, &verb] {
+    if (!verb.get_subcommands().empty()) return;
+    if (o->model.empty()) throw CLI::RequiredError("MODEL");
+    bench_verb(*o);
+  });
 }
 
 }  // namespace lathe

@@ -18,8 +18,8 @@ CLI::App& add_verb(CLI::App& app, const std::string& name, const std::string& de
   return *verb;
 }
 
-void add_model(CLI::App& verb, std::string& model) {
-  verb.add_option("MODEL", model, "A Hugging Face directory, a .gguf file, or `builtin`")->required();
+CLI::Option& add_model(CLI::App& verb, std::string& model) {
+  return *verb.add_option("MODEL", model, "A Hugging Face directory, a .gguf file, or `builtin`")->required();
 }
 
 void add_output(CLI::App& verb, std::string& output) {

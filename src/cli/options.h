@@ -15,7 +15,7 @@ namespace lathe {
 CLI::App& add_verb(CLI::App& app, const std::string& name, const std::string& description,
                    const std::string& example);
 
-void add_model(CLI::App& verb, std::string& model);
+CLI::Option& add_model(CLI::App& verb, std::string& model);
 void add_output(CLI::App& verb, std::string& output);
 void add_json(CLI::App& verb, bool& json);
 void add_threads(CLI::App& verb, int& threads);

@@ -6,6 +6,7 @@
 namespace lathe {
 
 void add_bench(CLI::App&);
+void add_bench_serve(CLI::App& bench);
 void add_doctor(CLI::App&);
 void add_eval(CLI::App&);
 void add_export(CLI::App&);

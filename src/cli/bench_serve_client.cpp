@@ -1,0 +1,296 @@
+#include "cli/bench_serve_client.h"
+
+#include <boost/asio.hpp>
+#include <boost/beast/core.hpp>
+#include <boost/beast/http.hpp>
+#include <chrono>
+#include <memory>
+
+#include "core/error.h"
+
+namespace lathe {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace http = beast::http;
+using asio::ip::tcp;
+using Clock = std::chrono::steady_clock;
+constexpr auto as_tuple = asio::as_tuple(asio::use_awaitable);
+constexpr size_t most_error_bytes = 64 << 10;
+
+struct Connection {
+  beast::tcp_stream stream;
+  beast::flat_buffer buffer;
+  bool used = false;
+};
+
+// The text of one chunk of either endpoint.
+std::string_view text_of(const Json& choice) {
+  const auto string_at = [](const Json& j, std::string_view key) -> std::string_view {
+    const auto it = j.find(key);
+    return it != j.end() && it->is_string() ? std::string_view(it->get_ref<const std::string&>()) : "";
+  };
+  const auto delta = choice.find("delta");
+  if (delta == choice.end() || !delta->is_object()) return string_at(choice, "text");
+  for (const std::string_view key : {"content", "reasoning_content", "reasoning"})
+    if (const std::string_view text = string_at(*delta, key); !text.empty()) return text;
+  return "";
+}
+
+void read_usage(const Json& usage, Measured& m) {
+  m.prompt_tokens = usage.value("prompt_tokens", int64_t{0});
+  m.output_tokens = usage.value("completion_tokens", int64_t{0});
+  if (const auto it = usage.find("prompt_tokens_details"); it != usage.end() && it->is_object())
+    m.cached_tokens = it->value("cached_tokens", int64_t{0});
+}
+
+class Load {
+ public:
+  Load(const ClientOptions& options, asio::io_context& io, Clock::time_point start)
+      : options_(options), io_(io), start_(start) {
+    endpoints_ = tcp::resolver(io).resolve(options.server.host, options.server.port);
+  }
+  double now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
+
+  // A connection that the server closed while nobody used it fails before any byte of an answer: once more,
+  // on a new one.
+  asio::awaitable<void> ask(std::string body, Measured& m) {
+    m.sent = now();
+    for (bool again = true; again;) {
+      std::unique_ptr<Connection> connection = take();
+      const bool reused = connection->used;
+      bool answered = false;
+      const boost::system::error_code failed = co_await exchange(*connection, body, m, answered);
+      again = failed && reused && !answered;
+      if (again) continue;
+      if (failed) fail(m, failed == beast::error::timeout ? "the request took too long" : failed.message());
+      if (!failed && connection->used) idle_.push_back(std::move(connection));
+    }
+  }
+
+  asio::awaitable<void> get(std::string path, std::string& answer, boost::system::error_code& failed) {
+    Connection c{beast::tcp_stream(io_), {}};
+    c.stream.expires_after(std::chrono::seconds(30));
+    std::tie(failed, std::ignore) = co_await c.stream.async_connect(endpoints_, as_tuple);
+    if (failed) co_return;
+    const auto request = head(http::verb::get, path);
+    std::tie(failed, std::ignore) = co_await http::async_write(c.stream, request, as_tuple);
+    if (failed) co_return;
+    http::response<http::string_body> response;
+    std::tie(failed, std::ignore) = co_await http::async_read(c.stream, c.buffer, response, as_tuple);
+    answer = std::move(response.body());
+  }
+
+ private:
+  http::request<http::string_body> head(http::verb verb, const std::string& path) const {
+    http::request<http::string_body> r{verb, options_.server.prefix + path, 11};
+    r.set(http::field::host, options_.server.host);
+    r.set(http::field::user_agent, "lathe-bench");
+    if (!options_.api_key.empty()) r.set(http::field::authorization, "Bearer " + options_.api_key);
+    return r;
+  }
+
+  std::unique_ptr<Connection> take() {
+    if (idle_.empty()) return std::make_unique<Connection>(Connection{beast::tcp_stream(io_), {}});
+    std::unique_ptr<Connection> c = std::move(idle_.back());
+    idle_.pop_back();
+    return c;
+  }
+
+  static void fail(Measured& m, std::string why) {
+    m.outcome = Measured::Outcome::failed;
+    m.error = std::move(why);
+  }
+
+  void take_event(std::string_view data, Measured& m, bool& ended) const {
+    if (data == "[DONE]") {
+      ended = true;
+      return;
+    }
+    const Json j = Json::parse(data, nullptr, false);
+    if (!j.is_object()) return fail(m, "an event that is not JSON");
+    if (const auto it = j.find("error"); it != j.end() && !it->is_null()) return fail(m, it->dump());
+    if (const auto it = j.find("usage"); it != j.end() && it->is_object()) read_usage(*it, m);
+    const auto choices = j.find("choices");
+    if (choices == j.end() || !choices->is_array() || choices->empty()) return;
+    if (text_of((*choices)[0]).empty()) return;
+    const double t = now();
+    if (m.first == 0)
+      m.first = t;
+    else
+      m.gaps.push_back(t - m.last);
+    m.last = t;
+  }
+
+  asio::awaitable<boost::system::error_code> exchange(Connection& c, const std::string& body, Measured& m,
+                                                      bool& answered) {
+    boost::system::error_code failed;
+    c.stream.expires_after(std::chrono::milliseconds(static_cast<int64_t>(options_.timeout * 1e3)));
+    if (!c.used) {
+      std::tie(failed, std::ignore) = co_await c.stream.async_connect(endpoints_, as_tuple);
+      if (failed) co_return failed;
+      c.stream.socket().set_option(tcp::no_delay(true), failed);
+    }
+    http::request<http::string_body> request = head(http::verb::post, options_.path);
+    request.set(http::field::content_type, "application/json");
+    request.body() = body;
+    request.prepare_payload();
+    std::tie(failed, std::ignore) = co_await http::async_write(c.stream, request, as_tuple);
+    if (failed) co_return failed;
+
+    http::response_parser<http::buffer_body> parser;
+    parser.body_limit(boost::none);
+    std::tie(failed, std::ignore) = co_await http::async_read_header(c.stream, c.buffer, parser, as_tuple);
+    if (failed) co_return failed;
+    answered = true;
+    const unsigned status = parser.get().result_int();
+    SseReader events;
+    std::string whole;  // of an error
+    bool ended = false;
+    char bytes[16384];
+    while (!parser.is_done()) {
+      parser.get().body().data = bytes;
+      parser.get().body().size = sizeof bytes;
+      std::tie(failed, std::ignore) = co_await http::async_read_some(c.stream, c.buffer, parser, as_tuple);
+      if (failed == http::error::need_buffer) failed = {};
+      if (failed) co_return failed;
+      const std::string_view got(bytes, sizeof bytes - parser.get().body().size);
+      if (status != 200 && whole.size() < most_error_bytes) whole += got;
+      if (status == 200) events.push(got, [&](std::string_view data) { take_event(data, m, ended); });
+    }
+    c.used = parser.get().keep_alive();
+    conclude(status, whole, ended, m);
+    co_return failed;
+  }
+
+  void conclude(unsigned status, const std::string& body, bool ended, Measured& m) const {
+    if (m.outcome == Measured::Outcome::failed) return;
+    if (status == 429 || status == 503)
+      m.outcome = Measured::Outcome::refused;
+    else if (status != 200)
+      fail(m, fmt::format("status {}: {}", status, printable(body)));
+    else if (!ended)
+      fail(m, "the stream ended without [DONE]");
+    else
+      m.outcome = Measured::Outcome::done;
+    if (m.first == 0) m.first = m.last = now();  // an answer without text
+    if (m.output_tokens == 0) m.output_tokens = static_cast<int64_t>(m.gaps.size()) + 1;  // no usage: chunks
+  }
+
+  const ClientOptions& options_;
+  asio::io_context& io_;
+  Clock::time_point start_;
+  tcp::resolver::results_type endpoints_;
+  std::vector<std::unique_ptr<Connection>> idle_;
+};
+
+}  // namespace
+
+void SseReader::push(std::string_view bytes, const std::function<void(std::string_view)>& take) {
+  for (const char c : bytes) {
+    if (c != '\n') {
+      line_ += c;
+      continue;
+    }
+    if (line_.ends_with('\r')) line_.pop_back();
+    if (line_.empty() && !data_.empty()) {
+      take(data_);
+      data_.clear();
+    } else if (line_.starts_with("data:")) {
+      if (!data_.empty()) data_ += '\n';
+      data_ += std::string_view(line_).substr(line_.starts_with("data: ") ? 6 : 5);
+    }
+    line_.clear();
+  }
+}
+
+ServerUrl parse_url(std::string_view text) {
+  static constexpr std::string_view scheme = "http://";
+  const auto wrong = [&] { return input_error("URL", "http://HOST[:PORT][/PREFIX]", printable(text)); };
+  if (!text.starts_with(scheme)) throw wrong();
+  std::string_view rest = text.substr(scheme.size());
+  ServerUrl url;
+  const size_t slash = std::min(rest.find('/'), rest.size());
+  url.prefix = rest.substr(slash);
+  while (url.prefix.ends_with('/')) url.prefix.pop_back();
+  if (url.prefix.ends_with("/v1")) url.prefix.resize(url.prefix.size() - 3);
+  rest = rest.substr(0, slash);
+  const size_t bracket = rest.starts_with('[') ? rest.find(']') : 0;
+  if (bracket == std::string_view::npos) throw wrong();
+  const size_t colon = rest.find(':', bracket);
+  url.host = bracket > 0 ? rest.substr(1, bracket - 1) : rest.substr(0, colon);
+  url.port = colon == std::string_view::npos ? "80" : rest.substr(colon + 1);
+  if (url.host.empty() || url.port.empty() || url.port.find_first_not_of("0123456789") != std::string::npos)
+    throw wrong();
+  return url;
+}
+
+std::string served_model(const ClientOptions& options) {
+  const std::string where = fmt::format("{}:{}", options.server.host, options.server.port);
+  std::string answer;
+  boost::system::error_code failed;
+  try {
+    asio::io_context io{1};
+    Load load(options, io, Clock::now());
+    asio::co_spawn(io, load.get("/v1/models", answer, failed), asio::detached);
+    io.run();
+  } catch (const boost::system::system_error& e) {
+    failed = e.code();
+  }
+  if (failed) throw Error(fmt::format("{}: expected a server, found none ({})", where, failed.message()));
+  const Json j = Json::parse(answer, nullptr, false);
+  if (j.is_object())
+    if (const auto it = j.find("data");
+        it != j.end() && it->is_array() && !it->empty() && (*it)[0].is_object())
+      return (*it)[0].value("id", std::string());
+  throw Error(fmt::format("{}/v1/models: expected a list of models, found {}", where, printable(answer)));
+}
+
+double send_load(const ClientOptions& options, const std::vector<Arrival>& arrivals,
+                 const std::function<std::string(size_t)>& body, std::vector<Measured>& results,
+                 const std::function<void(int64_t)>& finished, const std::atomic<bool>& stop) {
+  asio::io_context io{1};
+  Load load(options, io, Clock::now());
+  asio::steady_timer timer(io), room(io), watch(io);
+  int64_t open = 0;
+  bool all_sent = false;
+  double end = 0;
+  results.assign(arrivals.size(), {});
+  const auto send = [&]() -> asio::awaitable<void> {
+    for (size_t i = 0; i < arrivals.size(); ++i) {
+      const double wait = arrivals[i].at - load.now();
+      if (wait > 0) {
+        timer.expires_after(std::chrono::duration_cast<Clock::duration>(std::chrono::duration<double>(wait)));
+        co_await timer.async_wait(as_tuple);
+      }
+      while (options.concurrency > 0 && open >= options.concurrency) {
+        room.expires_at(Clock::time_point::max());
+        co_await room.async_wait(as_tuple);
+      }
+      ++open;
+      asio::co_spawn(io, load.ask(body(i), results[i]), [&](std::exception_ptr) {
+        --open;
+        end = load.now();
+        finished(open);
+        room.cancel();
+        if (all_sent && open == 0) watch.cancel();
+      });
+    }
+    all_sent = true;
+  };
+  const auto look = [&]() -> asio::awaitable<void> {  // an interrupt stops all within a tenth of a second
+    while (!stop && !(all_sent && open == 0)) {
+      watch.expires_after(std::chrono::milliseconds(100));
+      co_await watch.async_wait(as_tuple);
+    }
+    if (stop) end = load.now();
+    io.stop();
+  };
+  asio::co_spawn(io, send(), asio::detached);
+  asio::co_spawn(io, look(), asio::detached);
+  io.run();
+  return end;
+}
+
+}  // namespace lathe
