@@ -73,7 +73,7 @@ Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32
       break;
     }
     g.tokens.push_back(token);
-    sampler.see({&token, 1});
+    sampler.wrote(token);
     if (token < tokenizer.vocab_size())
       emit(stream.push(token));  // heads are often padded beyond the vocabulary
     if (static_cast<int64_t>(g.tokens.size()) == max_tokens) break;

@@ -95,6 +95,7 @@ void serve(Options o) {
   Engine engine(opened.model, tokenizer, o.engine);
   if (o.name.empty()) o.name = o.model == "builtin" ? o.model : opened.checkpoint.path().filename().string();
   Metrics metrics(o.name);
+  Grammars grammars(tokenizer);
   Service service{
       engine,
       tokenizer,
@@ -104,7 +105,8 @@ void serve(Options o) {
       std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
           .count(),
       stop_tokens(opened.checkpoint),
-      metrics};
+      metrics,
+      grammars};
   const Worker stepping([&](const std::atomic<bool>& ended) {
     while (!ended)
       if (!engine.step()) engine.wait(std::chrono::milliseconds(50));

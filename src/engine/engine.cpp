@@ -5,6 +5,7 @@
 #include <condition_variable>
 #include <map>
 #include <mutex>
+#include <optional>
 #include <random>
 
 #include "core/error.h"
@@ -44,13 +45,14 @@ struct Running {
   Sampler sampler;
   StreamDecoder decoder;
   StopText stops;
+  std::optional<GrammarMatcher> matcher;  // once the grammar applies
   int64_t generated = 0;
 
   Running(std::shared_ptr<const Job> j, int64_t c, const Tokenizer& tokenizer)
       : job(std::move(j)),
         choice(c),
         sampler(seeded(job->request.sampling, c)),
-        decoder(tokenizer, true),
+        decoder(tokenizer, !job->request.special_tokens),
         stops(job->request.stop) {}
 
   static Sampling seeded(Sampling s, int64_t choice) {
@@ -82,6 +84,11 @@ void add_logprobs(Event& event, std::span<const float> logits, int64_t alternati
                       return x != y ? x > y : a < b;
                     });
   for (size_t i = 0; i < n; ++i) event.top.push_back({order[i], of(order[i])});
+}
+
+// The text is complete and nothing may follow.
+bool exhausted(GrammarMatcher& matcher) {
+  return matcher.complete() && std::ranges::all_of(matcher.mask(), [](uint64_t word) { return word == 0; });
 }
 
 }  // namespace
@@ -299,19 +306,55 @@ struct Engine::Impl {
     return others;
   }
 
+  // The logits with what may not come next out of reach.
+  std::span<const float> allowed(Running& r, std::span<const float> logits) {
+    const Request& request = r.job->request;
+    const bool early = r.generated < request.min_tokens;
+    if (!request.grammar && (!early || request.stop_tokens.empty())) return logits;
+    adjusted.assign(logits.begin(), logits.end());
+    bool may_end = !early;
+    if (r.matcher) {
+      const std::span<const uint64_t> mask = r.matcher->mask();
+      for (size_t i = 0; i < adjusted.size(); ++i)
+        if (i / 64 >= mask.size() || !(mask[i / 64] >> (i % 64) & 1)) adjusted[i] = -INFINITY;
+      may_end &= r.matcher->complete();
+    } else if (request.grammar) {
+      may_end &= !request.must_reach_grammar;
+    }
+    for (const int32_t t : request.stop_tokens)
+      if (t >= 0 && t < vocab)
+        adjusted[static_cast<size_t>(t)] = may_end ? logits[static_cast<size_t>(t)] : -INFINITY;
+    return adjusted;
+  }
+
+  // The grammar takes a token. True when the text must end here.
+  static bool advance(Running& r, int32_t token) {
+    const Request& request = r.job->request;
+    if (r.matcher) {
+      if (!r.matcher->accept(token)) fail("the grammar does not take token {}, which it allowed", token);
+      return exhausted(*r.matcher);
+    }
+    if (request.grammar && token == request.grammar_after) {
+      r.matcher.emplace(request.grammar);
+      return exhausted(*r.matcher);
+    }
+    return false;
+  }
+
   void choose(Running& r, std::span<const float> logits) {
     const Request& request = r.job->request;
     Event event;
     event.request = r.job->id;
     event.choice = r.choice;
     try {
-      if (r.generated < request.min_tokens && !request.stop_tokens.empty()) {
-        adjusted.assign(logits.begin(), logits.end());
-        for (const int32_t t : request.stop_tokens)
-          if (t >= 0 && t < vocab) adjusted[static_cast<size_t>(t)] = -INFINITY;
-        logits = adjusted;
+      if (request.grammar && request.grammar_after < 0 && r.generated == 0) {
+        r.matcher.emplace(request.grammar);
+        if (exhausted(*r.matcher)) {  // only the empty text is allowed
+          event.finish = Finish::stop;
+          return end(r, event);
+        }
       }
-      event.token = r.sampler.pick(logits);
+      event.token = r.sampler.pick(allowed(r, logits));
       if (request.logprobs >= 0) add_logprobs(event, logits, request.logprobs);
     } catch (const std::exception& e) {
       event.token = -1;
@@ -319,12 +362,13 @@ struct Engine::Impl {
       event.error = e.what();
       return end(r, event);
     }
-    r.sampler.see({&event.token, 1});
+    r.sampler.wrote(event.token);
     r.sequence.tokens.push_back(event.token);
     event.generated = ++r.generated;
     event.cached = r.sequence.cached;
     ++sampled;
     if (std::ranges::count(request.stop_tokens, event.token)) {
+      event.stop_token = true;
       event.finish = Finish::stop;
       return end(r, event);
     }
@@ -333,6 +377,16 @@ struct Engine::Impl {
     if (r.stops.stopped()) {
       event.finish = Finish::stop;
       event.stop = r.stops.matched();
+      return end(r, event);
+    }
+    try {
+      if (advance(r, event.token)) {
+        event.finish = Finish::stop;
+        return end(r, event);
+      }
+    } catch (const std::exception& e) {  // too ambiguous from here on
+      event.finish = Finish::failed;
+      event.error = e.what();
       return end(r, event);
     }
     if (r.generated == request.max_tokens) {
@@ -388,6 +442,11 @@ uint64_t Engine::submit(Request request, Emit emit) {
   range("min_tokens", request.min_tokens, 0, INT64_MAX);
   range("n", request.choices, 1, i.options.sequences);
   range("logprobs", request.logprobs, -1, most_logprobs);
+  for (const auto& [token, bias] : request.sampling.logit_bias)
+    if (token < 0 || token > most || !std::isfinite(bias))
+      throw input_error("logit_bias", fmt::format("finite numbers for tokens of 0 to {}", most),
+                        fmt::format("{} for {}", bias, token));
+  if (request.grammar) GrammarMatcher(request.grammar);  // refuses what is too ambiguous from the start
   request.max_tokens = std::min(request.max_tokens, room);
 
   const std::lock_guard lock(i.mutex);

@@ -15,6 +15,7 @@
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "runtime/plan.h"
+#include "text/token_mask.h"
 #include "text/tokenizer.h"
 
 namespace lathe {
@@ -25,10 +26,19 @@ struct Request {
   int64_t max_tokens = 256, min_tokens = 0;
   std::vector<int32_t> stop_tokens;  // end the text and are not shown; never chosen before min_tokens
   std::vector<std::string> stop;     // end the text and are not shown
-  int64_t choices = 1;               // texts to one prompt
-  int64_t logprobs = -1;             // of the chosen token and so many of the likeliest; -1: none
-  int priority = 0;                  // lower goes first
-  uint64_t space = 0;                // requests of different spaces share no cached prefix
+  // What the text must be: before it is complete no stop token is chosen, and where nothing more may follow
+  // it ends, whatever min_tokens says. Where `grammar_after` is a token, from behind the first of these on:
+  // an answer behind a model's thoughts, say, or a call of a tool. Null: anything.
+  std::shared_ptr<TokenMasks> grammar = nullptr;
+  int32_t grammar_after = -1;
+  bool must_reach_grammar = true;  // no stop token comes before it
+  bool special_tokens = false;     // are shown in the text
+  int64_t choices = 1;             // texts to one prompt
+  // Of the chosen token and so many of the likeliest, as the model has them: before biases, penalties and
+  // grammars; -1: none.
+  int64_t logprobs = -1;
+  int priority = 0;    // lower goes first
+  uint64_t space = 0;  // requests of different spaces share no cached prefix
 };
 
 enum class Finish : uint8_t { none, stop, length, cancelled, failed };
@@ -44,7 +54,8 @@ struct TokenLogprob {
 struct Event {
   uint64_t request = 0;
   int64_t choice = 0;
-  int32_t token = -1;  // -1: none
+  int32_t token = -1;       // -1: none
+  bool stop_token = false;  // it is one: not shown
   std::string text;
   float logprob = 0;
   std::vector<TokenLogprob> top;  // likeliest first, where the request asked

@@ -23,16 +23,36 @@ void Sampler::see(std::span<const int32_t> tokens) {
   }
 }
 
-std::span<const float> Sampler::penalized(std::span<const float> logits) {
-  if (sampling_.repetition_penalty == 1 || seen_.empty()) return logits;
-  penalized_.assign(logits.begin(), logits.end());
+void Sampler::wrote(int32_t token) {
+  see({&token, 1});
+  const auto i = static_cast<size_t>(token);
+  if (i >= times_.size()) times_.resize(i + 1);
+  if (times_[i]++ == 0) written_.push_back(token);
+}
+
+std::span<const float> Sampler::adjusted(std::span<const float> logits) {
+  const bool repetition = sampling_.repetition_penalty != 1 && !seen_.empty();
+  const bool counts =
+      (sampling_.presence_penalty != 0 || sampling_.frequency_penalty != 0) && !written_.empty();
+  if (!repetition && !counts && sampling_.logit_bias.empty()) return logits;
+  adjusted_.assign(logits.begin(), logits.end());
+  // Ids of another vocabulary's padding have no logit.
+  const auto change = [&](int32_t token, auto&& to) {
+    if (const auto i = static_cast<size_t>(token); i < logits.size()) adjusted_[i] = to(adjusted_[i]);
+  };
+  for (const auto& [token, bias] : sampling_.logit_bias)
+    change(token, [more = bias](float x) { return x + more; });
   const auto penalty = static_cast<float>(sampling_.repetition_penalty);
-  for (int32_t token : seen_) {
-    if (static_cast<size_t>(token) >= logits.size()) continue;  // another vocabulary's padding
-    float& logit = penalized_[static_cast<size_t>(token)];
-    logit = logit > 0 ? logit / penalty : logit * penalty;
-  }
-  return penalized_;
+  if (repetition)
+    for (const int32_t token : seen_)
+      change(token, [&](float x) { return x > 0 ? x / penalty : x * penalty; });
+  if (counts)
+    for (const int32_t token : written_) {
+      const double times = times_[static_cast<size_t>(token)];
+      const auto less = static_cast<float>(sampling_.presence_penalty + times * sampling_.frequency_penalty);
+      change(token, [&](float x) { return x - less; });
+    }
+  return adjusted_;
 }
 
 Tail Sampler::reach(float bound) const {
@@ -65,6 +85,31 @@ void Sampler::cut(int64_t count, double mass) {
   drop_last(least_, equals - needed);
 }
 
+// Locally typical sampling (Meister et al. 2022, arXiv 2202.00666): the fewest tokens whose -log p is nearest
+// to the entropy of what is left, and that together have this share of it. About 2 ms where 150,000 are left.
+void Sampler::keep_typical(double share) {
+  const double total = reach(least_).sum;
+  double entropy = 0;
+  surprises_.clear();
+  for (size_t i = 0; i < weights_.size(); ++i) {
+    if (weights_[i] < least_) continue;
+    const double p = static_cast<double>(weights_[i]) / total, surprise = -std::log(p);
+    entropy += p * surprise;
+    surprises_.emplace_back(surprise, static_cast<int32_t>(i));
+  }
+  for (auto& [surprise, token] : surprises_) surprise = std::fabs(surprise - entropy);
+  std::ranges::sort(surprises_);
+  double kept = 0;
+  for (const auto& [surprise, token] : surprises_) {
+    float& weight = weights_[static_cast<size_t>(token)];
+    if (kept > 0 && kept >= share * total) {
+      weight = 0;
+    } else {
+      kept += static_cast<double>(weight);
+    }
+  }
+}
+
 int32_t Sampler::draw() {
   double target = rng_.uniform() * reach(least_).sum;
   const auto n = static_cast<int64_t>(weights_.size());
@@ -90,7 +135,7 @@ int32_t Sampler::draw() {
 }
 
 int32_t Sampler::pick(std::span<const float> all) {
-  const std::span<const float> logits = penalized(all);
+  const std::span<const float> logits = adjusted(all);
   const int64_t best = most_likely(logits, kernels_);
   const float peak = best < 0 ? -INFINITY : logits[static_cast<size_t>(best)];
   if (!std::isfinite(peak)) fail("sampler: the largest of {} logits is {}", logits.size(), peak);
@@ -106,6 +151,7 @@ int32_t Sampler::pick(std::span<const float> all) {
   if (sampling_.top_k > 0) cut(sampling_.top_k, 0);
   if (sampling_.top_p < 1) cut(1, sampling_.top_p * reach(least_).sum);
   least_ = std::max(least_, std::min(static_cast<float>(sampling_.min_p), 1.0f));
+  if (sampling_.typical_p < 1) keep_typical(sampling_.typical_p);
   return draw();
 }
 

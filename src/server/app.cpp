@@ -6,9 +6,11 @@
 #include "core/hash.h"
 #include "core/log.h"
 #include "server/api_error.h"
+#include "server/chat.h"
 #include "server/chat_prompt.h"
 #include "server/completions.h"
 #include "server/fields.h"
+#include "server/tools.h"
 
 namespace lathe {
 namespace {
@@ -86,9 +88,9 @@ class Logged final : public HttpExchange {
 };
 
 using Body = const Json&;
-using Answer = std::shared_ptr<HttpExchange>;
+using To = std::shared_ptr<HttpExchange>;
 
-void models(Service& s, Body, Answer answer) {
+void models(Service& s, Body, To answer) {
   send_json(*answer, {{"object", "list"},
                       {"data",
                        {{{"id", s.model},
@@ -98,11 +100,11 @@ void models(Service& s, Body, Answer answer) {
                          {"max_model_len", s.engine.context()}}}}});
 }
 
-void tokenize(Service& s, Body body, Answer answer) {
+void tokenize(Service& s, Body body, To answer) {
   const Fields f(body);
   std::vector<int32_t> tokens;
   if (f.has("messages")) {
-    tokens = chat_prompt(s, f);
+    tokens = chat_tokens(s, chat_text(s, f, listed_tools(f)));
   } else {
     const auto text =
         f.has("content") ? f.text("content") : f.text("prompt");  // llama.cpp's name, and vLLM's
@@ -114,23 +116,24 @@ void tokenize(Service& s, Body body, Answer answer) {
   send_json(*answer, {{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", s.engine.context()}});
 }
 
-void detokenize(Service& s, Body body, Answer answer) {
+void detokenize(Service& s, Body body, To answer) {
   const Fields f(body);
   const std::string text = s.tokenizer.decode(f.tokens("tokens", static_cast<size_t>(INT32_MAX)));
   send_json(*answer, {{"prompt", text}, {"content", text}});  // vLLM's name, and llama.cpp's
 }
 
-void apply_template(Service& s, Body body, Answer answer) {
-  send_json(*answer, {{"prompt", chat_text(s, Fields(body))}});
+void apply_template(Service& s, Body body, To answer) {
+  const Fields f(body);
+  send_json(*answer, {{"prompt", chat_text(s, f, listed_tools(f))}});
 }
 
-void metrics(Service& s, Body, Answer answer) {
+void metrics(Service& s, Body, To answer) {
   answer->send(200, "text/plain; version=0.0.4", s.metrics.text(s.engine.stats()));
 }
 
 struct Route {
   std::string_view method, path;
-  void (*run)(Service&, Body, Answer);
+  void (*run)(Service&, Body, To);
 };
 constexpr Route routes[] = {
     {"POST", "/v1/chat/completions", chat_complete},

@@ -6,7 +6,7 @@
 namespace lathe {
 namespace {
 
-constexpr size_t most_messages = 4096;
+constexpr size_t most_messages = 4096, most_calls = 128;
 
 // Templates expect a string; clients also send [{"type": "text", "text": ...}, ...].
 Json flattened(const Json& content, const std::string& where) {
@@ -27,6 +27,29 @@ Json flattened(const Json& content, const std::string& where) {
   return all;
 }
 
+// Clients send arguments as text, templates write an object.
+void parse_arguments(Json& message, const std::string& where) {
+  if (!message.contains("tool_calls") || message["tool_calls"].is_null()) {
+    message.erase("tool_calls");
+    return;
+  }
+  Json& calls = message["tool_calls"];
+  if (!calls.is_array() || calls.size() > most_calls)
+    throw ApiError::bad_request(
+        fmt::format("{}.tool_calls: expected a list of at most {}", where, most_calls), "messages");
+  for (Json& call : calls) {
+    if (!call.is_object() || !call.contains("function") || !call["function"].is_object() ||
+        !call["function"].contains("name") || !call["function"]["name"].is_string())
+      throw ApiError::bad_request(where + ".tool_calls: expected functions with names", "messages");
+    Json& arguments = call["function"]["arguments"];
+    if (arguments.is_null()) arguments = Json::object();
+    if (!arguments.is_string()) continue;
+    const std::string text = arguments.get<std::string>();
+    arguments = text.empty() ? Json::object() : parse_json(text, where + ".tool_calls.arguments");
+  }
+  if (!message.contains("content")) message["content"] = nullptr;
+}
+
 Json checked_messages(const Fields& f) {
   const Json& messages = f.at("messages");
   if (!messages.is_array() || messages.empty() || messages.size() > most_messages)
@@ -39,6 +62,7 @@ Json checked_messages(const Fields& f) {
       throw ApiError::bad_request(where + ": expected an object with a role", "messages");
     Json message = messages[i];
     if (message.contains("content")) message["content"] = flattened(message["content"], where + ".content");
+    parse_arguments(message, where);
     checked.push_back(std::move(message));
   }
   return checked;
@@ -46,7 +70,7 @@ Json checked_messages(const Fields& f) {
 
 }  // namespace
 
-std::string chat_text(const Service& service, const Fields& f) {
+std::string chat_text(const Service& service, const Fields& f, const Json& tools) {
   if (!service.chat)
     throw ApiError(501, "not_supported_error", "this model has no chat template; use /v1/completions");
   ChatTemplate::Options options;
@@ -58,14 +82,14 @@ std::string chat_text(const Service& service, const Fields& f) {
                                   "chat_template_kwargs");
     for (const auto& [name, value] : more->items()) options.variables[name] = value;
   }
-  return service.chat->render(checked_messages(f), nullptr, options);
+  return service.chat->render(checked_messages(f), tools, options);
 }
 
 // The template writes special tokens itself.
-std::vector<int32_t> chat_prompt(const Service& service, const Fields& f) {
+std::vector<int32_t> chat_tokens(const Service& service, const std::string& text) {
   Tokenizer::EncodeOptions options;
   options.add_special_tokens = false;
-  return service.tokenizer.encode(chat_text(service, f), options);
+  return service.tokenizer.encode(text, options);
 }
 
 }  // namespace lathe

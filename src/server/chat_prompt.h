@@ -1,4 +1,4 @@
-// A chat's messages to the tokens of a prompt, by the model's own template.
+// A chat's messages and tools to the tokens of a prompt, by the model's own template.
 #pragma once
 
 #include "server/fields.h"
@@ -8,7 +8,7 @@ namespace lathe {
 
 // "messages" (contents as strings or lists of text parts), "chat_template_kwargs", "add_generation_prompt".
 // ApiError when there is no template or a message is malformed; InputError when the template refuses.
-std::string chat_text(const Service&, const Fields&);
-std::vector<int32_t> chat_prompt(const Service&, const Fields&);
+std::string chat_text(const Service&, const Fields&, const Json& tools = nullptr);
+std::vector<int32_t> chat_tokens(const Service&, const std::string& text);
 
 }  // namespace lathe

@@ -1,5 +1,5 @@
-// /v1/completions and /v1/chat/completions: a request's JSON in, its answer or its stream of chunks out.
-// Shapes: https://platform.openai.com/docs/api-reference/chat; fields beyond OpenAI's are vLLM's.
+// /v1/completions: a request's JSON in, its answer or its stream of chunks out. Shapes:
+// https://platform.openai.com/docs/api-reference/completions; fields beyond OpenAI's are vLLM's.
 #pragma once
 
 #include <memory>
@@ -12,6 +12,5 @@ namespace lathe {
 // Submits and returns; the answer is written as events come. ApiError (or InputError, Busy of the engine)
 // before anything was submitted.
 void complete(Service&, const Json& body, std::shared_ptr<HttpExchange>);
-void chat_complete(Service&, const Json& body, std::shared_ptr<HttpExchange>);
 
 }  // namespace lathe

@@ -7,6 +7,7 @@
 #include "core/json.h"
 #include "engine/engine.h"
 #include "server/metrics.h"
+#include "server/structured_output.h"
 #include "text/tokenizer.h"
 
 namespace lathe {
@@ -22,6 +23,7 @@ struct Service {
   int64_t created;           // seconds since 1970
   std::vector<int32_t> stop_tokens;
   Metrics& metrics;
+  Grammars& grammars;
 };
 
 }  // namespace lathe

@@ -7,7 +7,7 @@
 namespace lathe {
 
 struct ChatTemplate::Parsed {
-  std::string where;
+  std::string where, source;
   jinja::Body body;
 };
 
@@ -57,9 +57,11 @@ ChatTemplate ChatTemplate::parse(std::string_view source, std::string_view where
   if (source.size() > kMaxSource)
     throw input_error(where, fmt::format("at most {} bytes", kMaxSource), fmt::format("{}", source.size()));
   if (!valid_utf8(source)) throw input_error(where, "UTF-8", "other bytes");
-  return ChatTemplate(
-      std::make_shared<const Parsed>(Parsed{std::string(where), jinja::parse(source, where)}));
+  return ChatTemplate(std::make_shared<const Parsed>(
+      Parsed{std::string(where), std::string(source), jinja::parse(source, where)}));
 }
+
+const std::string& ChatTemplate::source() const { return parsed_->source; }
 
 std::string ChatTemplate::render(const Json& messages, const Json& tools, const Options& options) const {
   if (!messages.is_array()) throw input_error(parsed_->where, "an array of messages", messages.type_name());

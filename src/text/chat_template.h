@@ -36,6 +36,8 @@ class ChatTemplate {
     return render(messages, tools, Options());
   }
 
+  const std::string& source() const;
+
  private:
   struct Parsed;
   explicit ChatTemplate(std::shared_ptr<const Parsed> parsed) : parsed_(std::move(parsed)) {}

@@ -951,10 +951,26 @@ std::string canonical_json(const Json& v, bool sorted) {
   return out;
 }
 
-Grammar json_schema(const Json& schema, std::string_view where, SchemaDialect dialect) {
+namespace {
+
+Rules schema_rules(const Json& schema, std::string_view where, SchemaDialect dialect) {
   size_t nodes = 0;
   check_document(schema, where, 0, nodes);
-  return Grammar::compile(Compiler(schema, where, dialect).run(), where);
+  return Compiler(schema, where, dialect).run();
+}
+
+}  // namespace
+
+Grammar json_schema(const Json& schema, std::string_view where, SchemaDialect dialect) {
+  return Grammar::compile(schema_rules(schema, where, dialect), where);
+}
+
+Grammar json_schemas(const Json& schema, std::string_view where, const Repeated& r) {
+  Rules rules = schema_rules(schema, where, SchemaDialect::draft2020_12);
+  const ExprPtr one = rule(rules.root);
+  rules.root = rules.add(
+      "instances", sequence({one, repeat(sequence({bytes(r.between), one}), 0, r.most - 1), bytes(r.after)}));
+  return Grammar::compile(rules, where);
 }
 
 }  // namespace lathe

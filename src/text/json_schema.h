@@ -2,6 +2,7 @@
 // schema accepts, written by a model member by member.
 #pragma once
 
+#include <cstdint>
 #include <span>
 #include <string>
 #include <string_view>
@@ -30,6 +31,13 @@ std::span<const SchemaKeyword> schema_keywords();
 // `dialect` is meant where "$schema" is not given.
 Grammar json_schema(const Json& schema, std::string_view where = "schema",
                     SchemaDialect dialect = SchemaDialect::draft2020_12);
+
+// One to `most` instances, `between` each two of them, and `after` behind.
+struct Repeated {
+  std::string between = {}, after = {};
+  int64_t most = 1;
+};
+Grammar json_schemas(const Json& schema, std::string_view where, const Repeated&);
 
 // The text of RFC 8785, but for the order of members, which stays (or is sorted by bytes), and for integers
 // of more than 53 bits, which are exact.

@@ -251,6 +251,91 @@ TEST(Engine, ACancelledRequestEndsWithinAStepAndFreesItsBlocks) {
   EXPECT_EQ(ends.size(), 4u);
 }
 
+std::shared_ptr<TokenMasks> masks(const Grammar& grammar) {
+  static const auto trie = std::make_shared<const TokenTrie>(builtin().tokenizer.token_bytes());
+  return std::make_shared<TokenMasks>(grammar, trie);
+}
+
+TEST(Engine, AConstrainedTextIsTheSameWhateverRunsBesideIt) {
+  const Grammar grammar =
+      Grammar::gbnf("root ::= \"[\" item (\", \" item)* \"]\"\nitem ::= [a-z]{2,7} | [0-9]+");
+  std::vector<Request> requests = mixed_requests(24);
+  for (size_t i = 0; i < requests.size(); i += 2) {
+    requests[i].grammar = masks(grammar);
+    requests[i].sampling.temperature = 1;
+    requests[i].sampling.seed = i;
+    requests[i].choices = 1 + static_cast<int64_t>(i % 3);
+    requests[i].max_tokens = 20;
+  }
+  EngineOptions o = options();
+  o.prefix_cache = false;
+  o.sequences = 3;
+  const Answers expected = run(o, requests);
+  o = options();
+  o.block_tokens = 4;
+  o.kv_bytes = static_cast<size_t>(kv_bytes_per_token(builtin().model.graph, o.kv) * 340);
+  EngineStats stats;
+  const Answers crowded = run(o, requests, &stats);
+  EXPECT_GT(stats.preemptions, 0u);
+  EXPECT_GT(stats.cached_tokens, 0u);
+  ASSERT_EQ(crowded.size(), expected.size());
+  int ended = 0;
+  for (const auto& [key, a] : crowded) {
+    EXPECT_EQ(a.tokens, expected.at(key).tokens);
+    if (key.first % 2 != 0) continue;
+    EXPECT_THAT(a.text, testing::StartsWith("["));
+    if (a.end.finish != Finish::stop) continue;
+    ++ended;
+    EXPECT_TRUE(grammar.accepts(a.text)) << a.text;
+  }
+  EXPECT_GT(ended, 0);
+}
+
+TEST(Engine, StopTokensEndAConstrainedTextOnlyWhereItIsComplete) {
+  Request r = story(40);
+  r.stop_tokens = {0};  // a special token
+  r.sampling.logit_bias = {{0, 100}};
+  r.grammar = masks(Grammar::regex("[0-9]{4}[a-z]*"));
+  Answer a = run(options(), {r}).at({0, 0});
+  EXPECT_EQ(a.text.size(), 4u);
+  EXPECT_EQ(a.end.finish, Finish::stop);
+  EXPECT_EQ(a.tokens.back(), 0);
+  r.min_tokens = 12;
+  a = run(options(), {r}).at({0, 0});
+  EXPECT_EQ(a.tokens.size(), 13u);
+  r.grammar = masks(Grammar::regex("[0-9]{4}"));  // nothing may follow: it ends without another token
+  a = run(options(), {r}).at({0, 0});
+  EXPECT_EQ(a.text.size(), 4u);
+  EXPECT_EQ(a.end.finish, Finish::stop);
+  EXPECT_NE(a.tokens.back(), 0);
+  r.grammar = masks(Grammar::regex(""));
+  a = run(options(), {r}).at({0, 0});
+  EXPECT_TRUE(a.tokens.empty());
+  EXPECT_EQ(a.end.finish, Finish::stop);
+  r = story(40);
+  r.grammar = masks(Grammar::choice(std::vector<std::string>{"one two three"}));
+  r.stop = {"two"};
+  a = run(options(), {r}).at({0, 0});
+  EXPECT_EQ(a.text, "one ");
+  EXPECT_EQ(a.end.stop, "two");
+}
+
+TEST(Engine, AGrammarMayBeginBehindAToken) {
+  const Answer plain = run(options(), {story(40)}).at({0, 0});
+  Request r = story(40);
+  r.grammar = masks(Grammar::regex("[0-9]{4}"));
+  r.grammar_after = plain.tokens[6];
+  const auto first =
+      static_cast<size_t>(std::ranges::find(plain.tokens, r.grammar_after) - plain.tokens.begin());
+  const Answer a = run(options(), {r}).at({0, 0});
+  ASSERT_GT(a.tokens.size(), first + 1);
+  EXPECT_TRUE(std::equal(plain.tokens.begin(), plain.tokens.begin() + static_cast<std::ptrdiff_t>(first) + 1,
+                         a.tokens.begin()));
+  const std::string rest = a.text.substr(builtin().tokenizer.decode({a.tokens.data(), first + 1}).size());
+  EXPECT_EQ(rest.size(), 4u);
+  EXPECT_TRUE(Grammar::regex("[0-9]{4}").accepts(rest)) << rest;
+}
+
 TEST(Engine, RefusesWhatCannotRun) {
   EngineOptions o = options();
   o.waiting = 2;

@@ -65,6 +65,47 @@ TEST(Sampler, PenalizesWhatTheTextHolds) {
   EXPECT_THROW(sampler.see(bad), Error);
 }
 
+TEST(Sampler, PenaltiesOfWhatWasWrittenAndBiases) {
+  Sampler once({.temperature = 0, .presence_penalty = 1.5});
+  const int32_t prompt[] = {1};
+  once.see(prompt);
+  EXPECT_EQ(once.pick(logits), 1) << "the prompt was not written";
+  once.wrote(1);
+  EXPECT_EQ(once.pick(logits), 2);  // 2 - 1.5 is below 1
+  once.wrote(2);
+  EXPECT_EQ(once.pick(logits), 1);  // 0.5 and -0.5
+  once.wrote(2);
+  once.wrote(1);
+  EXPECT_EQ(once.pick(logits), 1) << "presence counts once";
+  Sampler often({.temperature = 0, .frequency_penalty = 0.6});
+  often.wrote(1);
+  EXPECT_EQ(often.pick(logits), 1);  // 1.4
+  often.wrote(1);
+  EXPECT_EQ(often.pick(logits), 2);  // 0.8
+  often.wrote(999);                  // beyond the vocabulary
+  EXPECT_EQ(often.pick(logits), 2);
+  EXPECT_EQ(draw({.temperature = 0, .logit_bias = {{3, 3.5f}, {999, 1}}}, logits, 1).begin()->first, 3);
+  Sampler both({.temperature = 0, .repetition_penalty = 2, .logit_bias = {{0, 3}}});
+  EXPECT_EQ(both.pick(logits), 0);
+  both.wrote(0);
+  EXPECT_EQ(both.pick(logits), 1) << "the penalty divides what the bias made";
+}
+
+// softmax 0.087, 0.644, 0.237, 0.032: the entropy is 0.948 nats, the surprises 2.44, 0.44, 1.44, 3.44, so the
+// distances 1.49, 0.51, 0.49, 2.49: token 2 is the most typical.
+TEST(Sampler, KeepsTheTypical) {
+  using Counts = std::map<int32_t, int>;
+  EXPECT_EQ(draw({.temperature = 1, .top_p = 1, .typical_p = 0.2}, logits, 200), (Counts{{2, 200}}));
+  Counts two = draw({.temperature = 1, .top_p = 1, .typical_p = 0.5}, logits, 20000);
+  EXPECT_EQ(two.size(), 2u);
+  EXPECT_NEAR(two[1] / 20000.0, 0.731, 0.012);
+  EXPECT_EQ(draw({.temperature = 1, .top_p = 1, .typical_p = 0.9}, logits, 2000).size(), 3u);
+  EXPECT_EQ(draw({.temperature = 1, .top_p = 1, .typical_p = 0}, logits, 200), (Counts{{2, 200}}));
+  // Of what top_k left: of two, the entropy is 0.58, and 1 with 0.31 is nearer than 2 with 1.31.
+  EXPECT_EQ(draw({.temperature = 1, .top_k = 2, .top_p = 1, .typical_p = 0.2}, logits, 200),
+            (Counts{{1, 200}}));
+}
+
 TEST(Sampler, TheSeedDecides) {
   auto sequence = [](uint64_t seed) {
     Sampler s({.temperature = 1, .top_p = 1, .seed = seed});

@@ -1,6 +1,8 @@
 """What OpenAI's own client must be able to do with a Lathe server. Usage: openai_client.py URL KEY"""
 
+import json
 import sys
+import urllib.request
 
 import openai
 
@@ -15,6 +17,13 @@ def refuses(error, call):
     except error as e:
         return e
     raise AssertionError(f"expected {error.__name__}")
+
+
+class requests:  # without another package
+    @staticmethod
+    def post(to, body):
+        request = urllib.request.Request(to, json.dumps(body).encode(), {"X-Api-Key": key})
+        return json.load(urllib.request.urlopen(request))
 
 
 assert [m.id for m in client.models.list()] == ["builtin"]
@@ -42,6 +51,41 @@ assert all(len(t.top_logprobs) == 3 and t.logprob <= 0 for t in scored.choices[0
 
 plain = client.completions.create(model="builtin", prompt=["Once", "The ship"], max_tokens=8, stop=["."], logprobs=2)
 assert len(plain.choices) == 2 and len(plain.choices[0].logprobs.tokens) <= 8
+
+# Structured output, whole and streamed. (White space is what a small model writes most.)
+spaces = {str(t): -100 for t in range(4096)
+          if (text := requests.post(url + "/detokenize", {"tokens": [t]})["prompt"]) and not text.strip()}
+schema = {"type": "object", "properties": {"name": {"enum": ["Ann", "Bob"]}, "age": {"type": "integer", "minimum": 0, "maximum": 99}},
+          "required": ["name", "age"], "additionalProperties": False}
+shaped = {"type": "json_schema", "json_schema": {"name": "person", "strict": True, "schema": schema}}
+person = client.chat.completions.create(model="builtin", messages=messages, max_tokens=100, seed=1,
+                                        logit_bias=spaces, response_format=shaped)
+assert json.loads(person.choices[0].message.content)["name"] in ("Ann", "Bob"), person
+assert client.chat.completions.create(
+    model="builtin", messages=messages, extra_body={"guided_regex": "[0-9]{4}"}).choices[0].message.content.isdigit()
+refuses(openai.BadRequestError, lambda: client.chat.completions.create(
+    model="builtin", messages=messages,
+    response_format={"type": "json_schema", "json_schema": {"name": "x", "schema": {"unheardOf": 1}}}))
+
+# Tools.
+tools = [{"type": "function", "function": {"name": "weather", "parameters": {
+    "type": "object", "properties": {"city": {"enum": ["Oslo", "Rome"]}}, "required": ["city"],
+    "additionalProperties": False}}}]
+asked = dict(model="builtin", messages=messages, tools=tools, tool_choice="required", parallel_tool_calls=False,
+             max_tokens=100, seed=2, logit_bias=spaces)
+call = client.chat.completions.create(**asked).choices[0]
+assert call.finish_reason == "tool_calls" and call.message.content is None
+call = call.message.tool_calls[0]
+assert call.function.name == "weather" and json.loads(call.function.arguments)["city"] in ("Oslo", "Rome")
+name, arguments = "", ""
+for chunk in client.chat.completions.create(stream=True, **asked):
+    for part in chunk.choices[0].delta.tool_calls or []:
+        name += part.function.name or ""
+        arguments += part.function.arguments or ""
+assert (name, arguments) == ("weather", call.function.arguments), (name, arguments)
+client.chat.completions.create(model="builtin", max_tokens=4, messages=messages + [
+    {"role": "assistant", "content": None, "tool_calls": [call.model_dump()]},
+    {"role": "tool", "tool_call_id": call.id, "content": "It rains."}])
 
 assert "temperature" in str(refuses(
     openai.BadRequestError,

@@ -2,123 +2,13 @@
 #include <gtest/gtest.h>
 #include <thread>
 
-#include "core/json.h"
-#include "models/model.h"
-#include "server/app.h"
-#include "server/client.h"
-#include "text/chat_template.h"
+#include "server/serving.h"
 
 namespace lathe {
 namespace {
 
 using testing::HasSubstr;
 using testing::StartsWith;
-
-struct Got {
-  int status = 0;
-  std::string head, body;
-  Json json() const { return Json::parse(body); }
-  // The data of a stream's events, [DONE] left out; each must be JSON.
-  std::vector<Json> events() const {
-    std::vector<Json> all;
-    bool done = false;
-    for (size_t at = 0; (at = body.find("data: ", at)) != std::string::npos;) {
-      const size_t end = body.find("\n\n", at);
-      const std::string data = body.substr(at + 6, end - at - 6);
-      EXPECT_FALSE(done) << "an event after [DONE]";
-      if (data == "[DONE]")
-        done = true;
-      else
-        all.push_back(Json::parse(data));
-      at = end;
-    }
-    EXPECT_TRUE(done);
-    return all;
-  }
-};
-
-std::string without_chunks(const std::string& body) {
-  std::string all;
-  for (size_t at = 0; at < body.size();) {
-    const size_t end = body.find("\r\n", at);
-    const size_t n = std::stoul(body.substr(at, end - at), nullptr, 16);
-    all += body.substr(end + 2, n);
-    at = end + 2 + n + 2;
-  }
-  return all;
-}
-
-// The built-in model behind a server on this machine.
-class Serving {
- public:
-  explicit Serving(AppOptions options = {}, EngineOptions engine = small())
-      : checkpoint_(Checkpoint::open(resolve_model("builtin"))),
-        model_(load(checkpoint_)),
-        tokenizer_(load_tokenizer(checkpoint_)),
-        chat_(
-            ChatTemplate::parse("{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}Answer:")),
-        app_(options),
-        server_(http(), [this](HttpRequest r,
-                               std::shared_ptr<HttpExchange> e) { app_.handle(std::move(r), std::move(e)); }),
-        network_([this] { server_.run(); }),
-        engine_(model_, tokenizer_, engine) {}
-  ~Serving() {
-    ended_ = true;
-    if (stepping_.joinable()) stepping_.join();
-    server_.stop();
-    network_.join();
-  }
-  void ready(bool step = true) {
-    app_.serve(service_);
-    if (!step) return;
-    stepping_ = std::thread([this] {
-      while (!ended_)
-        if (!engine_.step()) engine_.wait(std::chrono::milliseconds(20));
-    });
-  }
-
-  Got ask(const std::string& method, const std::string& path, const std::string& body = {},
-          const std::string& headers = {}) {
-    Client client(server_.port());
-    client.send(fmt::format("{} {} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n{}\r\n{}", method,
-                            path, body.size(), headers, body));
-    const std::string all = client.read_all();
-    const size_t end = all.find("\r\n\r\n");
-    Got got{std::stoi(all.substr(9, 3)), all.substr(0, end), all.substr(end + 4)};
-    if (got.head.find("chunked") != std::string::npos) got.body = without_chunks(got.body);
-    return got;
-  }
-  Got post(const std::string& path, const Json& body) { return ask("POST", path, body.dump()); }
-  uint16_t port() const { return server_.port(); }
-  Engine& engine() { return engine_; }
-  const Tokenizer& tokenizer() const { return tokenizer_; }
-
-  static EngineOptions small() {
-    EngineOptions o;
-    o.context = 256;
-    o.mixed_prompt = 64;
-    return o;
-  }
-
- private:
-  static HttpOptions http() {
-    HttpOptions o;
-    o.port = 0;
-    return o;
-  }
-  Checkpoint checkpoint_;
-  Model model_;
-  Tokenizer tokenizer_;
-  ChatTemplate chat_;
-  App app_;
-  HttpServer server_;
-  std::thread network_;
-  Metrics metrics_{"builtin"};
-  Engine engine_;
-  Service service_{engine_, tokenizer_, &chat_, Json::object(), "builtin", 1, {}, metrics_};
-  std::thread stepping_;
-  std::atomic<bool> ended_ = false;
-};
 
 AppOptions with_keys(std::vector<std::string> keys) {
   AppOptions o;
@@ -294,10 +184,31 @@ TEST(App, SaysWhatIsWrongWithARequest) {
       {"/v1/completions", "{\"prompt\": \"a\", \"stream\": 1}", 400, "stream"},
       {"/v1/completions", "{\"prompt\": \"a\", \"logprobs\": 21}", 400, "logprobs"},
       {"/v1/completions", "{\"prompt\": \"a\", \"model\": \"gpt-9\"}", 404, "gpt-9"},
-      {"/v1/completions", "{\"prompt\": \"a\", \"echo\": true}", 501, "echo"},
-      {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"3\": 5}}", 501, "logit_bias"},
-      {"/v1/completions", "{\"prompt\": \"a\", \"response_format\": {\"type\": \"json_object\"}}", 501,
-       "response_format"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"echo\": true, \"logprobs\": 1}", 501, "echo"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"suffix\": \"b\"}", 501, "suffix"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"x\": 5}}", 400, "logit_bias"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"3\": 101}}", 400, "logit_bias"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"99999999\": 1}}", 400, "logit_bias"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"presence_penalty\": 3}", 400, "presence_penalty"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"typical_p\": 2}", 400, "typical_p"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"response_format\": {\"type\": \"yaml\"}}", 400, "yaml"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"response_format\": {\"type\": \"json_schema\"}}", 400,
+       "json_schema"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"guided_json\": {\"type\": \"nothing\"}}", 400,
+       "guided_json"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"guided_json\": {\"unheardOf\": 1}}", 400, "unheardOf"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"guided_json\": 3}", 400, "guided_json"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"guided_regex\": \"(\"}", 400, "guided_regex"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"guided_regex\": \"(?=a)b\"}", 400, "guided_regex"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"guided_grammar\": \"root ::= root\"}", 400,
+       "guided_grammar"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"grammar\": \"nonsense\"}", 400, "grammar"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"guided_choice\": []}", 400, "guided_choice"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"guided_choice\": [1]}", 400, "guided_choice"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"structured_outputs\": {\"yaml\": 1}}", 400,
+       "structured_outputs"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"guided_regex\": \"a\", \"guided_choice\": [\"a\"]}", 400,
+       "expected one description"},
       {"/v1/chat/completions", "{}", 400, "messages"},
       {"/v1/chat/completions", "{\"messages\": []}", 400, "messages"},
       {"/v1/chat/completions", "{\"messages\": [{\"content\": \"a\"}]}", 400, "messages[0]"},
@@ -318,6 +229,123 @@ TEST(App, SaysWhatIsWrongWithARequest) {
   EXPECT_EQ(s.ask("GET", "/v1/completions").status, 405);
   EXPECT_EQ(s.ask("GET", "/v1/nothing").status, 404);
   EXPECT_EQ(s.engine().stats().free_blocks, s.engine().stats().blocks);
+}
+
+TEST(App, TheTextIsWhatTheRequestSays) {
+  Serving s;
+  s.ready();
+  const Json schema = {{"type", "object"},
+                       {"properties",
+                        {{"name", {{"enum", {"Ann", "Bob"}}}},
+                         {"age", {{"type", "integer"}, {"minimum", 10}, {"maximum", 99}}}}},
+                       {"required", {"name", "age"}},
+                       {"additionalProperties", false}};
+  const Json wrapped = {{"type", "json_schema"}, {"json_schema", {{"name", "person"}, {"schema", schema}}}};
+  const std::vector<std::pair<std::string, Json>> schemas = {
+      {"response_format", wrapped}, {"response_format", {{"type", "json_object"}, {"schema", schema}}},
+      {"guided_json", schema},      {"guided_json", schema.dump()},
+      {"json_schema", schema},      {"structured_outputs", {{"json", schema}}}};
+  for (const auto& [name, value] : schemas) {
+    Json body = story(200);
+    body[name] = value;
+    body["n"] = 3;
+    body["temperature"] = 1.5;
+    body["seed"] = 1;
+    const Json j = s.post("/v1/completions", body).json();
+    ASSERT_EQ(j["choices"].size(), 3u) << name << j;
+    for (const Json& choice : j["choices"]) {
+      EXPECT_EQ(choice["finish_reason"], "stop") << j;
+      const Json person = Json::parse(choice["text"].get<std::string>());
+      EXPECT_TRUE(person["name"] == "Ann" || person["name"] == "Bob") << person;
+      EXPECT_GE(person["age"].get<int>(), 10);
+      EXPECT_LE(person["age"].get<int>(), 99);
+    }
+  }
+  const std::vector<std::pair<std::string, Json>> digits = {
+      {"guided_regex", "[0-9]{5}"},
+      {"guided_grammar", "root ::= [0-9] [0-9] [0-9] [0-9] [0-9]"},
+      {"grammar", "root ::= [0-9]{5}"},
+      {"guided_choice", {"12345", "67890"}},
+      {"structured_outputs", {{"regex", "[0-9]{5}"}}},
+      {"structured_outputs", {{"choice", {"12345"}}}},
+      {"structured_outputs", {{"grammar", "root ::= [0-9]{5}"}}}};
+  for (const auto& [name, value] : digits) {
+    Json body = story(50);
+    body[name] = value;
+    const Json choice = s.post("/v1/completions", body).json()["choices"][0];
+    EXPECT_EQ(choice["text"].get<std::string>().size(), 5u) << name << choice;
+    EXPECT_TRUE(std::ranges::all_of(choice["text"].get<std::string>(), [](char c) { return isdigit(c); }));
+    EXPECT_EQ(choice["finish_reason"], "stop");
+  }
+  Json chat = {{"messages", {{{"role", "user"}, {"content", "Hi"}}}},
+               {"response_format", {{"type", "json_object"}}},
+               {"max_tokens", 60},
+               {"logit_bias", s.no_space()},
+               {"seed", 3}};
+  const Json choice = s.post("/v1/chat/completions", chat).json()["choices"][0];
+  const std::string text = choice["message"]["content"];
+  EXPECT_EQ(text[0], '{') << text;
+  if (choice["finish_reason"] == "stop") {
+    EXPECT_TRUE(Json::parse(text).is_object());
+  }
+}
+
+TEST(App, AStreamedTextUnderAGrammarIsTheSameBytes) {
+  Serving s;
+  s.ready();
+  Json body = story(50);
+  body["guided_choice"] = {"blue sea"};
+  body["stream"] = true;
+  const std::vector<Json> events = s.post("/v1/completions", body).events();
+  std::string text;
+  for (const Json& e : events) text += e["choices"][0]["text"].get<std::string>();
+  EXPECT_EQ(text, "blue sea");
+  EXPECT_EQ(events.back()["choices"][0]["finish_reason"], "stop");
+}
+
+TEST(App, BiasesAndPenaltiesReachTheSampler) {
+  Serving s;
+  s.ready();
+  const std::string plain = s.post("/v1/completions", story(12)).json()["choices"][0]["text"];
+  const int32_t first =
+      s.tokenizer().encode("The ship had been three weeks at sea" +
+                           plain)[s.tokenizer().encode("The ship had been three weeks at sea").size()];
+  Json body = story(12);
+  body["logit_bias"] = {{std::to_string(first), -100}};
+  const Json banned = s.post("/v1/completions", body).json()["choices"][0];
+  EXPECT_NE(banned["text"].get<std::string>().substr(0, 3), plain.substr(0, 3));
+  body["logit_bias"] = {{std::to_string(first), 100}};
+  const std::string again = s.post("/v1/completions", body).json()["choices"][0]["text"];
+  std::string only;
+  for (int i = 0; i < 12; ++i) only += s.tokenizer().decode({&first, 1});
+  EXPECT_EQ(again, only);
+  body["frequency_penalty"] = 2;  // 100 outlives twelve times 2
+  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], only);
+  body["logit_bias"] = {{std::to_string(first), 20}};
+  body["presence_penalty"] = 2;
+  EXPECT_NE(s.post("/v1/completions", body).json()["choices"][0]["text"], only);
+}
+
+TEST(App, EchoesThePromptAndTheStopString) {
+  Serving s;
+  s.ready();
+  Json body = story(12);
+  const std::string plain = s.post("/v1/completions", body).json()["choices"][0]["text"];
+  body["echo"] = true;
+  body["n"] = 2;
+  const Json both = s.post("/v1/completions", body).json()["choices"];
+  for (const Json& choice : both) EXPECT_EQ(choice["text"], body["prompt"].get<std::string>() + plain);
+  body["stream"] = true;
+  std::string streamed;
+  for (const Json& e : s.post("/v1/completions", body).events())
+    if (e["choices"][0]["index"] == 1) streamed += e["choices"][0]["text"].get<std::string>();
+  EXPECT_EQ(streamed, body["prompt"].get<std::string>() + plain);
+  body = story(12);
+  body["stop"] = plain.substr(4, 3);
+  const size_t at = plain.find(plain.substr(4, 3));
+  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], plain.substr(0, at));
+  body["include_stop_str_in_output"] = true;
+  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], plain.substr(0, at + 3));
 }
 
 TEST(App, TooManyWaitingAreToldToComeBack) {

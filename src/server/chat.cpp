@@ -1,0 +1,260 @@
+#include "server/chat.h"
+
+#include <optional>
+#include <utility>
+
+#include "server/api_error.h"
+#include "server/chat_prompt.h"
+#include "server/completion_request.h"
+#include "server/logprobs.h"
+#include "server/tools.h"
+#include "text/chat_template.h"
+
+namespace lathe {
+namespace {
+
+ApiError not_supported(const std::string& what, std::string field) {
+  return {501, "not_supported_error", what, std::move(field)};
+}
+
+// A prompt that ends with an open <think> leaves the model to think first.
+bool opens_thoughts(std::string_view prompt) {
+  while (!prompt.empty() && (prompt.back() == '\n' || prompt.back() == ' ')) prompt.remove_suffix(1);
+  return prompt.ends_with("<think>");
+}
+
+Json schema_of_calls(const ToolChoice& choice, ToolFormat format) {
+  Json all = Json::array({static_cast<int>(format), choice.parallel});
+  for (const Tool& t : choice.tools) all.push_back({t.name, t.parameters});
+  return all;
+}
+
+class ChatReply final : public Reply {
+ public:
+  ChatReply(const Service& service, const Fields& f, const Chat& chat, std::shared_ptr<HttpExchange> exchange)
+      : Reply(service, std::move(exchange), f.boolean("stream", false), chat.request, 1),
+        logprobs_(chat.request.logprobs >= 0),
+        show_stops_(f.boolean("include_stop_str_in_output", false)) {
+    if (const Json* o = f.find("stream_options")) include_usage_ = Fields(*o).boolean("include_usage", false);
+    for (size_t i = 0; i < choice_count(); ++i) choices_.emplace_back(chat);
+  }
+
+ private:
+  struct Choice {
+    explicit Choice(const Chat& chat) : answer(chat) {}
+    Answer answer;
+    Json logprobs = Json::array();  // where streamed, those that were not told yet
+    Json finish, stop_reason;
+    bool begun = false;
+  };
+
+  Json envelope(std::string_view object) const {
+    return {{"id", id_}, {"object", object}, {"created", created_}, {"model", service_.model}};
+  }
+
+  Json token_json(const TokenLogprob& t) const {
+    const std::string text = token_text(service_, t.token);
+    return {{"token", text},
+            {"logprob", shown_logprob(t.logprob)},
+            {"bytes", std::vector<uint8_t>(text.begin(), text.end())}};
+  }
+
+  void tell(size_t index, const Event& given) override {
+    Choice& c = choices_[index];
+    Event e = given;
+    if (show_stops_) e.text += e.stop;
+    if (logprobs_ && is_shown(e)) {
+      Json entry = token_json({e.token, e.logprob});
+      entry["top_logprobs"] = Json::array();
+      for (const TokenLogprob& t : e.top) entry["top_logprobs"].push_back(token_json(t));
+      c.logprobs.push_back(std::move(entry));
+    }
+    const std::vector<AnswerPart> parts = c.answer.take(e);
+    const bool ended = e.finish != Finish::none;
+    if (ended) {
+      const bool calls = e.finish == Finish::stop && !c.answer.calls.empty();
+      c.finish = calls ? "tool_calls" : finish_name(e.finish);
+      c.stop_reason = e.stop.empty() ? Json() : Json(e.stop);
+    }
+    if (!stream_) return;
+    start_stream();
+    if (!std::exchange(c.begun, true)) chunk(index, {{"role", "assistant"}, {"content", ""}}, false);
+    for (const AnswerPart& p : parts) chunk(index, delta(p, c.answer), false);
+    if (ended) chunk(index, Json::object(), true);
+  }
+
+  static Json delta(const AnswerPart& p, const Answer& answer) {
+    switch (p.kind) {
+      case AnswerPart::Kind::text:
+        return {{"content", p.text}};
+      case AnswerPart::Kind::thought:
+        return {{"reasoning_content", p.text}};
+      case AnswerPart::Kind::call:
+        return {{"tool_calls",
+                 {{{"index", p.call},
+                   {"id", answer.calls[static_cast<size_t>(p.call)].id},
+                   {"type", "function"},
+                   {"function", {{"name", p.text}, {"arguments", ""}}}}}}};
+      case AnswerPart::Kind::arguments:
+        break;
+    }
+    return {{"tool_calls", {{{"index", p.call}, {"function", {{"arguments", p.text}}}}}}};
+  }
+
+  Json logprobs_json(Choice& c) const {
+    if (!logprobs_) return nullptr;
+    return {{"content", std::exchange(c.logprobs, Json::array())}};
+  }
+
+  void chunk(size_t index, Json delta, bool last) {
+    Choice& c = choices_[index];
+    Json choice = {{"index", index}, {"delta", std::move(delta)}};
+    choice["logprobs"] = c.logprobs.empty() ? Json() : logprobs_json(c);
+    choice["finish_reason"] = last ? c.finish : Json();
+    if (last) choice["stop_reason"] = c.stop_reason;
+    Json j = envelope("chat.completion.chunk");
+    j["choices"] = {std::move(choice)};
+    if (include_usage_) j["usage"] = nullptr;
+    event(j);
+  }
+
+  static Json message(const Answer& a) {
+    Json m = {{"role", "assistant"}};
+    m["content"] = a.text.empty() && !a.calls.empty() ? Json() : Json(a.text);
+    if (!a.thoughts.empty()) m["reasoning_content"] = a.thoughts;
+    for (const ToolCall& call : a.calls)
+      m["tool_calls"].push_back({{"id", call.id},
+                                 {"type", "function"},
+                                 {"function", {{"name", call.name}, {"arguments", call.arguments}}}});
+    return m;
+  }
+
+  void end() override {
+    if (stream_) {
+      if (include_usage_) {
+        Json j = envelope("chat.completion.chunk");
+        j["choices"] = Json::array();
+        j["usage"] = usage();
+        event(j);
+      }
+      exchange_->write("data: [DONE]\n\n");
+      return exchange_->finish();
+    }
+    Json j = envelope("chat.completion");
+    j["choices"] = Json::array();
+    for (size_t i = 0; i < choices_.size(); ++i) {
+      Choice& c = choices_[i];
+      j["choices"].push_back({{"index", i},
+                              {"message", message(c.answer)},
+                              {"logprobs", logprobs_json(c)},
+                              {"finish_reason", c.finish},
+                              {"stop_reason", c.stop_reason}});
+    }
+    j["usage"] = usage();
+    send(j);
+  }
+
+  const bool logprobs_, show_stops_;
+  bool include_usage_ = false;
+  const std::string id_ = random_id("chatcmpl-");
+  const int64_t created_ = seconds_now();
+  std::vector<Choice> choices_;
+};
+
+}  // namespace
+
+std::vector<AnswerPart> Answer::take(const Event& e) {
+  std::vector<AnswerPart> parts = parser_.push(e.text);
+  if (e.finish != Finish::none)
+    for (AnswerPart& p : parser_.finish()) parts.push_back(std::move(p));
+  if (one_call_) std::erase_if(parts, [](const AnswerPart& p) { return p.call > 0; });
+  for (const AnswerPart& p : parts) {
+    switch (p.kind) {
+      case AnswerPart::Kind::text:
+        text += p.text;
+        break;
+      case AnswerPart::Kind::thought:
+        thoughts += p.text;
+        break;
+      case AnswerPart::Kind::call:
+        // Mistral's templates want nine letters or digits.
+        calls.push_back({short_ids_ ? random_id("").substr(0, 9) : random_id("call_"), p.text, {}});
+        break;
+      case AnswerPart::Kind::arguments:
+        calls[static_cast<size_t>(p.call)].arguments += p.text;
+        break;
+    }
+  }
+  return parts;
+}
+
+Chat parse_chat(Service& service, const Fields& f) {
+  Chat chat;
+  chat.request = completion_request(service, f, true);
+  Request& r = chat.request;
+  const ToolChoice tools = parse_tools(f);
+  std::string prompt = chat_text(service, f, tools.listed);
+  chat.syntax = chat_syntax(service.chat->source());
+  const ToolFormat format = chat.syntax.tools;
+  chat.thinking = chat.syntax.thinks && opens_thoughts(prompt);
+  if (tools.mode == ToolChoice::Mode::none) {
+    chat.syntax.tools = ToolFormat::none;
+  } else {
+    if (format == ToolFormat::none)
+      throw not_supported("tools: this model's chat template has no calls that Lathe reads", "tools");
+    // A grammar of the request's own may well be one of calls.
+    const bool own = r.grammar && !f.has("response_format");
+    if (r.grammar && (!own || tools.strict || tools.mode == ToolChoice::Mode::required))
+      throw not_supported(
+          "response_format: expected no description of the text beside tools, or tool_choice none",
+          "response_format");
+    chat.one_call = !tools.parallel;
+    r.special_tokens = true;  // calls may begin with one
+  }
+  const std::string_view opening = tool_opening(format);
+  const auto grammar = [&] {
+    return service.grammars.compile("t" + schema_of_calls(tools, format).dump(), "tools",
+                                    [&] { return tool_grammar(format, tools.tools, tools.parallel); });
+  };
+  if (tools.mode == ToolChoice::Mode::required) {
+    // The call is opened for the model, behind no thoughts.
+    if (std::exchange(chat.thinking, false)) prompt += "\n</think>\n\n";
+    prompt += opening;
+    chat.calling = true;
+    r.grammar = grammar();
+  } else if (tools.mode == ToolChoice::Mode::automatic && tools.strict) {
+    std::string_view mark = opening;
+    while (!mark.empty() && mark.back() == '\n') mark.remove_suffix(1);
+    const std::optional<int32_t> token = service.tokenizer.id(mark);
+    if (mark.empty() || !token)
+      throw not_supported(
+          "tools: strict is not supported where this model's calls begin with no token of their "
+          "own, but with tool_choice required",
+          "tools");
+    r.grammar = grammar();
+    r.grammar_after = *token;
+    r.must_reach_grammar = false;
+  } else if (r.grammar && chat.thinking) {
+    if (const std::optional<int32_t> token = service.tokenizer.id("</think>")) {
+      r.grammar_after = *token;
+    } else {
+      prompt += "\n</think>\n\n";
+      chat.thinking = false;
+    }
+  }
+  r.prompt = chat_tokens(service, prompt);
+  return chat;
+}
+
+void submit_chat(Service& service, const Fields& f, const MakeReply& make) {
+  const Chat chat = parse_chat(service, f);
+  submit(service, chat.request, {chat.request.prompt}, make(chat));
+}
+
+void chat_complete(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
+  const Fields f(body);
+  submit_chat(service, f,
+              [&](const Chat& chat) { return std::make_shared<ChatReply>(service, f, chat, exchange); });
+}
+
+}  // namespace lathe

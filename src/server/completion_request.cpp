@@ -1,0 +1,104 @@
+#include "server/completion_request.h"
+
+#include <charconv>
+#include <cmath>
+#include <random>
+
+#include "core/hash.h"
+#include "server/api_error.h"
+
+namespace lathe {
+namespace {
+
+constexpr size_t most_stops = 16, most_stop_bytes = 1024, most_biases = 4096;
+constexpr int64_t most_logprobs = 20, default_max_tokens = 16;
+
+// What Lathe does not do must not be done silently otherwise.
+void refuse_unsupported(const Fields& f, bool chat) {
+  const auto refuse = [](std::string_view name) {
+    throw ApiError(501, "not_supported_error", fmt::format("{} is not supported", name), std::string(name));
+  };
+  for (const std::string_view name : {"suffix", "functions", "guided_whitespace_pattern", "bad_words",
+                                      "allowed_token_ids", "prompt_logprobs", "truncate_prompt_tokens"})
+    if (f.has(name)) refuse(name);
+  if (f.boolean("use_beam_search", false)) refuse("use_beam_search");
+  if (f.boolean("echo", false) && (chat || f.has("logprobs"))) refuse(chat ? "echo" : "echo with logprobs");
+  if (f.has("best_of") &&
+      f.integer("best_of", 1, INT64_MAX).value_or(1) != f.integer("n", 1, INT64_MAX).value_or(1))
+    refuse("best_of");
+}
+
+uint64_t hashed(const std::string& text) {
+  const std::string digest = sha256(text);
+  return std::stoull(digest.substr(0, 16), nullptr, 16);
+}
+
+// {"1234": -100, ...}: token numbers as text.
+std::vector<std::pair<int32_t, float>> parse_logit_bias(const Fields& f) {
+  const Json* given = f.find("logit_bias");
+  if (!given) return {};
+  if (!given->is_object() || given->size() > most_biases)
+    throw ApiError::bad_request(
+        fmt::format("logit_bias: expected an object of at most {} tokens", most_biases), "logit_bias");
+  std::vector<std::pair<int32_t, float>> all;
+  for (const auto& [name, value] : given->items()) {
+    int32_t token = -1;
+    const auto [end, failed] = std::from_chars(name.data(), name.data() + name.size(), token);
+    if (failed != std::errc() || end != name.data() + name.size() || token < 0)
+      throw ApiError::bad_request(
+          fmt::format("logit_bias: expected token numbers, found '{}'", printable(name, 60)), "logit_bias");
+    if (!value.is_number() || !(std::fabs(value.get<double>()) <= 100))
+      throw ApiError::bad_request(fmt::format("logit_bias: expected a number of -100 to 100 for {}", token),
+                                  "logit_bias");
+    all.emplace_back(token, value.get<float>());
+  }
+  return all;
+}
+
+}  // namespace
+
+Request completion_request(const Service& service, const Fields& f, bool chat) {
+  refuse_unsupported(f, chat);
+  if (const auto model = f.text("model"); model && !model->empty() && *model != service.model)
+    throw ApiError(404, "not_found_error",
+                   fmt::format("model: expected '{}', found '{}'", service.model, printable(*model)),
+                   "model");
+  Request r;
+  r.sampling.temperature = f.number("temperature", 0, 100).value_or(1);
+  r.sampling.top_p = f.number("top_p", 0, 1).value_or(1);
+  r.sampling.top_k = std::max<int64_t>(0, f.integer("top_k", -1, INT64_MAX).value_or(0));
+  r.sampling.min_p = f.number("min_p", 0, 1).value_or(0);
+  r.sampling.typical_p = f.number("typical_p", 0, 1).value_or(1);
+  r.sampling.repetition_penalty = f.number("repetition_penalty", 0.01, 100).value_or(1);
+  r.sampling.presence_penalty = f.number("presence_penalty", -2, 2).value_or(0);
+  r.sampling.frequency_penalty = f.number("frequency_penalty", -2, 2).value_or(0);
+  r.sampling.logit_bias = parse_logit_bias(f);
+  const auto seed = f.integer("seed", INT64_MIN, INT64_MAX);
+  r.sampling.seed = seed ? static_cast<uint64_t>(*seed) : std::random_device()();
+  const auto max_tokens = f.integer("max_completion_tokens", 1, INT64_MAX);
+  r.max_tokens = max_tokens
+                     ? *max_tokens
+                     : f.integer("max_tokens", 1, INT64_MAX).value_or(chat ? INT64_MAX : default_max_tokens);
+  r.min_tokens = f.integer("min_tokens", 0, INT64_MAX).value_or(0);
+  r.choices = f.integer("n", 1, most_sampled_outputs).value_or(1);
+  r.priority = static_cast<int>(f.integer("priority", -1000, 1000).value_or(0));
+  r.stop = f.texts("stop", most_stops);
+  for (const std::string& stop : r.stop)
+    if (stop.empty() || stop.size() > most_stop_bytes)
+      throw ApiError::bad_request(
+          fmt::format("stop: expected strings of 1 to {} bytes, found {}", most_stop_bytes, stop.size()),
+          "stop");
+  if (!f.boolean("ignore_eos", false)) r.stop_tokens = service.stop_tokens;
+  for (const int32_t token : f.tokens("stop_token_ids", most_stops)) r.stop_tokens.push_back(token);
+  if (!chat) {
+    r.logprobs = f.integer("logprobs", 0, most_logprobs).value_or(-1);
+  } else if (f.boolean("logprobs", false)) {
+    r.logprobs = f.integer("top_logprobs", 0, most_logprobs).value_or(0);
+  }
+  r.grammar = service.grammars.find(f);
+  if (const auto salt = f.text("cache_salt")) r.space = hashed(*salt);
+  r.special_tokens = !f.boolean("skip_special_tokens", true);
+  return r;
+}
+
+}  // namespace lathe

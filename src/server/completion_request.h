@@ -1,0 +1,13 @@
+// What a request for a text says besides its prompt.
+#pragma once
+
+#include "server/fields.h"
+#include "server/service.h"
+
+namespace lathe {
+
+// OpenAI's fields and vLLM's beyond them: sampling, lengths, stops, logprobs, structured output. ApiError
+// naming the field; 501 for what is known and not supported.
+Request completion_request(const Service&, const Fields&, bool chat);
+
+}  // namespace lathe

@@ -1,0 +1,115 @@
+#include "server/reply.h"
+
+#include <random>
+
+#include "server/api_error.h"
+
+namespace lathe {
+
+std::string random_id(std::string_view prefix) {
+  static thread_local std::mt19937_64 random{std::random_device()()};
+  return fmt::format("{}{:016x}{:016x}", prefix, random(), random());
+}
+
+int64_t seconds_now() {
+  return std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
+      .count();
+}
+
+std::string json_text(const Json& j) { return j.dump(-1, ' ', false, Json::error_handler_t::replace); }
+
+Reply::Reply(const Service& service, std::shared_ptr<HttpExchange> exchange, bool stream,
+             const Request& request, size_t prompts)
+    : service_(service),
+      exchange_(std::move(exchange)),
+      stream_(stream),
+      per_prompt_(static_cast<size_t>(request.choices)),
+      choices_(prompts * per_prompt_),
+      open_(choices_.size()) {}
+
+void Reply::take(size_t prompt, Event e) {
+  if (abandoned_) return;
+  const size_t index = prompt * per_prompt_ + static_cast<size_t>(e.choice);
+  Choice& c = choices_[index];
+  observe(c, e);
+  if (e.finish == Finish::failed) {
+    abandoned_ = true;
+    return fail(e.error);
+  }
+  if (c.tokens == 0) cached_ += static_cast<size_t>(e.cached);
+  c.tokens = static_cast<size_t>(e.generated);
+  tell(index, e);
+  if (e.finish != Finish::none && --open_ == 0) end();
+}
+
+void Reply::observe(Choice& c, const Event& e) {
+  const auto now = Clock::now();
+  const auto since = [&](Clock::time_point then) {
+    return std::chrono::duration<double>(now - then).count();
+  };
+  if (e.token >= 0) {
+    if (c.tokens == 0)
+      service_.metrics.first_token(since(arrived_));
+    else
+      service_.metrics.next_token(since(c.last));
+    c.last = now;
+  }
+  if (e.finish != Finish::none)
+    service_.metrics.request_done(e.finish, since(arrived_), prompt_tokens_,
+                                  static_cast<size_t>(e.generated));
+}
+
+size_t Reply::generated_tokens() const {
+  size_t all = 0;
+  for (const Choice& c : choices_) all += c.tokens;
+  return all;
+}
+
+Json Reply::usage() const {
+  return {{"prompt_tokens", prompt_tokens_},
+          {"completion_tokens", generated_tokens()},
+          {"total_tokens", prompt_tokens_ + generated_tokens()},
+          {"prompt_tokens_details", {{"cached_tokens", cached_}}}};
+}
+
+void Reply::start_stream() {
+  if (started_) return;
+  started_ = true;
+  exchange_->start(200, "text/event-stream", {{"Cache-Control", "no-cache"}});
+}
+
+void Reply::event(const Json& j, std::string_view name) {
+  exchange_->write((name.empty() ? "" : fmt::format("event: {}\n", name)) + "data: " + json_text(j) + "\n\n");
+}
+
+void Reply::send(const Json& j) { exchange_->send(200, "application/json", json_text(j)); }
+
+void Reply::fail(const std::string& why) {
+  const ApiError error(500, "server_error", why);
+  if (!started_) return exchange_->send(500, "application/json", json_text(error.body()));
+  event(error.body());
+  exchange_->finish();
+}
+
+void submit(Service& service, const Request& request, const std::vector<std::vector<int32_t>>& prompts,
+            const std::shared_ptr<Reply>& reply) {
+  for (const auto& prompt : prompts) reply->prompt_tokens_ += prompt.size();
+  std::vector<uint64_t> ids;
+  try {
+    for (size_t i = 0; i < prompts.size(); ++i) {
+      Request one = request;
+      one.prompt = prompts[i];
+      ids.push_back(service.engine.submit(std::move(one), [reply, i](const Event& e) { reply->take(i, e); }));
+    }
+  } catch (...) {  // none or all
+    reply->abandon();
+    for (const uint64_t id : ids) service.engine.cancel(id);
+    throw;
+  }
+  reply->exchange_->on_gone([&engine = service.engine, reply, ids] {
+    reply->abandon();
+    for (const uint64_t id : ids) engine.cancel(id);
+  });
+}
+
+}  // namespace lathe

@@ -1,0 +1,71 @@
+// One request from its first event to its last byte: what the shapes of all APIs share.
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "server/http.h"
+#include "server/service.h"
+
+namespace lathe {
+
+std::string random_id(std::string_view prefix);  // "prefix" and 32 hexadecimal digits
+int64_t seconds_now();                           // since 1970
+std::string json_text(const Json&);              // what is not UTF-8 as U+FFFD
+
+// Choices of all prompts in one row. Events come on the engine's thread.
+class Reply {
+ public:
+  Reply(const Service&, std::shared_ptr<HttpExchange>, bool stream, const Request&, size_t prompts);
+  virtual ~Reply() = default;
+
+  void take(size_t prompt, Event);
+  void abandon() { abandoned_ = true; }  // nobody listens any more
+
+ protected:
+  // Called in order. An event with a finish is the last of its choice.
+  virtual void tell(size_t choice, const Event&) = 0;
+  virtual void end() = 0;  // every choice has ended
+  virtual void fail(const std::string& why);
+
+  void start_stream();  // once; then event() may be called
+  void event(const Json&, std::string_view name = {});
+  void send(const Json&);
+
+  size_t choice_count() const { return choices_.size(); }
+  size_t prompt_tokens() const { return prompt_tokens_; }
+  size_t cached_tokens() const { return cached_; }
+  size_t generated_tokens() const;
+  // OpenAI's, with its name for either kind of tokens.
+  Json usage() const;
+
+  const Service& service_;
+  const std::shared_ptr<HttpExchange> exchange_;
+  const bool stream_;
+
+ private:
+  friend void submit(Service&, const Request&, const std::vector<std::vector<int32_t>>&,
+                     const std::shared_ptr<Reply>&);
+  using Clock = std::chrono::steady_clock;
+  struct Choice {
+    size_t tokens = 0;
+    Clock::time_point last;  // token
+  };
+  void observe(Choice&, const Event&);
+
+  const size_t per_prompt_;
+  const Clock::time_point arrived_ = Clock::now();
+  std::vector<Choice> choices_;
+  size_t open_, prompt_tokens_ = 0, cached_ = 0;
+  bool started_ = false;
+  std::atomic<bool> abandoned_ = false;
+};
+
+// One request to the engine for each prompt: all of them, or none. They are cancelled when the client leaves.
+void submit(Service&, const Request&, const std::vector<std::vector<int32_t>>& prompts,
+            const std::shared_ptr<Reply>&);
+
+}  // namespace lathe

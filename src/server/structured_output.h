@@ -1,0 +1,49 @@
+// What a request says that its text must be, compiled: JSON, a JSON schema, a regular expression, one of some
+// texts, a grammar.
+#pragma once
+
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <string_view>
+
+#include "server/fields.h"
+#include "text/token_mask.h"
+#include "text/tokenizer.h"
+
+namespace lathe {
+
+// The grammars of one vocabulary. Applications send the same schema with every request, so the last ones stay
+// compiled, with the masks they were used for. Thread-safe.
+class Grammars {
+ public:
+  static constexpr size_t most_source_bytes = 64 << 10;
+  explicit Grammars(const Tokenizer&);
+
+  // Of response_format (OpenAI), structured_outputs, guided_json, _regex, _choice, _grammar (vLLM), grammar
+  // and json_schema (llama.cpp). Null when a request has none of these; ApiError when it has several, or one
+  // that does not compile: a text is never less constrained than was asked for.
+  std::shared_ptr<TokenMasks> find(const Fields&);
+
+  // What `make` makes of `source`, or made of it before; `name` is the field that an error is about.
+  std::shared_ptr<TokenMasks> compile(const std::string& source, const std::string& name,
+                                      const std::function<Grammar()>& make);
+
+ private:
+  struct Entry {
+    std::string source;
+    std::shared_ptr<TokenMasks> masks;
+  };
+  std::shared_ptr<const TokenTrie> trie();
+
+  Tokenizer tokenizer_;
+  std::mutex mutex_;
+  std::shared_ptr<const TokenTrie> trie_;  // made for the first grammar: a fraction of a second
+  std::list<Entry> recent_;                // last used first
+  std::map<std::string, std::list<Entry>::iterator> known_;
+};
+
+}  // namespace lathe

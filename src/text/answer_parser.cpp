@@ -1,0 +1,369 @@
+#include "text/answer_parser.h"
+
+#include <algorithm>
+#include <utility>
+
+namespace lathe {
+namespace {
+
+using Kind = AnswerPart::Kind;
+constexpr std::string_view think_begin = "<think>", think_end = "</think>", call_end = "</tool_call>",
+                           arguments_mark = "[ARGS]", id_mark = "[CALL_ID]";
+constexpr size_t longest_name = 256;
+
+bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
+
+size_t leading_space(std::string_view s) {
+  return static_cast<size_t>(std::ranges::find_if_not(s, is_space) - s.begin());
+}
+
+std::string_view without_trailing_space(std::string_view s) {
+  while (!s.empty() && is_space(s.back())) s.remove_suffix(1);
+  return s;
+}
+
+// Bytes at the end of `s` that may begin `mark`.
+size_t begins_at_end(std::string_view s, std::string_view mark) {
+  for (size_t n = std::min(s.size(), mark.empty() ? 0 : mark.size() - 1); n > 0; --n)
+    if (s.ends_with(mark.substr(0, n))) return n;
+  return 0;
+}
+
+// More may make `s` begin with `mark`.
+bool may_become(std::string_view s, std::string_view mark) {
+  return s.size() < mark.size() && mark.starts_with(s);
+}
+
+std::string_view trigger(ToolFormat format) {
+  switch (format) {
+    case ToolFormat::none:
+      return "";
+    case ToolFormat::hermes:
+      return "<tool_call>";
+    case ToolFormat::mistral:
+      return "[TOOL_CALLS]";
+    case ToolFormat::llama3:
+      return "<|python_tag|>";
+  }
+  return "";
+}
+
+void add(std::vector<AnswerPart>& parts, Kind kind, std::string_view text, int64_t call = -1) {
+  if (text.empty()) return;
+  if (!parts.empty() && parts.back().kind == kind && parts.back().call == call && kind != Kind::call)
+    parts.back().text += text;
+  else
+    parts.push_back({kind, std::string(text), call});
+}
+
+}  // namespace
+
+AnswerParser::AnswerParser(ChatSyntax syntax, bool thinking, bool calling) : syntax_(syntax) {
+  if (calling)
+    begin_call(syntax.tools == ToolFormat::mistral ? State::head : State::object, "");
+  else if (thinking)
+    state_ = State::thought;
+  else if (!syntax.thinks && syntax.tools == ToolFormat::none)
+    state_ = State::plain;
+}
+
+std::vector<AnswerPart> AnswerParser::push(std::string_view piece) {
+  held_ += piece;
+  Parts parts;
+  while (step(parts, false)) {
+  }
+  return parts;
+}
+
+std::vector<AnswerPart> AnswerParser::finish() {
+  Parts parts;
+  while (step(parts, true)) {
+  }
+  if (state_ == State::head || state_ == State::object) give_up(parts);
+  return parts;
+}
+
+bool AnswerParser::step(Parts& parts, bool last) {
+  switch (state_) {
+    case State::start:
+      return begin(last);
+    case State::thought:
+      return think(parts, last);
+    case State::text:
+      return tell(parts, last);
+    case State::plain:
+      add(parts, Kind::text, held_);
+      held_.clear();
+      return false;
+    case State::head:
+      return read_head(parts, last);
+    case State::object:
+      return read_object(parts, last);
+    case State::between:
+      return read_between(last);
+  }
+  return false;
+}
+
+// Thoughts and Llama's calls are only at the beginning of an answer.
+bool AnswerParser::begin(bool last) {
+  const size_t space = leading_space(held_);
+  const std::string_view rest = std::string_view(held_).substr(space);
+  if (rest.empty() && !last) return false;
+  const bool may_think = syntax_.thinks && !drop_space_;
+  if (may_think && rest.starts_with(think_begin)) {
+    held_.erase(0, space + think_begin.size());
+    state_ = State::thought;
+  } else if (may_think && may_become(rest, think_begin) && !last) {
+    return false;
+  } else if (syntax_.tools == ToolFormat::llama3 && rest.starts_with("{")) {
+    const std::string before = held_.substr(0, space);
+    held_.erase(0, space);
+    begin_call(State::object, before);
+  } else {
+    state_ = State::text;
+  }
+  return true;
+}
+
+bool AnswerParser::think(Parts& parts, bool last) {
+  const bool first = !drop_space_;  // of the thoughts
+  if (first) {
+    held_.erase(0, leading_space(held_));
+    drop_space_ = !held_.empty();
+  }
+  if (const size_t end = held_.find(think_end); end != std::string::npos) {
+    add(parts, Kind::thought, without_trailing_space(std::string_view(held_).substr(0, end)));
+    held_.erase(0, end + think_end.size());
+    state_ = State::start;
+    drop_space_ = true;
+    return true;
+  }
+  std::string_view shown = held_;
+  if (!last) shown.remove_suffix(begins_at_end(shown, think_end));
+  shown = without_trailing_space(shown);
+  add(parts, Kind::thought, shown);
+  held_.erase(0, shown.size());
+  return false;
+}
+
+bool AnswerParser::tell(Parts& parts, bool last) {
+  if (drop_space_) {
+    held_.erase(0, leading_space(held_));
+    if (held_.empty()) return false;
+    drop_space_ = false;
+  }
+  const std::string_view mark = trigger(syntax_.tools);
+  if (const size_t at = mark.empty() ? std::string::npos : held_.find(mark); at != std::string::npos) {
+    add(parts, Kind::text, without_trailing_space(std::string_view(held_).substr(0, at)));
+    held_.erase(0, at + mark.size());
+    begin_call(syntax_.tools == ToolFormat::mistral ? State::head : State::object, std::string(mark));
+    return true;
+  }
+  std::string_view shown = held_;
+  if (!last && !mark.empty()) {
+    shown.remove_suffix(begins_at_end(shown, mark));
+    shown = without_trailing_space(shown);
+  }
+  add(parts, Kind::text, shown);
+  held_.erase(0, shown.size());
+  return false;
+}
+
+void AnswerParser::begin_call(State state, std::string raw) {
+  state_ = state;
+  list_ = false;
+  call_ = Call();
+  call_.raw = std::move(raw);
+}
+
+// What began like a call is text.
+void AnswerParser::give_up(Parts& parts) {
+  if (!call_.given) add(parts, Kind::text, call_.raw);
+  state_ = State::text;
+  drop_space_ = call_.given;
+}
+
+// Behind [TOOL_CALLS]: a list of calls, or the name of one.
+bool AnswerParser::read_head(Parts& parts, bool last) {
+  const size_t space = leading_space(held_);
+  if (space == held_.size()) return false;
+  if (held_[space] == '[' || held_[space] == '{') {
+    list_ = held_[space] == '[';
+    if (list_) {
+      call_.raw += held_.substr(0, space + 1);
+      held_.erase(0, space + 1);
+    }
+    state_ = State::object;
+    return true;
+  }
+  const size_t mark = held_.find(arguments_mark), brace = held_.find('{');
+  const size_t end = std::min(mark, brace);
+  if (end == std::string::npos) {
+    if (held_.size() <= longest_name && !last) return false;
+    call_.raw += held_;
+    held_.clear();
+    give_up(parts);
+    return true;
+  }
+  const size_t id = std::min(held_.find(id_mark), end);
+  call_.name = without_trailing_space(std::string_view(held_).substr(space, id - space));
+  call_.raw += held_.substr(0, end);
+  held_.erase(0, mark < brace ? mark + arguments_mark.size() : brace);
+  call_.named = call_.bare = true;
+  call_.key = "arguments";
+  call_.at = Call::At::value;
+  state_ = State::object;
+  return true;
+}
+
+bool AnswerParser::read_object(Parts& parts, bool) {
+  size_t used = 0;
+  while (used < held_.size() && call_.at != Call::At::done && call_.at != Call::At::bad)
+    call_.read(held_[used++]);
+  // What ends a call wrongly may be the beginning of what comes behind it.
+  if (call_.at == Call::At::bad && call_.given) --used;
+  if (!call_.given) call_.raw += held_.substr(0, used);
+  held_.erase(0, used);
+  if (call_.named && (!call_.given || !call_.arguments.empty())) {
+    if (!std::exchange(call_.given, true)) {
+      add(parts, Kind::call, call_.name, calls_++);
+      call_.raw.clear();
+    }
+    add(parts, Kind::arguments, std::exchange(call_.arguments, {}), calls_ - 1);
+  }
+  if (call_.at == Call::At::bad || (call_.at == Call::At::done && !call_.given)) {
+    give_up(parts);
+    return true;
+  }
+  if (call_.at != Call::At::done) return false;
+  if (!call_.has_arguments) add(parts, Kind::arguments, "{}", calls_ - 1);
+  state_ = State::between;
+  return true;
+}
+
+bool AnswerParser::read_between(bool last) {
+  const auto text = [&] {
+    state_ = State::text;
+    drop_space_ = true;
+    return true;
+  };
+  size_t skip = leading_space(held_);
+  if (skip == held_.size() && !last) return false;
+  if (syntax_.tools == ToolFormat::hermes) {
+    const std::string_view rest = std::string_view(held_).substr(skip);
+    if (may_become(rest, call_end) && !last) return false;
+    if (rest.starts_with(call_end)) held_.erase(0, skip + call_end.size());
+    return text();
+  }
+  const bool list = list_;
+  while (skip < held_.size() && (is_space(held_[skip]) || (list ? held_[skip] == ',' : held_[skip] == ';')))
+    ++skip;
+  held_.erase(0, skip);
+  if (held_.empty() && !last) return false;
+  const bool another = !held_.empty() && held_[0] == '{' && (list || syntax_.tools == ToolFormat::llama3);
+  if (another) {
+    begin_call(State::object, "");
+    list_ = list;
+    return true;
+  }
+  if (list && held_.starts_with("]")) held_.erase(0, 1);
+  return text();
+}
+
+void AnswerParser::Call::read(char c) {
+  switch (at) {
+    case At::open:
+      if (!is_space(c)) at = c == '{' ? At::key : At::bad;
+      return;
+    case At::key:
+      if (c == '"') {
+        key.clear();
+        at = At::in_key;
+      } else if (!is_space(c)) {
+        at = c == '}' ? At::done : At::bad;
+      }
+      return;
+    case At::in_key:
+      if (c == '"')
+        at = At::colon;
+      else
+        key += c;
+      return;
+    case At::colon:
+      if (!is_space(c)) at = c == ':' ? At::value : At::bad;
+      return;
+    case At::value:
+      if (is_space(c)) return;
+      value.clear();
+      at = At::in_value;
+      return read_value(c);
+    case At::in_value:
+      return read_value(c);
+    case At::next:
+      if (!is_space(c)) at = c == ',' ? At::key : c == '}' ? At::done : At::bad;
+      return;
+    case At::done:
+    case At::bad:
+      return;
+  }
+}
+
+void AnswerParser::Call::read_value(char c) {
+  bool ends = false, behind = false;  // with this character, or before it
+  if (in_string) {
+    if (escaped || c == '\\')
+      escaped = !escaped;
+    else
+      in_string = c != '"';
+    ends = !in_string && depth == 0;
+  } else if (c == '"') {
+    in_string = true;
+  } else if (c == '{' || c == '[') {
+    ++depth;
+  } else if (c == '}' || c == ']') {
+    behind = depth == 0;
+    ends = depth == 1;
+    --depth;
+  } else {
+    behind = depth == 0 && (c == ',' || is_space(c));
+  }
+  if (!behind) {
+    value += c;
+    // A text is given away as a whole: it is JSON within JSON.
+    if (at_arguments() && value[0] != '"') arguments += c;
+    // Only what is read as a whole is kept.
+    if (at_arguments() && value[0] != '"') value.resize(1);
+  }
+  if (!ends && !behind) return;
+  depth = 0;
+  end_value();
+  if (at != At::in_value) return;
+  at = bare ? At::done : At::next;
+  if (behind) read(c);
+}
+
+void AnswerParser::Call::end_value() {
+  if (key != "name" && !at_arguments()) return;
+  if (value.empty()) {
+    at = At::bad;
+    return;
+  }
+  has_arguments |= at_arguments();
+  if (value[0] != '"') {
+    if (key == "name") at = At::bad;
+    return;
+  }
+  const Json text = Json::parse(value, nullptr, false);
+  if (!text.is_string()) {
+    at = At::bad;
+  } else if (key == "name") {
+    name = text.get<std::string>();
+    named = !name.empty();
+    if (!named) at = At::bad;
+  } else {
+    arguments += text.get<std::string>();
+  }
+}
+
+}  // namespace lathe

@@ -1,0 +1,71 @@
+// What a chat model wrote, taken apart as it comes: thoughts, text, calls of tools.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "text/chat_syntax.h"
+
+namespace lathe {
+
+struct AnswerPart {
+  enum class Kind : uint8_t { text, thought, call, arguments };
+  Kind kind = Kind::text;
+  std::string text;   // of a call, the tool's name; of arguments, JSON
+  int64_t call = -1;  // whose, from 0
+};
+
+// Cutting the answer into other pieces gives the same parts, but for where texts of one kind are cut. Nothing
+// is lost: what begins like a call and is none is text. White space around thoughts and calls is left out.
+class AnswerParser {
+ public:
+  // Where a prompt ends within thoughts, `thinking`; where it ends with tool_opening(), `calling`. Calls are
+  // only looked for where `tools` are not none.
+  AnswerParser(ChatSyntax, bool thinking, bool calling);
+
+  std::vector<AnswerPart> push(std::string_view piece);
+  std::vector<AnswerPart> finish();  // the answer ended, perhaps in the middle of something
+  int64_t calls() const { return calls_; }
+
+ private:
+  enum class State : uint8_t { start, thought, text, plain, head, object, between };
+  // The members of one call as its JSON comes.
+  struct Call {
+    enum class At : uint8_t { open, key, in_key, colon, value, in_value, next, done, bad } at = At::open;
+    bool bare = false;            // only the arguments' value: the name stood before it
+    std::string raw;              // the trigger and all behind it, until the call is given away
+    std::string name, arguments;  // arguments: what was not given away yet
+    bool named = false, given = false, has_arguments = false;
+    std::string key, value;
+    int64_t depth = 0;
+    bool in_string = false, escaped = false;
+
+    void read(char);
+    void read_value(char);
+    void end_value();
+    bool at_arguments() const { return key == "arguments" || key == "parameters"; }
+  };
+  using Parts = std::vector<AnswerPart>;
+
+  bool step(Parts&, bool last);  // false: it waits for more
+  bool begin(bool last);
+  bool think(Parts&, bool last);
+  bool tell(Parts&, bool last);
+  bool read_head(Parts&, bool last);
+  bool read_object(Parts&, bool last);
+  bool read_between(bool last);
+  void begin_call(State, std::string raw);
+  void give_up(Parts&);
+
+  ChatSyntax syntax_;
+  State state_ = State::start;
+  std::string held_;
+  bool drop_space_ = false;  // of the text that comes next
+  Call call_;
+  bool list_ = false;  // Mistral's, in which calls have commas between them
+  int64_t calls_ = 0;
+};
+
+}  // namespace lathe

@@ -1,0 +1,203 @@
+// Tools and thoughts over HTTP: the built-in model has learned neither, so grammars make it write them.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <regex>
+
+#include "server/serving.h"
+
+namespace lathe {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr const char* hermes =
+    "{% if tools %}{% for t in tools %}{{ t.function.name }} {% endfor %}as <tool_call>\n{% endif %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls %}"
+    "{{ c.function.name }}={{ c.function.arguments.city }}{% endfor %} {% endfor %}Answer:";
+
+Json weather() {
+  return {{"type", "function"},
+          {"function",
+           {{"name", "get_weather"},
+            {"description", "The weather of a city"},
+            {"parameters",
+             {{"type", "object"},
+              {"properties", {{"city", {{"enum", {"Oslo", "Rome"}}}}}},
+              {"required", {"city"}},
+              {"additionalProperties", false}}}}}};
+}
+Json clock_tool() { return {{"type", "function"}, {"function", {{"name", "clock"}}}}; }
+
+Json chat(const Json& more) {
+  Json body = {{"messages", {{{"role", "user"}, {"content", "Is it raining?"}}}},
+               {"max_tokens", 120},
+               {"temperature", 1.2},
+               {"seed", 3},
+               {"tools", {weather(), clock_tool()}}};
+  body.update(more);
+  return body;
+}
+
+// A stream's bytes without what differs from run to run.
+std::string steady(std::string body) {
+  body = std::regex_replace(body, std::regex("chatcmpl-[0-9a-f]{32}"), "ID");
+  body = std::regex_replace(body, std::regex("call_[0-9a-f]{32}"), "CALL");
+  return std::regex_replace(body, std::regex("\"created\":[0-9]+"), "\"created\":0");
+}
+
+TEST(Chat, ARequiredToolIsCalled) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  for (const Json& choice :
+       {Json("required"), Json{{"type", "function"}, {"function", {{"name", "get_weather"}}}}}) {
+    const Json body =
+        chat({{"tool_choice", choice}, {"parallel_tool_calls", false}, {"logit_bias", s.no_space()}});
+    const Json j = s.post("/v1/chat/completions", body).json();
+    const Json& c = j["choices"][0];
+    ASSERT_EQ(c["finish_reason"], "tool_calls") << j;
+    EXPECT_TRUE(c["message"]["content"].is_null());
+    const Json& call = c["message"]["tool_calls"][0];
+    EXPECT_EQ(call["type"], "function");
+    const Json arguments = Json::parse(call["function"]["arguments"].get<std::string>());
+    if (choice.is_object()) {
+      EXPECT_EQ(call["function"]["name"], "get_weather");
+      EXPECT_EQ(c["message"]["tool_calls"].size(), 1u);
+    }
+    if (call["function"]["name"] == "get_weather") {
+      EXPECT_TRUE(arguments["city"] == "Oslo" || arguments["city"] == "Rome") << j;
+    } else {
+      EXPECT_EQ(call["function"]["name"], "clock");
+      EXPECT_TRUE(arguments.empty());
+    }
+  }
+}
+
+TEST(Chat, AStreamedCallAddsUpToTheWholeOne) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  Json body = chat({{"tool_choice", "required"}, {"n", 2}, {"logit_bias", s.no_space()}});
+  const Json whole = s.post("/v1/chat/completions", body).json();
+  body["stream"] = true;
+  std::map<size_t, std::vector<Json>> calls;  // by choice
+  for (const Json& e : s.post("/v1/chat/completions", body).events()) {
+    const Json& c = e["choices"][0];
+    if (!c["delta"].contains("tool_calls")) continue;
+    const Json& part = c["delta"]["tool_calls"][0];
+    std::vector<Json>& of = calls[c["index"]];
+    const size_t index = part["index"];
+    if (index == of.size()) {
+      EXPECT_TRUE(part.contains("id"));
+      EXPECT_EQ(part["type"], "function");
+      of.push_back(part["function"]);
+    } else {
+      ASSERT_LT(index, of.size());
+      EXPECT_FALSE(part.contains("id"));
+      EXPECT_FALSE(part["function"]["arguments"].get<std::string>().empty());
+      of[index]["arguments"] =
+          of[index]["arguments"].get<std::string>() + part["function"]["arguments"].get<std::string>();
+    }
+  }
+  for (size_t i = 0; i < 2; ++i) {
+    const Json& expected = whole["choices"][i]["message"]["tool_calls"];
+    ASSERT_EQ(calls[i].size(), expected.size()) << whole;
+    for (size_t k = 0; k < expected.size(); ++k) EXPECT_EQ(calls[i][k], expected[k]["function"]);
+  }
+}
+
+TEST(Chat, TheBytesOfAStreamWithThoughtsTextAndACall) {
+  Serving s({}, Serving::small(), std::string(hermes) + "{# </think> #}");
+  s.ready();
+  Json body = chat({{"stream", true}, {"stream_options", {{"include_usage", true}}}});
+  body["guided_choice"] = {
+      "<think>hm</think>\n\nSo:\n<tool_call>\n{\"name\": \"clock\", \"arguments\": {}}\n</tool_call>"};
+  // One part a chunk, however the tokens fall: bias nothing, join what is alike.
+  const Got got = s.post("/v1/chat/completions", body);
+  const auto data = [](const std::string& choice, const std::string& usage = "null", bool empty = false) {
+    return "data: "
+           "{\"id\":\"ID\",\"object\":\"chat.completion.chunk\",\"created\":0,\"model\":\"builtin\","
+           "\"choices\":[" +
+           (empty ? "" : "{\"index\":0," + choice + "}") + "],\"usage\":" + usage + "}\n\n";
+  };
+  const auto delta = [&](const std::string& d) {
+    return data("\"delta\":" + d + ",\"logprobs\":null,\"finish_reason\":null");
+  };
+  const std::string bytes = steady(got.body);
+  EXPECT_THAT(bytes, testing::StartsWith(delta("{\"role\":\"assistant\",\"content\":\"\"}")));
+  EXPECT_THAT(bytes, HasSubstr("\"delta\":{\"reasoning_content\":\"h"));
+  EXPECT_THAT(bytes, HasSubstr("\"delta\":{\"content\":\"S"));
+  EXPECT_THAT(bytes, HasSubstr(delta(
+                         "{\"tool_calls\":[{\"index\":0,\"id\":\"CALL\",\"type\":\"function\",\"function\":{"
+                         "\"name\":\"clock\",\"arguments\":\"\"}}]}")));
+  EXPECT_THAT(bytes, HasSubstr("\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{"));
+  const Json usage = got.events().back()["usage"];
+  EXPECT_THAT(
+      bytes,
+      testing::EndsWith(
+          data("\"delta\":{},\"logprobs\":null,\"finish_reason\":\"tool_calls\",\"stop_reason\":null") +
+          data("", usage.dump(), true) + "data: [DONE]\n\n"));
+  body.erase("stream");
+  body.erase("stream_options");
+  const Json message = s.post("/v1/chat/completions", body).json()["choices"][0]["message"];
+  EXPECT_EQ(message["reasoning_content"], "hm");
+  EXPECT_EQ(message["content"], "So:");
+  EXPECT_EQ(message["tool_calls"][0]["function"]["arguments"], "{}");
+}
+
+TEST(Chat, CallsAndTheirResultsReachTheTemplate) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  const Json call = {{"id", "call_1"},
+                     {"type", "function"},
+                     {"function", {{"name", "get_weather"}, {"arguments", "{\"city\": \"Rome\"}"}}}};
+  const Json messages = {{{"role", "user"}, {"content", "Rain?"}},
+                         {{"role", "assistant"}, {"content", nullptr}, {"tool_calls", {call}}},
+                         {{"role", "tool"}, {"tool_call_id", "call_1"}, {"content", "yes"}}};
+  EXPECT_EQ(s.post("/apply-template", {{"messages", messages}, {"tools", {weather()}}}).json()["prompt"],
+            "get_weather as <tool_call>\nuser: Rain? assistant: Noneget_weather=Rome tool: yes Answer:");
+  EXPECT_EQ(s.post("/apply-template",
+                   {{"messages", {messages[0]}}, {"tools", {weather()}}, {"tool_choice", "none"}})
+                .json()["prompt"],
+            "user: Rain? Answer:");
+}
+
+TEST(Chat, SaysWhatIsWrongWithTools) {
+  Serving s({}, Serving::small(), hermes), plain;
+  s.ready();
+  plain.ready();
+  EXPECT_EQ(plain.post("/v1/chat/completions", chat(Json::object())).status, 501);
+  EXPECT_EQ(plain.post("/v1/chat/completions", chat({{"tool_choice", "none"}, {"max_tokens", 1}})).status,
+            200);
+  struct Case {
+    Json more;
+    int status;
+    std::string says;
+  };
+  Json strict = weather(), unknown = weather(), nameless = weather();
+  strict["function"]["strict"] = true;
+  unknown["function"]["parameters"]["properties"]["city"] = {{"shape", "round"}};
+  nameless["function"]["name"] = "a b";
+  const std::vector<Case> cases = {
+      {{{"tools", 3}}, 400, "tools"},
+      {{{"tools", {3}}}, 400, "tools[0]"},
+      {{{"tools", {{{"type", "web_search"}}}}}, 400, "tools[0]"},
+      {{{"tools", {nameless}}}, 400, "tools[0]"},
+      {{{"tools", {weather(), weather()}}}, 400, "twice"},
+      {{{"tools", {unknown}}, {"tool_choice", "required"}}, 400, "shape"},
+      {{{"tools", Json::array()}, {"tool_choice", "required"}}, 400, "tool_choice"},
+      {{{"tool_choice", "perhaps"}}, 400, "tool_choice"},
+      {{{"tool_choice", {{"type", "function"}, {"function", {{"name", "nobody"}}}}}}, 400, "nobody"},
+      {{{"response_format", {{"type", "json_object"}}}}, 501, "response_format"},
+      // The built-in model has no token <tool_call>.
+      {{{"tools", {strict}}}, 501, "strict"},
+  };
+  for (const Case& c : cases) {
+    const Got got = s.post("/v1/chat/completions", chat(c.more));
+    EXPECT_EQ(got.status, c.status) << c.more << got.body;
+    EXPECT_THAT(got.body, HasSubstr(c.says)) << c.more;
+  }
+  EXPECT_EQ(s.post("/v1/chat/completions", chat({{"tools", {strict}}, {"tool_choice", "required"}})).status,
+            200);
+}
+
+}  // namespace
+}  // namespace lathe

@@ -1,0 +1,171 @@
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sstream>
+
+#include "text/answer_parser.h"
+
+namespace lathe {
+namespace {
+
+// thought(...) text(...) call(name, arguments) in order; parts of one kind joined.
+std::string told(const std::vector<AnswerPart>& parts) {
+  std::string out;
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const AnswerPart& p = parts[i];
+    const bool more = i > 0 && parts[i - 1].kind == p.kind && parts[i - 1].call == p.call;
+    switch (p.kind) {
+      case AnswerPart::Kind::text:
+      case AnswerPart::Kind::thought:
+        if (more)
+          out.pop_back();
+        else
+          out += p.kind == AnswerPart::Kind::text ? "text(" : "thought(";
+        out += p.text + ")";
+        break;
+      case AnswerPart::Kind::call:
+        out += "call" + std::to_string(p.call) + "(" + p.text + ")";
+        break;
+      case AnswerPart::Kind::arguments:
+        out.pop_back();
+        out += (more ? "" : ", ") + p.text + ")";
+        break;
+    }
+  }
+  return out;
+}
+
+std::string read(ChatSyntax syntax, std::string_view answer, size_t piece, bool thinking, bool calling) {
+  AnswerParser parser(syntax, thinking, calling);
+  std::vector<AnswerPart> all;
+  const auto add = [&](const std::vector<AnswerPart>& parts) {
+    for (const AnswerPart& p : parts) {
+      EXPECT_FALSE(p.text.empty());
+      all.push_back(p);
+    }
+  };
+  for (size_t at = 0; at < answer.size(); at += piece) add(parser.push(answer.substr(at, piece)));
+  add(parser.finish());
+  return told(all);
+}
+
+// However it is cut.
+std::string read(ChatSyntax syntax, std::string_view answer, bool thinking = false, bool calling = false) {
+  const std::string whole = read(syntax, answer, answer.size() + 1, thinking, calling);
+  for (const size_t piece : {1, 2, 3, 7}) EXPECT_EQ(read(syntax, answer, piece, thinking, calling), whole);
+  return whole;
+}
+
+constexpr ChatSyntax plain{}, thinker{ToolFormat::none, true}, hermes{ToolFormat::hermes, true},
+    mistral{ToolFormat::mistral, false}, llama{ToolFormat::llama3, false};
+
+TEST(AnswerParser, TextIsText) {
+  EXPECT_EQ(read(plain, "  a <think> b </think> <tool_call> \n"),
+            "text(  a <think> b </think> <tool_call> \n)");
+  EXPECT_EQ(read(thinker, " hello \n"), "text( hello \n)");
+  EXPECT_EQ(read(hermes, "1 < 2 and <tool"), "text(1 < 2 and <tool)");
+  EXPECT_EQ(read(thinker, ""), "");
+  EXPECT_EQ(read(thinker, "<thin"), "text(<thin)");
+}
+
+TEST(AnswerParser, Thoughts) {
+  EXPECT_EQ(read(thinker, "<think>\nhm\n\nwell\n</think>\n\nYes."), "thought(hm\n\nwell)text(Yes.)");
+  EXPECT_EQ(read(thinker, "hm</think>Yes.", true), "thought(hm)text(Yes.)");
+  EXPECT_EQ(read(thinker, "hm </thin", true), "thought(hm </thin)");
+  EXPECT_EQ(read(thinker, "<think>\n\n</think>\n\nYes."), "text(Yes.)");
+  EXPECT_EQ(read(thinker, "No <think>more</think>."), "text(No <think>more</think>.)");
+}
+
+TEST(AnswerParser, HermesCalls) {
+  const std::string call =
+      "<tool_call>\n{\"name\": \"f\", \"arguments\": {\"a\": \"}\\\"{\", \"b\": [1, {}]}}\n</tool_call>";
+  const std::string shown = "(f, {\"a\": \"}\\\"{\", \"b\": [1, {}]})";
+  EXPECT_EQ(read(hermes, call), "call0" + shown);
+  EXPECT_EQ(read(hermes, "<think>x</think>\nLet me see.\n" + call + "\n" + call + "\n"),
+            "thought(x)text(Let me see.)call0" + shown + "call1" + shown);
+  EXPECT_EQ(read(hermes, call.substr(call.find('{')), false, true), "call0" + shown);
+  EXPECT_EQ(read(hermes, call + "\nDone."), "call0" + shown + "text(Done.)");
+  EXPECT_EQ(read(hermes, "<tool_call>{\"arguments\": {\"a\": 1}, \"id\": 7, \"name\": \"g\"}</tool_call>"),
+            "call0(g, {\"a\": 1})");
+  EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"g\"}</tool_call>"), "call0(g, {})");
+  EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"g\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>"),
+            "call0(g, {\"a\": 1})");
+}
+
+TEST(AnswerParser, WhatIsNoCallIsText) {
+  EXPECT_EQ(read(hermes, "<tool_call>call me"), "text(<tool_call>call me)");
+  EXPECT_EQ(read(hermes, "a\n<tool_call>{\"nam"), "text(a<tool_call>{\"nam)");
+  EXPECT_EQ(read(hermes, "<tool_call>{\"name\": 3}</tool_call>"),
+            "text(<tool_call>{\"name\": 3}</tool_call>)");
+  EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"\"}"), "text(<tool_call>{\"name\": \"\"})");
+  EXPECT_EQ(read(hermes, "<tool_call>{\"x\": [1,2]}"), "text(<tool_call>{\"x\": [1,2]})");
+  // Cut off, a call is a call with what it has.
+  EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"lo"),
+            "call0(f, {\"a\": \"lo)");
+  EXPECT_EQ(read(llama, "{\"answer\": 42}"), "text({\"answer\": 42})");
+  EXPECT_EQ(read(llama, " {not json"), "text( {not json)");
+  EXPECT_EQ(read(mistral, "[TOOL_CALLS] nothing"), "text([TOOL_CALLS] nothing)");
+}
+
+TEST(AnswerParser, MistralCalls) {
+  EXPECT_EQ(read(mistral,
+                 "[TOOL_CALLS][{\"name\": \"f\", \"arguments\": {\"a\": 1}, \"id\": \"123456789\"}, "
+                 "{\"name\": \"g\", \"arguments\": {}}]"),
+            "call0(f, {\"a\": 1})call1(g, {})");
+  EXPECT_EQ(read(mistral, "[TOOL_CALLS]f[ARGS]{\"a\": 1}[TOOL_CALLS]g[CALL_ID]abc[ARGS]{}"),
+            "call0(f, {\"a\": 1})call1(g, {})");
+  EXPECT_EQ(read(mistral, "[TOOL_CALLS]f{\"a\": 1}"), "call0(f, {\"a\": 1})");
+  EXPECT_EQ(read(mistral, "[{\"name\": \"f\", \"arguments\": {}}]", false, true), "call0(f, {})");
+}
+
+TEST(AnswerParser, LlamaCalls) {
+  EXPECT_EQ(read(llama, "{\"name\": \"f\", \"parameters\": {\"a\": 1}}"), "call0(f, {\"a\": 1})");
+  EXPECT_EQ(read(llama,
+                 "<|python_tag|>{\"name\": \"f\", \"parameters\": {\"a\": 1}}; {\"name\": \"g\", "
+                 "\"parameters\": {}}"),
+            "call0(f, {\"a\": 1})call1(g, {})");
+  EXPECT_EQ(read(llama, "It is {\"name\": \"f\"}"), "text(It is {\"name\": \"f\"})");
+}
+
+TEST(ChatSyntax, GrammarsOfCalls) {
+  const Tool f{"f", Json::parse(R"({"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}},
+                                    "required": ["n"], "additionalProperties": false,
+                                    "$defs": {"N": {"type": "integer", "minimum": 1, "maximum": 5}}})")};
+  const Tool g{"g", {{"type", "object"}, {"properties", Json::object()}, {"additionalProperties", false}}};
+  const Tool both[] = {f, g};
+  const std::string call_f = "{\"name\":\"f\",\"arguments\":{\"n\":3}}",
+                    call_g = "{\"name\":\"g\",\"arguments\":{}}";
+  const std::string end = "\n</tool_call>", next = end + "\n<tool_call>\n";
+  Grammar one = tool_grammar(ToolFormat::hermes, both, false);
+  EXPECT_TRUE(one.accepts(call_f + end));
+  EXPECT_TRUE(one.accepts(call_g + end));
+  EXPECT_FALSE(one.accepts("{\"name\":\"f\",\"arguments\":{\"n\":6}}" + end));
+  EXPECT_FALSE(one.accepts("{\"name\":\"h\",\"arguments\":{}}" + end));
+  EXPECT_FALSE(one.accepts("{\"name\":\"g\",\"arguments\":{\"n\":3}}" + end));
+  EXPECT_FALSE(one.accepts(call_f));
+  EXPECT_FALSE(one.accepts(call_f + next + call_g + end));
+  Grammar several = tool_grammar(ToolFormat::hermes, both, true);
+  EXPECT_TRUE(several.accepts(call_f + next + call_g + end));
+  EXPECT_TRUE(several.accepts(call_g + end));
+  Grammar list = tool_grammar(ToolFormat::mistral, both, true);
+  EXPECT_TRUE(list.accepts("[" + call_f + "," + call_g + "]"));
+  EXPECT_FALSE(list.accepts("[]"));
+  EXPECT_FALSE(tool_grammar(ToolFormat::mistral, both, false).accepts("[" + call_f + "," + call_g + "]"));
+  EXPECT_TRUE(tool_grammar(ToolFormat::llama3, {both, 1}, false)
+                  .accepts("{\"name\":\"f\",\"parameters\":{\"n\":1}}"));
+  const Tool bad{"bad", {{"type", "nothing"}}};
+  EXPECT_THROW(tool_grammar(ToolFormat::hermes, {&bad, 1}, false), InputError);
+}
+
+TEST(ChatSyntax, IsReadOffTheTemplate) {
+  EXPECT_EQ(chat_syntax("{% for m in messages %}{% endfor %}").tools, ToolFormat::none);
+  EXPECT_EQ(chat_syntax("{% if tools %}<tool_call>{% endif %}").tools, ToolFormat::hermes);
+  EXPECT_EQ(chat_syntax("{% if tools %}<tool_call>\n<function=f>{% endif %}").tools, ToolFormat::none);
+  EXPECT_EQ(chat_syntax("{% if tools %}[TOOL_CALLS]{% endif %}").tools, ToolFormat::mistral);
+  EXPECT_EQ(chat_syntax("{% if tools %}{\"name\": f, \"parameters\": d}{% endif %}").tools,
+            ToolFormat::llama3);
+  EXPECT_TRUE(chat_syntax("{{ content.split('</think>') }}").thinks);
+  EXPECT_FALSE(chat_syntax("<tool_call> tools").thinks);
+}
+
+}  // namespace
+}  // namespace lathe
