@@ -55,7 +55,8 @@ function(lathe_test folder)
   gtest_discover_tests(${target} TEST_PREFIX ${folder}. DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
 endfunction()
 
-# lathe_fuzz(name USES layers ...): fuzz/<name>.cpp, a libFuzzer target over fuzz/corpus/<name>.
+# lathe_fuzz(name USES layers ...): fuzz/<name>.cpp, a libFuzzer target over fuzz/corpus/<name>. In builds without
+# libFuzzer it replays the corpus, as the CTest entry fuzz.<name>: a target that no longer compiles is noticed.
 function(lathe_fuzz name)
   cmake_parse_arguments(ARG "" "" "USES" ${ARGN})
   add_executable(fuzz_${name} ${name}.cpp)
@@ -63,5 +64,10 @@ function(lathe_fuzz name)
     target_link_libraries(fuzz_${name} PRIVATE lathe_${used})
   endforeach()
   target_link_libraries(fuzz_${name} PRIVATE lathe_flags)
-  target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+  if(LATHE_FUZZ)
+    target_link_options(fuzz_${name} PRIVATE -fsanitize=fuzzer)
+  else()
+    target_sources(fuzz_${name} PRIVATE replay.cpp)
+    add_test(NAME fuzz.${name} COMMAND fuzz_${name} ${CMAKE_CURRENT_SOURCE_DIR}/corpus/${name})
+  endif()
 endfunction()

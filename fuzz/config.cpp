@@ -11,7 +11,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       for (const char* module :
            {"model.layers.0.mlp.up_proj", "model.layers.11.self_attn.q_proj", "lm_head", ""})
         for (const CtScheme* scheme : schemes->schemes_for(module))
-          if (scheme->bits < 2 || scheme->bits > 8 || scheme->group < 0 || !scheme->packing) __builtin_trap();
+          if (const Numerics& n = scheme->numerics;
+              !scheme->packing || n.bits < 2 || n.bits > 8 || n.group < 0)
+            __builtin_trap();
   } catch (const InputError&) {
   }
   return 0;

@@ -10,7 +10,7 @@ constexpr int super = 256;
 
 // 8 six-bit (scale, minimum) pairs in 12 bytes: Q4_K and Q5_K.
 struct Pairs {
-  static constexpr int bytes = 12, count = 8;
+  static constexpr int count = 8;
   static void decode(const uint8_t* s, float d, float dmin, Block out) {
     for (int j = 0; j < count; ++j) {
       const int scale = j < 4 ? s[j] & 63 : (s[j + 4] & 15) | (s[j - 4] >> 6 << 4);
