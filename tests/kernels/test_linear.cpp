@@ -415,8 +415,9 @@ TEST(Linear, GatedIsSiluOfOneTimesTheOther) {
   Rng rng(22);
   int checked = 0;
   for (const Numerics& numerics :
-       {Numerics::w8a8(DType::bf16), Numerics::w8a8(DType::f16), Numerics::w8a8(DType::f32)})
-    for (const auto [n, k] : {Shape2{33, 64}, Shape2{300, 640}}) {
+       {Numerics::w8a8(DType::bf16), Numerics::w8a8(DType::f16), Numerics::w8a8(DType::f32),
+        Numerics::dense(DType::bf16), Numerics::integer(8, 0, false)})
+    for (const auto [n, k] : {Shape2{33, 64}, Shape2{300, 640}, Shape2{70, 1091}}) {
       const Codes gate = random_codes(numerics, n, k, rng), up = random_codes(numerics, n, k, rng);
       const Matrix x = random_matrix(37, k, rng);
       for (const LinearKernel& row : linear_kernels()) {
@@ -464,7 +465,7 @@ TEST(Linear, PromptsAreSumsOfBf16Products) {
       const Matrix x = random_matrix(most, k, rng), bias = random_matrix(1, n, rng, 0);
       for (const LinearKernel& row : linear_kernels()) {
         if (!runs_here(row.isa) || !row.prefill.run || !row.accepts(numerics, n, k)) continue;
-        if (!row.prefill.rows || row.prefill.rows->name != "bf16 tiles") continue;
+        if (!row.prefill.rows || row.prefill.products() != Products::bf16) continue;
         if (row.packing.starts_with("expand") && (numerics.group != 6 || numerics.offset == Offset::minimum))
           continue;
         const Weight w = packed(codes, row.packing);
@@ -492,7 +493,7 @@ TEST(Linear, PromptsAreSumsOfBf16Products) {
         }
       }
     }
-  if (cpu_features() & isa_amx) {
+  if (runs_here(isa_avx512 | isa_avx512bf16)) {
     EXPECT_GT(checked, 100);
   }
 }
@@ -647,6 +648,11 @@ TEST(Linear, DispatchTakesTheFirstRowThatFits) {
   EXPECT_EQ(choose_linear(Numerics::nvfp4(), 64, 48, vnni).name, "avx512.lut4.e4m3");
   EXPECT_EQ(choose_linear(Numerics::fp8_block(), 64, 48, vnni).name, "avx512.fp8.bf16");
   EXPECT_EQ(choose_linear(Numerics::mxfp8(), 64, 48, isa_avx2).name, "avx2.fp8.e8m0");
+  const Numerics bf16 = Numerics::dense(DType::bf16);
+  EXPECT_EQ(choose_linear(bf16, 64, 64, vnni).name, "avx512.bf16");
+  EXPECT_EQ(choose_linear(bf16, 64, 64, vnni | isa_avx512bf16).name, "avx512bf16.bf16");
+  EXPECT_EQ(choose_linear(int4, 64, 64, vnni | isa_avx512bf16).name, "avx512vnni.int4.bf16");
+  EXPECT_EQ(choose_linear(odd, 64, 64, vnni | isa_avx512bf16).name, "avx512bf16.expanded");
 #elif defined(__aarch64__)
   EXPECT_EQ(choose_linear(int4, 64, 64, isa_neon).name, "neon.int4.bf16");
   EXPECT_EQ(choose_linear(q4_k, 64, 256, isa_neon).name, "neon.k4");

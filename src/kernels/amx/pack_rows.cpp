@@ -3,21 +3,8 @@
 #include "kernels/amx/tiles.h"
 
 namespace lathe::amx {
-namespace {
 
-constexpr int64_t columns = 32;  // bf16 in a row of a tile
-
-// 32 floats of a row, of which `n` exist, as bf16.
-inline __m512i to_bf16(const float* x, int64_t n) {
-  if (n >= columns)
-    return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(_mm512_loadu_ps(x + 16), _mm512_loadu_ps(x)));
-  const auto mask = n <= 0 ? 0u : (1u << n) - 1;
-  const __m512 low = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask), x),
-               high = _mm512_maskz_loadu_ps(static_cast<__mmask16>(mask >> 16), x + 16);
-  return reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-}
-
-}  // namespace
+constexpr int64_t columns = pair_columns;  // bf16 in a row of a tile
 
 size_t bf16_rows_bytes(int64_t m, int64_t k) {
   return static_cast<size_t>(PackedRows(m, k, columns).bytes());

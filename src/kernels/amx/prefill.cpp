@@ -114,139 +114,45 @@ void prefill(const LinearArgs& a, const LinearArgs* up, const Share& share) {
 static_assert(block_strips * (2 * depth_tiles * tile_bytes + block_rows_most * pair * 4) <=
               static_cast<int64_t>(kernel_scratch_bytes));
 
+template <class Format>
+void prompts(const LinearArgs& a, const LinearArgs* up, const Share& share) {
+  prefill<Panels<Format>>(a, up, share);
+}
+
 }  // namespace
 
-void prefill_f32(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Dense<float>>>(a, nullptr, s);
-}
-void gated_f32(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Dense<float>>>(a.gate, &a.up, s);
-}
 void prefill_bf16(const LinearArgs& a, const Share& s) noexcept { prefill<Tiled>(a, nullptr, s); }
 void gated_bf16(const GatedArgs& a, const Share& s) noexcept { prefill<Tiled>(a.gate, &a.up, s); }
-void prefill_stored(const LinearArgs& a, const Share& s) noexcept { prefill<Panels<Stored>>(a, nullptr, s); }
-void gated_stored(const GatedArgs& a, const Share& s) noexcept { prefill<Panels<Stored>>(a.gate, &a.up, s); }
-void prefill_f16(const LinearArgs& a, const Share& s) noexcept { prefill<Panels<Dense<F16>>>(a, nullptr, s); }
-void gated_f16(const GatedArgs& a, const Share& s) noexcept { prefill<Panels<Dense<F16>>>(a.gate, &a.up, s); }
-void prefill_int4_bf16(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<4, BF16, Rule::affine>>>(a, nullptr, s);
-}
-void gated_int4_bf16(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<4, BF16, Rule::affine>>>(a.gate, &a.up, s);
-}
-void prefill_int4_f16(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<4, F16, Rule::affine>>>(a, nullptr, s);
-}
-void gated_int4_f16(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<4, F16, Rule::affine>>>(a.gate, &a.up, s);
-}
-void prefill_int4_f32(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<4, float, Rule::shifted>>>(a, nullptr, s);
-}
-void gated_int4_f32(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<4, float, Rule::shifted>>>(a.gate, &a.up, s);
-}
-void prefill_int4_min(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<4, float, Rule::minimum>>>(a, nullptr, s);
-}
-void gated_int4_min(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<4, float, Rule::minimum>>>(a.gate, &a.up, s);
-}
-void prefill_int8_bf16(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<8, BF16, Rule::affine>>>(a, nullptr, s);
-}
-void gated_int8_bf16(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<8, BF16, Rule::affine>>>(a.gate, &a.up, s);
-}
-void prefill_int8_f16(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<8, F16, Rule::affine>>>(a, nullptr, s);
-}
-void gated_int8_f16(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<8, F16, Rule::affine>>>(a.gate, &a.up, s);
-}
-void prefill_int8_f32(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<8, float, Rule::shifted>>>(a, nullptr, s);
-}
-void gated_int8_f32(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<8, float, Rule::shifted>>>(a.gate, &a.up, s);
-}
-void prefill_int8_min(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<8, float, Rule::minimum>>>(a, nullptr, s);
-}
-void gated_int8_min(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Integer<8, float, Rule::minimum>>>(a.gate, &a.up, s);
-}
-void prefill_lut4_e4m3(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Lut4<E4M3>>>(a, nullptr, s);
-}
-void gated_lut4_e4m3(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Lut4<E4M3>>>(a.gate, &a.up, s);
-}
-void prefill_lut4_e8m0(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Lut4<E8M0>>>(a, nullptr, s);
-}
-void gated_lut4_e8m0(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Lut4<E8M0>>>(a.gate, &a.up, s);
-}
-void prefill_lut4_f32(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Lut4<float>>>(a, nullptr, s);
-}
-void gated_lut4_f32(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Lut4<float>>>(a.gate, &a.up, s);
-}
-void prefill_fp8_bf16(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Fp8<BF16>>>(a, nullptr, s);
-}
-void gated_fp8_bf16(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Fp8<BF16>>>(a.gate, &a.up, s);
-}
-void prefill_fp8_f16(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Fp8<F16>>>(a, nullptr, s);
-}
-void gated_fp8_f16(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Fp8<F16>>>(a.gate, &a.up, s);
-}
-void prefill_fp8_f32(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Fp8<float>>>(a, nullptr, s);
-}
-void gated_fp8_f32(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Fp8<float>>>(a.gate, &a.up, s);
-}
-void prefill_fp8_e8m0(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<Fp8<E8M0>>>(a, nullptr, s);
-}
-void gated_fp8_e8m0(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<Fp8<E8M0>>>(a.gate, &a.up, s);
-}
+#include "kernels/simd/prompt_formats.inl"
 void prefill_k2(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<2, 16, true>>>(a, nullptr, s);
+  prompts<KFormat<2, 16, true>>(a, nullptr, s);
 }
 void gated_k2(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<2, 16, true>>>(a.gate, &a.up, s);
+  prompts<KFormat<2, 16, true>>(a.gate, &a.up, s);
 }
 void prefill_k3(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<3, 16, false>>>(a, nullptr, s);
+  prompts<KFormat<3, 16, false>>(a, nullptr, s);
 }
 void gated_k3(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<3, 16, false>>>(a.gate, &a.up, s);
+  prompts<KFormat<3, 16, false>>(a.gate, &a.up, s);
 }
 void prefill_k4(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<4, 32, true>>>(a, nullptr, s);
+  prompts<KFormat<4, 32, true>>(a, nullptr, s);
 }
 void gated_k4(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<4, 32, true>>>(a.gate, &a.up, s);
+  prompts<KFormat<4, 32, true>>(a.gate, &a.up, s);
 }
 void prefill_k5(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<5, 32, true>>>(a, nullptr, s);
+  prompts<KFormat<5, 32, true>>(a, nullptr, s);
 }
 void gated_k5(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<5, 32, true>>>(a.gate, &a.up, s);
+  prompts<KFormat<5, 32, true>>(a.gate, &a.up, s);
 }
 void prefill_k6(const LinearArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<6, 16, false>>>(a, nullptr, s);
+  prompts<KFormat<6, 16, false>>(a, nullptr, s);
 }
 void gated_k6(const GatedArgs& a, const Share& s) noexcept {
-  prefill<Panels<KFormat<6, 16, false>>>(a.gate, &a.up, s);
+  prompts<KFormat<6, 16, false>>(a.gate, &a.up, s);
 }
 
 }  // namespace lathe::amx

@@ -13,6 +13,7 @@
 #if defined(LATHE_EMULATE_TILES)
 #include "kernels/amx/emulated_tiles.h"
 #endif
+#include "kernels/avx512bf16/pairs.h"
 #include "kernels/simd/packed_rows.h"
 
 namespace lathe {
@@ -54,13 +55,6 @@ inline void store_results(void* c) {
   _tile_stored(1, at + tile_bytes, 64);
   _tile_stored(2, at + 2 * tile_bytes, 64);
   _tile_stored(3, at + 3 * tile_bytes, 64);
-}
-
-// 16 words of a row of a weight tile: bf16 of even[i] and odd[i] side by side.
-inline __m512i as_pairs(__m512 even, __m512 odd) {
-  const __m512i interleave = _mm512_set_epi16(31, 15, 30, 14, 29, 13, 28, 12, 27, 11, 26, 10, 25, 9, 24, 8,
-                                              23, 7, 22, 6, 21, 5, 20, 4, 19, 3, 18, 2, 17, 1, 16, 0);
-  return _mm512_permutexvar_epi16(interleave, reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(odd, even)));
 }
 
 }  // namespace

@@ -30,8 +30,13 @@ struct Product {
   bool accumulate;  // c holds the sum over earlier k
 };
 
+// What an element of a (in every lane) and a vector of b add to a sum.
+struct F32 {
+  static V multiply_add(V a, V b, V sum) { return fma(a, b, sum); }
+};
+
 // Rows [row, row + R) and columns [column, column + C * lanes) of c; the last columns may lie outside.
-template <int R, int C>
+template <class Element, int R, int C>
 void product_tile(const Product& p, int64_t row, int64_t column) {
   const float* a = p.a + row * p.a_stride;
   const int64_t a_stride = p.a_stride, b_stride = p.b.row_stride;
@@ -59,7 +64,7 @@ void product_tile(const Product& p, int64_t row, int64_t column) {
     for (int r = 0; r < R; ++r) {
       const V x = set(a[r * a_stride]);
 #pragma GCC unroll 4
-      for (int v = 0; v < C; ++v) sum[r][v] = fma(x, b[v], sum[r][v]);
+      for (int v = 0; v < C; ++v) sum[r][v] = Element::multiply_add(x, b[v], sum[r][v]);
     }
     a += 1;
     b0 += b_stride;
@@ -74,25 +79,26 @@ void product_tile(const Product& p, int64_t row, int64_t column) {
   }
 }
 
-template <int C>
+template <class Element, int C>
 void product_rows(const Product& p, int64_t row, int64_t rows, int64_t column) {
   switch (rows) {
     case 1:
-      return product_tile<1, C>(p, row, column);
+      return product_tile<Element, 1, C>(p, row, column);
     case 2:
-      return product_tile<2, C>(p, row, column);
+      return product_tile<Element, 2, C>(p, row, column);
     case 3:
-      return product_tile<3, C>(p, row, column);
+      return product_tile<Element, 3, C>(p, row, column);
     case 4:
-      return product_tile<4, C>(p, row, column);
+      return product_tile<Element, 4, C>(p, row, column);
     case 5:
-      return product_tile<5, C>(p, row, column);
+      return product_tile<Element, 5, C>(p, row, column);
     default:
-      return product_tile<6, C>(p, row, column);
+      return product_tile<Element, 6, C>(p, row, column);
   }
 }
 
 // Reads columns of b up to the next multiple of `lanes`.
+template <class Element = F32>
 void multiply(const Product& p) {
   for (int64_t row = 0; row < p.rows;) {
     const int64_t tiles = (p.rows - row + tile_rows - 1) / tile_rows;
@@ -101,13 +107,13 @@ void multiply(const Product& p) {
     while (column < p.columns) {
       const int64_t left = p.columns - column;
       if (left > (tile_vectors - 1) * lanes) {
-        product_rows<tile_vectors>(p, row, rows, column);
+        product_rows<Element, tile_vectors>(p, row, rows, column);
         column += tile_vectors * lanes;
       } else if (tile_vectors == 4 && left > lanes) {
-        product_rows<2>(p, row, rows, column);
+        product_rows<Element, 2>(p, row, rows, column);
         column += 2 * lanes;
       } else {
-        product_rows<1>(p, row, rows, column);
+        product_rows<Element, 1>(p, row, rows, column);
         column += lanes;
       }
     }

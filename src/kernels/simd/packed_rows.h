@@ -41,6 +41,14 @@ struct Int8Rows {
   int64_t bytes() const { return sums() + tiles.row_tiles * tile_side * 4; }
 };
 
+// Rows of bf16, two to a word, zeros after the last column. Rows are not a multiple of 4 KiB apart, so that
+// those of a register tile do not meet in one set of the first-level cache.
+struct Bf16Rows {
+  int64_t rows, words;  // from one row to the next
+  Bf16Rows(int64_t m, int64_t k) : rows(m), words((ceil_div(k, 32) + 1) * 16) {}
+  int64_t bytes() const { return rows * words * 4; }
+};
+
 // int8 groups of 32 columns. [rows][groups][32] int8, then [rows][groups] f32 scales, then as many i32 sums
 // of the integers, then [rows][groups][2] sums of their first and last 16. Of 8 columns those of even number
 // come first, as masking a word of int4 codes uncovers them.
