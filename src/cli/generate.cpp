@@ -8,6 +8,7 @@
 #include "cli/verbs.h"
 #include "core/log.h"
 #include "engine/sampler.h"
+#include "models/adapter.h"
 #include "runtime/plan.h"
 #include "text/tokenizer.h"
 
@@ -20,7 +21,7 @@ double seconds_since(Clock::time_point start) {
 }
 
 struct Options {
-  std::string model, prompt;
+  std::string model, prompt, lora;
   Sampling sampling;
   int64_t max_tokens = 128;
   KvType kv = KvType::f32;
@@ -86,7 +87,8 @@ Generated generate(Plan& plan, const Tokenizer& tokenizer, std::span<const int32
 
 void generate_verb(const Options& o) {
   const auto start = Clock::now();
-  const OpenModel opened = open_model(o.model);
+  OpenModel opened = open_model(o.model);
+  if (!o.lora.empty()) add_adapter(opened.model, o.lora, 0);
   const Tokenizer tokenizer = load_tokenizer(opened.checkpoint);
   const std::vector<int32_t> prompt = tokenizer.encode(o.prompt);
   if (prompt.empty())
@@ -140,6 +142,8 @@ void add_generate(CLI::App& app) {
                             "builtin --prompt \"It was a truth\" --max-tokens 60 --seed 1");
   add_model(verb, o->model);
   verb.add_option("--prompt", o->prompt, "The text to continue")->required();
+  verb.add_option("--lora", o->lora, "The directory of a LoRA adapter (PEFT's files) to use")
+      ->check(CLI::ExistingDirectory);
   add_max_tokens(verb, o->max_tokens, "Generate at most so many tokens");
   verb.add_option("--temperature", o->sampling.temperature, "Spread of the choice; 0 is --greedy")
       ->check(CLI::Range(0.0, 100.0))

@@ -13,6 +13,7 @@
 #include "engine/knee.h"
 #include "engine/kv_size.h"
 #include "engine/stop_text.h"
+#include "models/adapter.h"
 
 namespace lathe {
 namespace {
@@ -113,13 +114,14 @@ struct Engine::Impl {
   EngineOptions options;
   Tokenizer tokenizer;
   int64_t vocab;
+  int adapter_count;
   Plan plan;
   bool exact;  // sharing must tell prompts from answers
   KvBlocks blocks;
   Scheduler scheduler;
   std::map<uint64_t, std::unique_ptr<Running>> running;  // by Sequence::id
   uint64_t last_sequence = 0;
-  std::vector<int32_t> tokens, positions, starts, outputs;  // of the batch
+  std::vector<int32_t> tokens, positions, starts, outputs, adapters;  // of the batch
   std::vector<std::span<const int32_t>> tables;
   double plan_seconds = 0;      // of this step
   uint64_t sampled = 0;         // tokens of this step
@@ -175,6 +177,7 @@ struct Engine::Impl {
   Impl(const Model& model, const Tokenizer& t, const EngineOptions& given)
       : options(completed(model, given)),
         tokenizer(t),
+        adapter_count(adapters_of(model.graph)),
         plan(Plan::compile(model, target(model, options))),
         exact(phases_differ(plan)),
         blocks(plan.kv_blocks(), options.block_tokens, std::random_device()()),
@@ -192,6 +195,11 @@ struct Engine::Impl {
     return l;
   }
 
+  // Adapters change keys and values.
+  static uint64_t space_of(const Request& r) {
+    return r.space + static_cast<uint64_t>(r.adapter) * 0x9e3779b97f4a7c15ull;
+  }
+
   void accept(std::shared_ptr<const Job> job) {
     auto r = std::make_unique<Running>(job, 0, tokenizer);
     Sequence& s = r->sequence;
@@ -201,7 +209,7 @@ struct Engine::Impl {
     s.priority = job->request.priority;
     s.width = job->request.choices;
     // Without a prefix cache, every sequence has a space of its own.
-    s.origin.space = options.prefix_cache ? job->request.space : s.id;
+    s.origin.space = options.prefix_cache ? space_of(job->request) : s.id;
     if (exact) s.origin.prompt = s.prompt;
     r->sampler.see(s.tokens);
     scheduler.add(s);
@@ -252,7 +260,7 @@ struct Engine::Impl {
 
   void run(const Step& step) {
     for (const BlockCopy& copy : step.copies) plan.copy_block(copy.from, copy.to);
-    tokens.clear(), positions.clear(), outputs.clear(), tables.clear();
+    tokens.clear(), positions.clear(), outputs.clear(), tables.clear(), adapters.clear();
     starts.assign(1, 0);
     for (const auto* works : {&step.prompts, &step.decodes})
       for (const Work& w : *works) {
@@ -263,11 +271,13 @@ struct Engine::Impl {
         }
         starts.push_back(static_cast<int32_t>(tokens.size()));
         tables.push_back(s.table.blocks);
+        adapters.push_back(running.at(s.id)->job->request.adapter);
         if (w.samples) outputs.push_back(starts.back() - 1);
       }
     Batch batch{.tokens = tokens, .positions = positions, .starts = starts, .slots = {}, .outputs = outputs};
     batch.prompts = static_cast<int64_t>(step.prompts.size());
     batch.tables = tables;
+    batch.adapters = adapters;
     const auto begin = Clock::now();
     const std::span<const float> all = plan.run(batch).as<float>();
     plan_seconds = seconds_since(begin);
@@ -441,6 +451,7 @@ uint64_t Engine::submit(Request request, Emit emit) {
   range("max_tokens", request.max_tokens, 1, INT64_MAX);
   range("min_tokens", request.min_tokens, 0, INT64_MAX);
   range("n", request.choices, 1, i.options.sequences);
+  range("adapter", request.adapter, 0, i.adapter_count);
   range("logprobs", request.logprobs, -1, most_logprobs);
   for (const auto& [token, bias] : request.sampling.logit_bias)
     if (token < 0 || token > most || !std::isfinite(bias))

@@ -37,6 +37,7 @@ struct Request {
   // Of the chosen token and so many of the likeliest, as the model has them: before biases, penalties and
   // grammars; -1: none.
   int64_t logprobs = -1;
+  int adapter = 0;     // of the model's (models/adapter.h); 0: none
   int priority = 0;    // lower goes first
   uint64_t space = 0;  // requests of different spaces share no cached prefix
 };

@@ -9,9 +9,11 @@
 namespace lathe {
 namespace {
 
+constexpr int64_t timed_rank = 16;
+
 struct Data {
   int64_t rows, cols;
-  std::vector<float> a, b, weight, cos, sin, out, sum;
+  std::vector<float> a, b, weight, cos, sin, out, sum, factors;
 
   Data(int64_t r, int64_t c) : rows(r), cols(c) {
     Rng rng(4);
@@ -21,6 +23,7 @@ struct Data {
     };
     for (auto* v : {&a, &b, &out, &sum}) fill(*v, rows * cols);
     fill(weight, cols);
+    fill(factors, cols * timed_rank);
     for (auto* v : {&cos, &sin}) fill(*v, rows * timed_head_dim / 2);
   }
   BinaryArgs pointwise() { return {a.data(), b.data(), out.data(), rows, cols, cols, cols, cols}; }
@@ -47,6 +50,12 @@ constexpr Op ops[] = {
      [](KernelRunner& r, const ElementwiseKernels& k, Data& d) {
        r.run(k.rope, RopeArgs{d.a.data(), d.cos.data(), d.sin.data(), d.out.data(), d.rows, d.cols,
                               timed_head_dim, d.cols, d.cols});
+     }},
+    // Of rank 16 and with as many inputs as outputs: the bytes of activations only.
+    {"low_rank", 2, 1,
+     [](KernelRunner& r, const ElementwiseKernels& k, Data& d) {
+       r.run(k.low_rank, LowRankArgs{d.a.data(), d.factors.data(), d.factors.data(), d.b.data(), d.out.data(),
+                                     d.rows, d.cols, d.cols, timed_rank, d.cols, d.cols, 0.25f});
      }},
     {"add", 2, 1, [](KernelRunner& r, const ElementwiseKernels& k, Data& d) { r.run(k.add, d.pointwise()); }},
     {"mul", 2, 1, [](KernelRunner& r, const ElementwiseKernels& k, Data& d) { r.run(k.mul, d.pointwise()); }},

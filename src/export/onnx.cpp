@@ -242,6 +242,9 @@ class Exporter {
     return out_.add("Expand", {column, out_.add("Shape", {first})});
   }
 
+  std::string write(const op::LowRank&, const Node& node) {
+    fail("{}: an adapter has no place in an exported model; merge it into the weights first", node.name);
+  }
   std::string write(const op::SiluMul&, const Node& node) { fused(node); }
   std::string write(const op::GatedLinear&, const Node& node) { fused(node); }
   std::string write(const op::AddRmsNorm&, const Node& node) { fused(node); }

@@ -65,6 +65,10 @@ Cost cost(const Graph& g, const Node& node, const Workload& w,
                    c.flops = 4 * elements * width(in) + 5 * elements;
                    for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
                  },
+                 [&](const op::LowRank& low) {
+                   c.flops = 2 * low.rank * (rows_of(out) * width(node.inputs[1]) + elements);
+                   for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
+                 },
                  [&](const op::RmsNorm&) { c.flops = 4 * elements; },
                  [&](const op::AddRmsNorm&) { c.flops = 5 * elements; },
                  [&](const op::Rope&) { c.flops = 3 * elements; },

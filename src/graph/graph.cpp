@@ -18,6 +18,7 @@ std::string_view op_name(const Op& op) {
                         [](const op::Mul&) { return "mul"; },
                         [](const op::TakeRows&) { return "take_rows"; },
                         [](const op::Attention&) { return "attention"; },
+                        [](const op::LowRank&) { return "low_rank"; },
                         [](const op::SiluMul&) { return "silu_mul"; },
                         [](const op::GatedLinear&) { return "gated_linear"; },
                         [](const op::AddRmsNorm&) { return "add_rms_norm"; },
@@ -133,6 +134,10 @@ std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() c
                    },
                    [&](const op::RmsNorm& norm) { declare(node, 0, {norm.width ? norm.width : in}); },
                    [&](const op::AddRmsNorm&) { declare(node, 0, {in}); },
+                   [&](const op::LowRank& low) {
+                     declare(node, 0, {low.rank, value(node.inputs[1]).cols});
+                     declare(node, 1, {out, low.rank});
+                   },
                    [&](const op::Attention& a) {
                      if (a.sinks) declare(node, 0, {a.heads});
                    },

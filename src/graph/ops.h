@@ -37,6 +37,13 @@ struct Attention {   // the sequence op: softmax(scale q k^T) v, grouped queries
   bool sinks =
       false;  // exp(sink of the head) is added to the sum that probabilities are divided by (gpt-oss)
 };
+// Put behind linear layers by whoever adapts a model (models/adapter.h), never by definitions.
+struct LowRank {  // y = base + scale * (x A^T) B^T in the rows of sequences that use this adapter; others:
+                  // base
+  int rank = 0;   // inputs: base, x; params: A [rank, in], B [out, rank]
+  float scale = 1;
+  int adapter = 0;  // as Batch::adapters numbers them, from 1; 0: in all rows
+};
 // Made by rewrites, never by definitions.
 struct SiluMul {};      // silu(a) * b
 struct GatedLinear {};  // y = silu(x Wg^T) * (x Wu^T); params: gate, up, both [out, in]
@@ -56,8 +63,8 @@ struct RopeAttention {
 namespace lathe {
 
 using Op = std::variant<op::Embedding, op::Linear, op::RmsNorm, op::Rope, op::Silu, op::Add, op::Mul,
-                        op::TakeRows, op::Attention, op::SiluMul, op::GatedLinear, op::AddRmsNorm,
-                        op::MultiLinear, op::RopeAttention>;
+                        op::TakeRows, op::Attention, op::LowRank, op::SiluMul, op::GatedLinear,
+                        op::AddRmsNorm, op::MultiLinear, op::RopeAttention>;
 
 std::string_view op_name(const Op&);  // "embedding", "linear", ... as printed
 

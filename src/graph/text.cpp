@@ -48,6 +48,12 @@ void attributes(op::Attention& o, V&& v) {
   v("sinks", o.sinks, false);
 }
 template <class V>
+void attributes(op::LowRank& o, V&& v) {
+  v("rank", o.rank, 0);
+  v("scale", o.scale, 1.0f);
+  v("adapter", o.adapter, 0);
+}
+template <class V>
 void attributes(op::MultiLinear& o, V&& v) {
   v("bias", o.bias, false);
 }
@@ -239,6 +245,9 @@ Arity arity(const Op& op, size_t outputs) {
                         },
                         [](const op::Attention& o) {
                           return Arity{3, o.sinks ? 1u : 0u, 1};
+                        },
+                        [](const op::LowRank&) {
+                          return Arity{2, 2, 1};
                         },
                         [](const op::SiluMul&) {
                           return Arity{2, 0, 1};

@@ -22,6 +22,13 @@ struct RopeArgs {  // half-split rotation; cos/sin: [rows, head_dim / 2], alread
   float* out;
   int64_t rows, cols, head_dim, x_stride, out_stride;
 };
+struct LowRankArgs {  // out = base + scale * (x A^T) B^T; a: [rank, k], b: [rank, n], B transposed
+  const float *x, *a, *b, *base;
+  float* out;
+  int64_t rows, k, n, rank, x_stride, out_stride;  // base as out; rank: at most most_low_rank
+  float scale;
+};
+inline constexpr int64_t most_low_rank = 1024;
 struct BinaryArgs {  // add, mul, silu_mul; silu reads a only
   const float *a, *b;
   float* out;

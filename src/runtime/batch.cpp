@@ -42,6 +42,8 @@ void check(const Batch& b, int64_t vocab, const KvBounds& kv) {
   if (!b.tables.empty() && b.tables.size() + 1 != b.starts.size())
     fail("batch: {} block tables for {} sequences", b.tables.size(), b.starts.size() - 1);
   if (!b.tables.empty() && !b.slots.empty()) fail("batch: slots and block tables exclude each other");
+  if (!b.adapters.empty() && b.adapters.size() + 1 != b.starts.size())
+    fail("batch: {} adapters for {} sequences", b.adapters.size(), b.starts.size() - 1);
   for (int32_t token : b.tokens)
     if (token < 0 || token >= vocab)
       throw input_error("batch", fmt::format("token ids below {}", vocab), fmt::format("{}", token),

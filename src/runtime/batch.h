@@ -28,12 +28,31 @@ struct Batch {
   // [S]: the block table of each sequence: position p is token p % block_tokens of tables[s][p /
   // block_tokens]. At least as long as its last position needs.
   std::span<const std::span<const int32_t>> tables = {};
+  // [S]: the adapter of each sequence, from 1; 0: none. Empty: none has one.
+  std::span<const int32_t> adapters = {};
 
   bool cached() const { return !slots.empty() || !tables.empty(); }
   std::span<const int32_t> table(size_t sequence) const {
     return tables.empty() ? slots.subspan(sequence, 1) : tables[sequence];
   }
+  int32_t adapter(size_t sequence) const { return adapters.empty() ? 0 : adapters[sequence]; }
 };
+
+// f(first row, last row, sequence) for every sequence that has rows: all its tokens, or those that reach the
+// head.
+template <class F>
+void each_sequence(const Batch& b, bool outputs, F f) {
+  int64_t row = 0;
+  for (size_t s = 0; s + 1 < b.starts.size(); ++s) {
+    int64_t end = b.starts[s + 1];
+    if (outputs)
+      for (end = row; end < static_cast<int64_t>(b.outputs.size()) &&
+                      b.outputs[static_cast<size_t>(end)] < b.starts[s + 1];)
+        ++end;
+    if (row < end) f(row, end, s);
+    row = end;
+  }
+}
 
 // More outputs than this in a step of prompts only score a text: the head takes the kernels for many rows
 // too.

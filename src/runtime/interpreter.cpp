@@ -7,6 +7,7 @@
 #include "kernels/attention_work.h"
 #include "kernels/tables.h"
 #include "runtime/rope_angles.h"
+#include "runtime/transposed.h"
 
 namespace lathe {
 namespace {
@@ -166,6 +167,31 @@ struct Walker::Impl {
                                                        .cols = width,
                                                        .stride = width,
                                                        .eps = norm.eps});
+  }
+  void compute(const op::LowRank& low, const Node& node) {
+    const int64_t k = cols(node.inputs[1]), n = cols(node.outputs[0]);
+    const std::vector<float> a = param(node, 0), b = transposed(param(node, 1), n);
+    LowRankArgs args{.x = nullptr,
+                     .a = a.data(),
+                     .b = b.data(),
+                     .base = nullptr,
+                     .out = nullptr,
+                     .rows = 0,
+                     .k = k,
+                     .n = n,
+                     .rank = low.rank,
+                     .x_stride = k,
+                     .out_stride = n,
+                     .scale = low.scale};
+    std::copy_n(in(node, 0), rows(node.outputs[0]) * n, out(node));
+    const bool outputs = graph_.value(node.outputs[0]).rows == Rows::outputs;
+    each_sequence(*batch_, outputs, [&](int64_t begin, int64_t end, size_t sequence) {
+      if (low.adapter != 0 && low.adapter != batch_->adapter(sequence)) return;
+      args.rows = end - begin;
+      args.x = in(node, 1) + begin * k;
+      args.base = args.out = out(node) + begin * n;
+      parallel(elementwise_.low_rank, args);
+    });
   }
   void rotate(const op::Rope& rope, ValueId v, const float* x, float* y) {
     const size_t half = rope.inv_freq.size();

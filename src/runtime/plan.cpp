@@ -47,6 +47,7 @@ void Plan::Impl::build(const Node& node, const ElementwiseKernels& kernels) {
                                        .eps = norm.eps};
                    add_row_step(args, node.outputs[0], kernels.add_rms_norm);
                  },
+                 [&](const op::LowRank& low) { chosen(), build_low_rank(node, low, kernels); },
                  [&](const op::Rope& rope) { build_rope(node, rope, kernels); },
                  [&](const op::Silu&) { chosen(), build_binary(node, kernels.silu); },
                  [&](const op::Add&) { chosen(), build_binary(node, kernels.add); },

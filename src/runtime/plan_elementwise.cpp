@@ -2,6 +2,7 @@
 #include <cstring>
 
 #include "runtime/plan_impl.h"
+#include "runtime/transposed.h"
 
 namespace lathe {
 
@@ -36,6 +37,42 @@ void Plan::Impl::build_take_rows(const Node& node) {
       for (int64_t r = share.worker; r < wanted; r += share.workers)
         std::memcpy(out + r * width, x + b.outputs[static_cast<size_t>(r)] * width,
                     static_cast<size_t>(width) * sizeof(float));
+    });
+  });
+}
+
+// One region whatever the mixture of adapters: rows that do not use this one are copied.
+void Plan::Impl::build_low_rank(const Node& node, const op::LowRank& low, const ElementwiseKernels& kernels) {
+  const ValueId y = node.outputs[0];
+  const int64_t k = cols(node.inputs[1]), n = cols(y);
+  std::vector<float>& b = vectors.at(node.params[1]);
+  if (transposed_params.insert(node.params[1]).second) b = transposed(b, n);
+  const LowRankArgs args{.x = buffer(node.inputs[1]),
+                         .a = vectors.at(node.params[0]).data(),
+                         .b = b.data(),
+                         .base = buffer(node.inputs[0]),
+                         .out = buffer(y),
+                         .rows = 0,
+                         .k = k,
+                         .n = n,
+                         .rank = low.rank,
+                         .x_stride = k,
+                         .out_stride = n,
+                         .scale = low.scale};
+  const bool outputs = graph.value(y).rows == Rows::outputs;
+  add_step([this, args, outputs, adapter = low.adapter, run = kernels.low_rank](const Batch& batch) {
+    parallel([&](const Share& share) {
+      each_sequence(batch, outputs, [&](int64_t begin, int64_t end, size_t sequence) {
+        LowRankArgs now = args;
+        now.rows = end - begin;
+        now.x += begin * now.x_stride;
+        now.base += begin * now.out_stride;
+        now.out += begin * now.out_stride;
+        if (adapter == 0 || adapter == batch.adapter(sequence)) return run(now, share);
+        const Range mine = part_of(now.rows * now.n, share.worker, share.workers);
+        std::memcpy(now.out + mine.begin, now.base + mine.begin,
+                    static_cast<size_t>(mine.end - mine.begin) * sizeof(float));
+      });
     });
   });
 }

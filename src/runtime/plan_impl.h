@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -96,7 +97,8 @@ struct Plan::Impl {
   int64_t settled_rows = 0;                           // and how many of its rows are done
   bool started = false;                               // a run was made
   bool mapped = false;                                // packed weights came from the cache
-  std::map<std::string, std::vector<float>> vectors;  // norms and biases
+  std::map<std::string, std::vector<float>> vectors;  // norms, biases and adapters
+  std::set<std::string> transposed_params;            // of those
   std::vector<RopeBuffer> ropes;
   std::map<NodeId, KvBuffer> kv;
   std::vector<Storage> scratch;  // one per worker
@@ -198,6 +200,7 @@ struct Plan::Impl {
   void build_attention(const Node&, const op::Attention&, const op::Rope*, const ElementwiseKernels&);
   void build_rope(const Node&, const op::Rope&, const ElementwiseKernels&);
   void build_take_rows(const Node&);
+  void build_low_rank(const Node&, const op::LowRank&, const ElementwiseKernels&);
   void build_binary(const Node&, void (*)(const BinaryArgs&, const Share&) noexcept);
 };
 

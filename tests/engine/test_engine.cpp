@@ -3,9 +3,12 @@
 #include <gtest/gtest.h>
 #include <map>
 
+#include "adapter_files.h"
 #include "engine/engine.h"
 #include "engine/kv_size.h"
+#include "models/adapter.h"
 #include "models/model.h"
+#include "support.h"
 
 namespace lathe {
 namespace {
@@ -77,20 +80,26 @@ Answers run(const EngineOptions& options, const std::vector<Request>& requests,
 }
 
 // What one sequence gives alone, without an engine.
-std::vector<int32_t> alone(const Request& r, KvType kv) {
+std::vector<int32_t> alone(const Request& r, KvType kv, const Model& model = builtin().model) {
   Target target;
   target.max_tokens = 512;
   target.max_outputs = 1;
   target.context = static_cast<int64_t>(r.prompt.size()) + r.max_tokens;
   target.kv = kv;
-  Plan plan = Plan::compile(builtin().model, target);
+  Plan plan = Plan::compile(model, target);
+  const int32_t adapter = r.adapter;
+  const auto run = [&](const SingleSequence& sequence) {
+    Batch batch = sequence;
+    batch.adapters = {&adapter, 1};
+    return plan.run(batch).as<float>();
+  };
   std::vector<int32_t> tokens;
-  std::span<const float> logits = plan.run(SingleSequence(r.prompt, 0, 1, true)).as<float>();
+  std::span<const float> logits = run(SingleSequence(r.prompt, 0, 1, true));
   for (;;) {
     tokens.push_back(static_cast<int32_t>(std::ranges::max_element(logits) - logits.begin()));
     if (static_cast<int64_t>(tokens.size()) == r.max_tokens) return tokens;
     const auto position = static_cast<int32_t>(r.prompt.size() + tokens.size() - 1);
-    logits = plan.run(SingleSequence({&tokens.back(), 1}, position, 1, true, Phase::decode)).as<float>();
+    logits = run(SingleSequence({&tokens.back(), 1}, position, 1, true, Phase::decode));
   }
 }
 
@@ -99,6 +108,37 @@ EngineOptions options() {
   o.context = 320;
   o.mixed_prompt = 32;
   return o;
+}
+
+// Also through the prefix cache: most prompts begin alike, and the cache keeps adapters apart.
+TEST(Adapters, EveryRequestHasItsOwn) {
+  const testing_support::TemporaryDirectory dir;
+  Model model = builtin().model;
+  for (int number : {1, 2}) {
+    const fs::path where = dir / std::to_string(number);
+    testing_support::write_adapter(where,
+                                   testing_support::adapter_factors(model, static_cast<uint64_t>(number)),
+                                   testing_support::adapter_config());
+    add_adapter(model, where, number);
+  }
+  std::vector<Request> requests = mixed_requests(24);
+  for (size_t i = 0; i < requests.size(); ++i) requests[i].adapter = static_cast<int>(i % 3);
+  Engine engine(model, builtin().tokenizer, options());
+  run(engine, requests);  // fills the cache
+  std::ranges::rotate(requests, requests.begin() + 1);
+  for (size_t i = 0; i < requests.size(); ++i) requests[i].adapter = static_cast<int>(i % 3);
+  const Answers answers = run(engine, requests);
+  EXPECT_GT(engine.stats().cached_tokens, 0u);
+  size_t changed = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(answers.at({i, 0}).tokens, alone(requests[i], KvType::f32, model)) << i;
+    changed += answers.at({i, 0}).tokens != alone(requests[i], KvType::f32);
+  }
+  EXPECT_GT(changed, 4u);
+  EXPECT_LE(changed, 16u);
+  Request unknown = requests[0];
+  unknown.adapter = 3;
+  EXPECT_THROW(engine.submit(unknown, [](const Event&) {}), InputError);
 }
 
 class KvTypes : public testing::TestWithParam<KvType> {};

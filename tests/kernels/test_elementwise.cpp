@@ -82,6 +82,62 @@ TEST(Elementwise, AddRmsNorm) {
   });
 }
 
+// Sums of k products, times their number of terms' worth of roundings on either side, then of `rank` more.
+TEST(Elementwise, LowRank) {
+  each_row([](const ElementwiseKernels& row) {
+    Rng rng(12);
+    for (int64_t k : {1, 31, 64, 100, 600})
+      for (int64_t n : {1, 17, 64, 130, 1025})
+        for (int64_t rank : {1, 3, 16})
+          for (int64_t rows : {1, 3, 20}) {
+            const Matrix x = random_matrix(rows, k, rng), a = random_matrix(rank, k, rng, 0),
+                         b = random_matrix(rank, n, rng, 0), base = random_matrix(rows, n, rng);
+            Matrix expected(rows, n), got(rows, n);
+            LowRankArgs args{x.row(0), a.row(0), b.row(0), base.row(0), expected.row(0), rows,
+                             k,        n,        rank,     x.stride,    got.stride,      0.5f};
+            run_as(low_rank_ref, args, 1);
+            args.out = got.row(0);
+            for (int workers : {1, 2, 5}) expect_partition(row.low_rank, args, got, workers);
+            run_as(row.low_rank, args, 1);
+            EXPECT_TRUE(got.intact());
+            for (int64_t r = 0; r < rows; ++r) {
+              float inner = 0;  // the largest possible sum |x a|
+              for (int64_t i = 0; i < rank; ++i) {
+                float sum = 0;
+                for (int64_t c = 0; c < k; ++c) sum += std::fabs(x.at(r, c) * a.at(i, c));
+                inner = std::max(inner, sum);
+              }
+              for (int64_t c = 0; c < n; ++c) {
+                float size = std::fabs(base.at(r, c));
+                for (int64_t i = 0; i < rank; ++i) size += 0.5f * inner * std::fabs(b.at(i, c));
+                ASSERT_NEAR(got.at(r, c), expected.at(r, c),
+                            2 * static_cast<float>(k + rank + 2) * unit_roundoff * size);
+              }
+            }
+            // However rows and columns are shared out, and whichever rows come along: the same bits.
+            for (int workers : {2, 5}) {
+              Matrix again(rows, n);
+              args.out = again.row(0);
+              run_as(row.low_rank, args, workers);
+              for (int64_t r = 0; r < rows; ++r)
+                for (int64_t c = 0; c < n; ++c) ASSERT_EQ(again.at(r, c), got.at(r, c));
+            }
+            LowRankArgs last = args;
+            Matrix alone(1, n);
+            last.rows = 1;
+            last.x = x.row(rows - 1);
+            last.base = base.row(rows - 1);
+            last.out = alone.row(0);
+            run_as(row.low_rank, last, 1);
+            for (int64_t c = 0; c < n; ++c) ASSERT_EQ(alone.at(0, c), got.at(rows - 1, c));
+            Matrix place = base;
+            args.base = args.out = place.row(0);
+            run_as(row.low_rank, args, 2);
+            for (int64_t c = 0; c < n; ++c) ASSERT_EQ(place.at(rows - 1, c), got.at(rows - 1, c));
+          }
+  });
+}
+
 TEST(Elementwise, RopeIsExact) {
   each_row([](const ElementwiseKernels& row) {
     Rng rng(9);

@@ -11,6 +11,7 @@ namespace lathe::neon {
 void rms_norm(const RmsNormArgs& a, const Share& s) noexcept { lathe::rms_norm(a, s); }
 void add_rms_norm(const AddRmsNormArgs& a, const Share& s) noexcept { lathe::add_rms_norm(a, s); }
 void rope(const RopeArgs& a, const Share& s) noexcept { lathe::rope(a, s); }
+void low_rank(const LowRankArgs& a, const Share& s) noexcept { lathe::low_rank(a, s); }
 void add(const BinaryArgs& a, const Share& s) noexcept { add_rows(a, s); }
 void mul(const BinaryArgs& a, const Share& s) noexcept { mul_rows(a, s); }
 void silu(const BinaryArgs& a, const Share& s) noexcept { silu_rows(a, s); }

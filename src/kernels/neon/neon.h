@@ -15,6 +15,7 @@ void write_kv(KvType, const float* x, int64_t head_dim,
 void rms_norm(const RmsNormArgs&, const Share&) noexcept;
 void add_rms_norm(const AddRmsNormArgs&, const Share&) noexcept;
 void rope(const RopeArgs&, const Share&) noexcept;
+void low_rank(const LowRankArgs&, const Share&) noexcept;
 void add(const BinaryArgs&, const Share&) noexcept;
 void mul(const BinaryArgs&, const Share&) noexcept;
 void silu(const BinaryArgs&, const Share&) noexcept;

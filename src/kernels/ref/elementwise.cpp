@@ -62,6 +62,24 @@ void rope_ref(const RopeArgs& a, const Share& share) noexcept {
       }
 }
 
+void low_rank_ref(const LowRankArgs& a, const Share& share) noexcept {
+  const Range mine = part_of(a.rows, share.worker, share.workers);
+  float* between = static_cast<float*>(share.scratch);
+  for (int64_t row = mine.begin; row < mine.end; ++row) {
+    const float* x = a.x + row * a.x_stride;
+    for (int64_t r = 0; r < a.rank; ++r) {
+      float sum = 0;
+      for (int64_t c = 0; c < a.k; ++c) sum += x[c] * a.a[r * a.k + c];
+      between[r] = a.scale * sum;
+    }
+    for (int64_t c = 0; c < a.n; ++c) {
+      float y = a.base[row * a.out_stride + c];
+      for (int64_t r = 0; r < a.rank; ++r) y += between[r] * a.b[r * a.n + c];
+      a.out[row * a.out_stride + c] = y;
+    }
+  }
+}
+
 void add_ref(const BinaryArgs& a, const Share& share) noexcept {
   each_element(a, share,
                [&](int64_t r, int64_t c) { return a.a[r * a.a_stride + c] + a.b[r * a.b_stride + c]; });

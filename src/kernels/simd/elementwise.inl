@@ -65,6 +65,39 @@ void rope(const RopeArgs& a, const Share& share) {
   }
 }
 
+float dot(const float* x, const float* y, int64_t n) {
+  V s[4] = {zero(), zero(), zero(), zero()};
+  int64_t c = 0;
+  for (; c + 4 * lanes <= n; c += 4 * lanes)
+    for (int i = 0; i < 4; ++i) s[i] = fma(load(x + c + i * lanes), load(y + c + i * lanes), s[i]);
+  for (; c < n; c += lanes) s[0] = fma(load_n(x + c, n - c), load_n(y + c, n - c), s[0]);
+  return sum(add(add(s[0], s[1]), add(s[2], s[3])));
+}
+
+// A few rows are shared out by columns: each worker then computes x A^T for itself, which costs less than
+// waiting for another.
+void low_rank(const LowRankArgs& a, const Share& share) {
+  constexpr int64_t block = 64;
+  const bool by_rows = a.rows >= 4 * share.workers;
+  const int64_t blocks = (a.n + block - 1) / block;
+  const Range rows = by_rows ? part_of(a.rows, share.worker, share.workers) : Range{0, a.rows};
+  Range columns = by_rows ? Range{0, blocks} : part_of(blocks, share.worker, share.workers);
+  columns = {columns.begin * block, columns.end * block < a.n ? columns.end * block : a.n};
+  float* between = static_cast<float*>(share.scratch);
+  for (int64_t row = rows.begin; row < rows.end && columns.begin < columns.end; ++row) {
+    for (int64_t r = 0; r < a.rank; ++r)
+      between[r] = a.scale * dot(a.x + row * a.x_stride, a.a + r * a.k, a.k);
+    const float* base = a.base + row * a.out_stride;
+    float* out = a.out + row * a.out_stride;
+    for (int64_t c = columns.begin; c < columns.end; c += lanes) {
+      V y = load_n(base + c, columns.end - c);
+      for (int64_t r = 0; r < a.rank; ++r)
+        y = fma(set(between[r]), load_n(a.b + r * a.n + c, columns.end - c), y);
+      store_n(out + c, y, columns.end - c);
+    }
+  }
+}
+
 // f(a, b) on every element; `b` is not read where it is null.
 template <class F>
 void each_vector(const BinaryArgs& args, const Share& share, F f) {
