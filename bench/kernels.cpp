@@ -216,7 +216,7 @@ int run(int argc, char** argv) {
       for (KvType kv : {KvType::f32, KvType::bf16, KvType::int8, KvType::int4}) {
         for (const int64_t keys : {0, 4096, 16384})
           bench_attention(options, runner, roofs, row, {512, keys, true, kv});
-        for (const int64_t keys : {512, 4096, 16384})
+        for (const int64_t keys : {1024, 4096, 16384})
           bench_attention(options, runner, roofs, row, {1, keys, false, kv});
         for (const int64_t rows : {2, 4, 8, 16, 32, 63})  // drafts to verify
           bench_attention(options, runner, roofs, row, {rows, 4096, false, kv});

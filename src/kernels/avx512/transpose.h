@@ -8,8 +8,10 @@ namespace lathe {
 namespace {
 
 // `square` rows of as many floats to columns `stride` apart.
+// Never a call: attention decodes 20 % slower with one.
 constexpr int square = 16;
-inline void transpose_square(const float* const rows[square], float* out, int64_t stride) {
+inline __attribute__((always_inline)) void transpose_square(const float* const rows[square], float* out,
+                                                            int64_t stride) {
   __m512 r[16], t[16];
 #pragma GCC unroll 16
   for (int i = 0; i < 16; ++i) r[i] = _mm512_loadu_ps(rows[i]);

@@ -35,6 +35,18 @@ struct Block {
   float* keys;         // [head_dim, key_tile]
   float* unpacked;     // [key_tile, head_dim]
   Softmax split, sum;  // of a split, of all splits so far
+  const Range* seen;   // [rows]: the keys of each
+};
+
+// Rows of the next tile, brought nearer while this one is computed, some at a time: a burst would wait for
+// itself. Without it, decoding takes 1.6 times as long over bf16 and int8 keys, 1.4 times over int4.
+struct Ahead {
+  Rows rows;
+  int64_t count, row_bytes;
+  void fetch(int64_t begin, int64_t end) const {
+    for (int64_t j = begin; j < (end < count ? end : count); ++j)
+      for (int64_t i = 0; i < row_bytes; i += 64) __builtin_prefetch(rows.at[j] + i);
+  }
 };
 
 template <KvType type>
@@ -44,8 +56,9 @@ void unpack(const Rows& rows, int64_t count, int64_t dim, float* out) {
 }
 
 // Keys [0, count) as columns: out[d][key]. Columns up to the next multiple of `square` repeat the last key.
-void transpose_keys(const float* const* k, int64_t count, int64_t head_dim, float* out) {
+void transpose_keys(const float* const* k, int64_t count, int64_t head_dim, float* out, const Ahead& ahead) {
   for (int64_t j = 0; j < count; j += square) {
+    ahead.fetch(j, j + square);
     const float* rows[square];
     for (int64_t i = 0; i < square; ++i) rows[i] = k[j + i < count ? j + i : count - 1];
     for (int64_t d = 0; d < head_dim; d += square) {
@@ -99,13 +112,15 @@ void clear(const Softmax& s, int64_t rows, int64_t dim) {
 template <KvType type>
 void attend(const AttentionArgs& a, const Block& b, const AttentionGroup& g, int64_t split) {
   const AttentionSequence& s = a.sequences[g.sequence];
-  const int64_t dim = a.head_dim, heads = a.heads / a.kv_heads;
+  const int64_t dim = a.head_dim;
   clear(b.split, g.columns, dim);
   const Range visible = visible_keys(a, s, g.column, g.columns);
   const int64_t begin = split * attention_split > visible.begin ? split * attention_split : visible.begin;
   const int64_t end =
       (split + 1) * attention_split < visible.end ? (split + 1) * attention_split : visible.end;
   Rows rows;
+  Ahead ahead;
+  ahead.row_bytes = kv_row_bytes(type, dim);
   const float* keys[key_tile];
   for (int64_t tile = begin / key_tile * key_tile; tile < end; tile += key_tile) {
     const int64_t count = end - tile < key_tile ? end - tile : key_tile;
@@ -113,11 +128,16 @@ void attend(const AttentionArgs& a, const Block& b, const AttentionGroup& g, int
     if (type != KvType::f32) unpack<type>(rows, count, dim, b.unpacked);
     for (int64_t j = 0; j < count; ++j)
       keys[j] = type == KvType::f32 ? reinterpret_cast<const float*>(rows.at[j]) : b.unpacked + j * dim;
-    transpose_keys(keys, count, dim, b.keys);
+    const int64_t next = tile + key_tile, left = visible.end - next;
+    ahead.count = left < 0 ? 0 : left < key_tile ? left : key_tile;
+    find_rows(a, a.k, s.blocks, g.kv_head, next, ahead.count, ahead.rows);
+    transpose_keys(keys, count, dim, b.keys, ahead);
     multiply(
         {b.q, dim, {b.keys, panel, key_tile}, b.scores, key_tile, nullptr, g.columns, key_tile, dim, false});
+    find_rows(a, a.v, s.blocks, g.kv_head, next, ahead.count, ahead.rows);
     for (int64_t i = 0; i < g.columns; ++i) {
-      const Range seen = visible_keys(a, s, s.first + (g.column + i) / heads);
+      ahead.fetch(key_tile * i / g.columns, key_tile * (i + 1) / g.columns);
+      const Range seen = b.seen[i];
       softmax_step(a, b, i, seen.begin > tile ? seen.begin - tile : 0,
                    seen.end - tile < key_tile ? seen.end - tile : key_tile);
     }
@@ -183,7 +203,10 @@ void run_item(const AttentionArgs& a, Block b, const AttentionItem& item) {
   const AttentionSequence& s = a.sequences[g.sequence];
   const int64_t dim = a.head_dim, heads = a.heads / a.kv_heads;
   const V scale = set(a.scale);
+  Range seen[block_rows];
+  b.seen = seen;
   for (int64_t i = 0; i < g.columns; ++i) {
+    seen[i] = visible_keys(a, s, s.first + (g.column + i) / heads);
     const int64_t row = s.row + (g.column + i) / heads, head = g.kv_head * heads + (g.column + i) % heads;
     const float* q = a.q + row * a.q_stride + head * dim;
     for (int64_t d = 0; d < dim; d += lanes) store(b.q + i * dim + d, mul(load(q + d), scale));
