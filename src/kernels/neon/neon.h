@@ -25,29 +25,7 @@ float largest(const float* x, int64_t n) noexcept;
 void exponentials(const ExponentialsArgs&) noexcept;
 Tail at_least(const float* x, int64_t n, float bound) noexcept;
 
-// By what the packing stores: elements; or codes and the type of their scales, "min" being f32 scales and
-// minima.
-void linear_f32(const LinearArgs&, const Share&) noexcept;
-void linear_f16(const LinearArgs&, const Share&) noexcept;
-void linear_bf16(const LinearArgs&, const Share&) noexcept;
-void linear_stored(const LinearArgs&, const Share&) noexcept;  // dense: bf16 as in a checkpoint
-void linear_int4_bf16(const LinearArgs&, const Share&) noexcept;
-void linear_int4_f16(const LinearArgs&, const Share&) noexcept;
-void linear_int4_f32(const LinearArgs&, const Share&) noexcept;
-void linear_int4_min(const LinearArgs&, const Share&) noexcept;
-void linear_int8_bf16(const LinearArgs&, const Share&) noexcept;
-void linear_int8_f16(const LinearArgs&, const Share&) noexcept;
-void linear_int8_f32(const LinearArgs&, const Share&) noexcept;
-void linear_int8_min(const LinearArgs&, const Share&) noexcept;
-
-// x86.lut4 by the type of the scales, x86.fp8 likewise (kernels/simd/grid.inl).
-void linear_lut4_e4m3(const LinearArgs&, const Share&) noexcept;
-void linear_lut4_e8m0(const LinearArgs&, const Share&) noexcept;
-void linear_lut4_f32(const LinearArgs&, const Share&) noexcept;
-void linear_fp8_bf16(const LinearArgs&, const Share&) noexcept;
-void linear_fp8_f16(const LinearArgs&, const Share&) noexcept;
-void linear_fp8_f32(const LinearArgs&, const Share&) noexcept;
-void linear_fp8_e8m0(const LinearArgs&, const Share&) noexcept;
+#include "kernels/linear_formats.h"
 
 // Rows of x as int8 (kernels/simd/int8_rows.inl), laid out for the integer kernels of every ISA.
 void pack_int8_rows(const PackRowsArgs&, const Share&) noexcept;
