@@ -160,8 +160,10 @@ void add_serve(CLI::App& app) {
   verb.add_option("--step-tokens", o->engine.step_tokens, "Rows of a step at most")
       ->check(CLI::Range(1, 8192))
       ->capture_default_str();
-  verb.add_option("--mixed-prompt", o->engine.mixed_prompt,
-                  "Prompt rows of a step in which others decode; 0: as many as take no longer than decoding")
+  verb.add_option(
+          "--mixed-prompt", o->engine.mixed_prompt,
+          "Prompt rows of a step in which others decode; 0: measured, so that a prompt that meets eight "
+          "streams at most doubles the time between their tokens")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   verb.add_option("--max-waiting", o->engine.waiting, "Requests that may wait; more are answered 429")

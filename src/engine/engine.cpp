@@ -10,8 +10,8 @@
 
 #include "core/error.h"
 #include "core/log.h"
-#include "engine/knee.h"
 #include "engine/kv_size.h"
+#include "engine/step_cost.h"
 #include "engine/stop_text.h"
 #include "models/adapter.h"
 
@@ -190,8 +190,13 @@ struct Engine::Impl {
     StepLimits l;
     l.tokens = options.step_tokens;
     l.sequences = options.sequences;
-    l.mixed_prompt = options.mixed_prompt > 0 ? options.mixed_prompt
-                                              : prompt_rows_of_a_decode_step(plan, options.step_tokens);
+    l.prompt_rows = options.step_tokens;
+    l.mixed_prompt = options.mixed_prompt;
+    if (options.mixed_prompt == 0) {
+      const MeasuredSteps measured = measure_steps(plan, options.step_tokens, options.sequences);
+      l.cost = measured.cost;
+      l.prompt_rows = measured.prompt_rows;
+    }
     return l;
   }
 

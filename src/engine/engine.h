@@ -75,9 +75,8 @@ struct EngineOptions {
   KvType kv = KvType::f32;
   int64_t sequences = 64;     // running at once; at most most_sampled_outputs
   int64_t step_tokens = 512;  // rows of a step
-  int64_t mixed_prompt =
-      0;                   // StepLimits::mixed_prompt; 0: measured, so that a step takes twice a decoding one
-  int64_t waiting = 1024;  // requests that wait; more are refused
+  int64_t mixed_prompt = 0;   // StepLimits::mixed_prompt
+  int64_t waiting = 1024;     // requests that wait; more are refused
   bool prefix_cache = true;
 };
 

@@ -1,14 +1,22 @@
 #include "engine/scheduler.h"
 
 #include <algorithm>
+#include <functional>
 
 #include "core/error.h"
 
 namespace lathe {
+namespace {
+
+constexpr int64_t prompt_row_step = 8;  // kernels hold so many rows in registers: fewer cost the same
+constexpr int64_t most_cuts = 2;        // of a prompt that fits a step, beside decoding
+
+}  // namespace
 
 Scheduler::Scheduler(KvBlocks& blocks, const StepLimits& limits, int64_t longest)
     : blocks_(blocks), limits_(limits), longest_(longest) {
-  if (limits.tokens < 1 || limits.mixed_prompt < 1 || limits.sequences < 1 || limits.recompute_rows < 1)
+  if (limits.tokens < 1 || limits.prompt_rows < 1 || limits.mixed_prompt < 0 || limits.sequences < 1 ||
+      limits.recompute_rows < 1)
     throw Error("Scheduler: every limit of a step must be positive");
   if (blocks.blocks_for(longest) > blocks.size())
     throw Error(fmt::format("Scheduler: expected blocks for {} tokens, found {} blocks of {}", longest,
@@ -74,8 +82,26 @@ void Scheduler::take_decodes(int64_t& budget) {
   }
 }
 
+int64_t Scheduler::rows_beside_decoding() const {
+  if (limits_.mixed_prompt > 0) return limits_.mixed_prompt;
+  const auto next = std::ranges::find_if_not(running_, &Sequence::decodes);
+  if (next == running_.end()) return 0;
+  const auto decodes = static_cast<double>(step_.decodes.size());
+  const auto prompts = static_cast<double>(std::ranges::count_if(running_, std::not_fn(&Sequence::decodes)));
+  const StepCost& cost = limits_.cost;
+  const double share = std::max(1., limits_.prompt_weight * prompts / decodes);
+  const double seconds = share * (cost.decode + cost.stream * decodes) - cost.prompt;
+  const double row = cost.row + cost.key * static_cast<double>((*next)->computed);
+  const auto rows = static_cast<int64_t>(
+      std::clamp(seconds / std::max(row, 1e-9), 0., static_cast<double>(limits_.prompt_rows)));
+  const int64_t own = (*next)->prompt - (*next)->cached;
+  const int64_t least = own <= limits_.prompt_rows ? (own + most_cuts - 1) / most_cuts : 0;
+  return std::max({rows / prompt_row_step * prompt_row_step, least, prompt_row_step});
+}
+
 void Scheduler::take_prompts(int64_t& budget) {
-  if (!step_.decodes.empty()) budget = std::min(budget, limits_.mixed_prompt);
+  budget = std::min(budget, limits_.prompt_rows);
+  if (!step_.decodes.empty()) budget = std::min(budget, rows_beside_decoding());
   for (Sequence* s : running_) {
     if (budget == 0) break;
     if (s->decodes()) continue;

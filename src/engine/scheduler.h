@@ -29,9 +29,26 @@ struct Sequence {
   bool decodes() const { return computed >= prompt; }
 };
 
+// Seconds of a step: decode + stream * sequences for what decodes, prompt + (row + key * past) * rows for
+// prompts beside it, `past` tokens after a prompt's beginning.
+struct StepCost {
+  double decode = 0, stream = 0;
+  double prompt = 0, row = 0, key = 0;
+};
+
 struct StepLimits {
-  int64_t tokens = 512;         // rows of a step
-  int64_t mixed_prompt = 64;    // of them prompts', while some sequence decodes: what delays its next token
+  int64_t tokens = 512;       // rows of a step
+  int64_t prompt_rows = 512;  // of them prompts'
+  // ... while some sequence decodes: what delays its next token. 0: as many as the cost allows, see
+  // prompt_weight.
+  int64_t mixed_prompt = 64;
+  StepCost cost = {};
+  // Prompts beside decoding take as long as the decoding itself times this and the number of prompts, over
+  // that of sequences which decode; and at least as long. So a prompt that meets eight streams doubles the
+  // time between their tokens, and eight prompts that meet one stream are soon streams themselves. A
+  // prompt that fits a step is cut in two at most: two long gaps in a stream rather than many that are less
+  // so.
+  double prompt_weight = 8;
   int64_t sequences = 64;       // running at once
   int64_t recompute_rows = 64;  // of generated tokens that one step computes again for one sequence
 };
@@ -75,6 +92,7 @@ class Scheduler {
   void insert(std::vector<Sequence*>&, Sequence&);
   void preempt(Sequence&);
   bool grow(Sequence&, int64_t tokens);
+  int64_t rows_beside_decoding() const;
   void take_decodes(int64_t& budget);
   void take_prompts(int64_t& budget);
   void admit();

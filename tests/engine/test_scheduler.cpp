@@ -166,6 +166,31 @@ TEST(Scheduler, WhoDecodesGoesFirstAndPromptsFillTheRest) {
   EXPECT_EQ(step.prompts[0].count, 6);
 }
 
+// A prompt's share of a step's time: eight times the number of prompts over that of streams, at least that of
+// decoding. One stream takes 11 ms here, eight take 18; 8 rows of prompts 12.
+TEST(Scheduler, PromptsBesideDecodingTakeTheirShareOfTime) {
+  const StepCost cost{.decode = .010, .stream = .001, .prompt = .004, .row = .001};
+  const auto rows = [&](int64_t streams, int64_t prompts, int64_t length = 300) {
+    World w(4096, 4, {.tokens = 512, .prompt_rows = 128, .mixed_prompt = 0, .cost = cost}, 400);
+    for (int64_t i = 0; i < streams; ++i) w.add(repeated(4, static_cast<int32_t>(i)), 50);
+    EXPECT_EQ(w.step(), streams > 0);
+    for (int64_t i = 0; i < prompts; ++i) w.add(repeated(length, static_cast<int32_t>(100 + i)), 5);
+    const Step& step = w.scheduler.next();
+    EXPECT_EQ(static_cast<int64_t>(step.decodes.size()), streams);
+    int64_t n = 0;
+    for (const Work& p : step.prompts) n += p.count;
+    return n;
+  };
+  EXPECT_EQ(rows(0, 3), 128);       // nobody waits for a token
+  EXPECT_EQ(rows(8, 1), 8);         // 18 ms, less 4: a multiple of 8
+  EXPECT_EQ(rows(8, 2), 32);        // 36 ms, less 4
+  EXPECT_EQ(rows(16, 1), 16);       // 26 ms, less 4
+  EXPECT_EQ(rows(16, 4), 48);       // 52 ms, less 4
+  EXPECT_EQ(rows(1, 1), 80);        // 88 ms
+  EXPECT_EQ(rows(1, 8), 128);       // as many as a step takes
+  EXPECT_EQ(rows(16, 1, 100), 50);  // fits a step: in two
+}
+
 TEST(Scheduler, ASharedBeginningIsComputedOnce) {
   World w(64, 4, {.tokens = 64}, 100);
   w.add(repeated(33, 1), 1);

@@ -1,0 +1,57 @@
+"""What the scripts of this folder share: a server's process and its /metrics."""
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+
+from common import Failed
+
+HEALTHY_WITHIN = 120  # seconds
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def get(url):
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return answer.read().decode()
+
+
+class Server:
+    """A server process, from healthy to ended."""
+
+    def __init__(self, command, port):
+        self.url = f"http://127.0.0.1:{port}"
+        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
+
+    def __enter__(self):
+        end = time.monotonic() + HEALTHY_WITHIN
+        while time.monotonic() < end and self.process.poll() is None:
+            try:
+                get(self.url + "/health")
+                return self
+            except (urllib.error.URLError, ConnectionError):
+                time.sleep(0.05)
+        self.__exit__()
+        raise Failed(f"{self.process.args[0]}: not healthy within {HEALTHY_WITHIN} s")
+
+    def __exit__(self, *_):
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        self.process.wait()
+
+
+def engine_time(url):
+    """Seconds of all steps so far, and of the plan in them, and the number of steps; {} of other servers."""
+    found = {}
+    for line in get(url + "/metrics").splitlines():
+        name, _, value = line.rpartition(" ")
+        if name.startswith("lathe:engine_"):
+            found[name.partition("{")[0]] = float(value)
+    return found
