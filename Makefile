@@ -32,7 +32,7 @@ asan tsan: bootstrap
 	cmake --build --preset $@
 	ctest --preset $@ -j2
 
-# OpenAI's own Python client against the server.
+# OpenAI's and Anthropic's own Python clients against the server.
 interop: build
 	tests/interop/run $(LATHE) build/interop
 

@@ -11,6 +11,7 @@
 #include "cli/options.h"
 #include "cli/verbs.h"
 #include "core/log.h"
+#include "engine/embedder.h"
 #include "models/chat_format.h"
 #include "server/app.h"
 
@@ -22,6 +23,9 @@ struct Options {
   HttpOptions http;
   AppOptions app;
   EngineOptions engine;
+  EmbedderOptions embedder;
+  bool embeddings = false;
+  ServiceLimits limits;
   size_t kv_mib = 0;
   int64_t drain_seconds = 30;
 };
@@ -96,6 +100,11 @@ void serve(Options o) {
   if (o.name.empty()) o.name = o.model == "builtin" ? o.model : opened.checkpoint.path().filename().string();
   Metrics metrics(o.name);
   Grammars grammars(tokenizer);
+  std::unique_ptr<Embedder> embedder;
+  if (o.embeddings) {
+    o.embedder.threads = o.engine.threads;
+    embedder = std::make_unique<Embedder>(opened.model, o.embedder);
+  }
   Service service{
       engine,
       tokenizer,
@@ -106,10 +115,16 @@ void serve(Options o) {
           .count(),
       stop_tokens(opened.checkpoint),
       metrics,
-      grammars};
+      grammars,
+      embedder.get(),
+      o.limits};
   const Worker stepping([&](const std::atomic<bool>& ended) {
-    while (!ended)
-      if (!engine.step()) engine.wait(std::chrono::milliseconds(50));
+    // What waits for the embedder does not wake the engine.
+    const std::chrono::milliseconds rest(embedder ? 2 : 50);
+    while (!ended) {
+      const bool embedded = embedder && embedder->step();
+      if (!engine.step() && !embedded) engine.wait(rest);
+    }
   });
   app.serve(service);
   info("{} is ready at http{}://{}:{} after {:.2f} s; {} KV blocks of {} tokens, context {}", o.name,
@@ -143,6 +158,21 @@ void add_serve(CLI::App& app) {
       ->check(CLI::ExistingFile);
   verb.add_option("--tls-key", o->http.key, "Its PEM key")->check(CLI::ExistingFile);
   verb.add_option("--cors-origin", o->app.cors_origin, "The origin of web pages that may call; '*': any");
+  verb.add_option(
+          "--requests-per-minute", o->app.requests_per_minute,
+          "Of one key, or of one address where there are no keys; more are answered 429; 0: any number")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--max-prompt-tokens", o->limits.prompt_tokens, "Of one prompt; 0: what the context holds")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--max-output-tokens", o->limits.output_tokens,
+                  "Of one answer, whatever was asked for; 0: what the context holds")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
+  verb.add_option("--max-choices", o->limits.choices, "Of one request, all its prompts' together")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
   verb.add_flag("--access-log", o->app.access_log, "A line of JSON per request on stderr");
   verb.add_option("--context", o->engine.context, "Longest prompt and answer together; 0: the model's")
       ->check(CLI::NonNegativeNumber)
@@ -170,6 +200,17 @@ void add_serve(CLI::App& app) {
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
   verb.add_flag("!--no-prefix-cache", o->engine.prefix_cache, "Compute every prompt anew");
+  verb.add_flag("--embeddings", o->embeddings,
+                "Answer /v1/embeddings and /v1/rerank too, on weights packed a second time");
+  static const std::map<std::string, Pooling> poolings = {
+      {"mean", Pooling::mean}, {"last", Pooling::last}, {"cls", Pooling::cls}};
+  verb.add_option("--pooling", o->embedder.pooling, "How the rows of a text become its vector")
+      ->transform(CLI::CheckedTransformer(poolings))
+      ->default_str("mean");
+  verb.add_option("--embedding-tokens", o->embedder.longest,
+                  "Longest text; 0: 2048, or the model's context where that is less")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
   verb.add_option("--drain-seconds", o->drain_seconds, "How long open answers may take after an interrupt")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();

@@ -495,6 +495,7 @@ EngineStats Engine::stats() const {
 }
 
 int64_t Engine::context() const { return impl_->options.context; }
+int64_t Engine::sequences() const { return impl_->options.sequences; }
 const Plan& Engine::plan() const { return impl_->plan; }
 
 }  // namespace lathe

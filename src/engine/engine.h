@@ -12,6 +12,7 @@
 #include <string_view>
 #include <vector>
 
+#include "engine/busy.h"
 #include "engine/sampler.h"
 #include "engine/scheduler.h"
 #include "runtime/plan.h"
@@ -80,12 +81,6 @@ struct EngineOptions {
   bool prefix_cache = true;
 };
 
-// The engine has as many waiting requests as it may: try again later.
-class Busy : public Error {
- public:
-  using Error::Error;
-};
-
 struct EngineStats {
   int64_t running = 0, waiting = 0, blocks = 0, free_blocks = 0;
   uint64_t steps = 0, prompt_tokens = 0, cached_tokens = 0, generated_tokens = 0, preemptions = 0;
@@ -113,6 +108,7 @@ class Engine {
 
   EngineStats stats() const;  // from any thread
   int64_t context() const;
+  int64_t sequences() const;  // that may run at once
   const Plan& plan() const;
 
  private:

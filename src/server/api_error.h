@@ -1,6 +1,8 @@
 // What a client did wrong, in the shape that OpenAI's clients read.
 #pragma once
 
+#include <chrono>
+
 #include "core/json.h"
 
 namespace lathe {
@@ -13,7 +15,14 @@ class ApiError : public Error {
     return {400, "invalid_request_error", message, std::move(param)};
   }
 
+  ApiError after(std::chrono::seconds wait) const {  // not earlier
+    ApiError e = *this;
+    e.retry_after_ = wait;
+    return e;
+  }
+
   int status() const { return status_; }
+  std::chrono::seconds retry_after() const { return retry_after_; }  // of 429 and 503
   Json body() const {
     return {{"error",
              {{"message", what()},
@@ -24,6 +33,7 @@ class ApiError : public Error {
 
  private:
   int status_;
+  std::chrono::seconds retry_after_{1};
   std::string type_, param_;
 };
 

@@ -9,14 +9,18 @@
 #include "server/chat.h"
 #include "server/chat_prompt.h"
 #include "server/completions.h"
+#include "server/embeddings.h"
 #include "server/fields.h"
+#include "server/llama_cpp.h"
+#include "server/messages.h"
+#include "server/request_body.h"
+#include "server/responses.h"
 #include "server/tools.h"
 
 namespace lathe {
 namespace {
 
 constexpr std::string_view json_type = "application/json";
-constexpr int retry_after_seconds = 1;
 
 void send_json(HttpExchange& exchange, const Json& j, int status = 200) {
   exchange.send(status, json_type, j.dump(-1, ' ', false, Json::error_handler_t::replace));
@@ -138,6 +142,15 @@ struct Route {
 constexpr Route routes[] = {
     {"POST", "/v1/chat/completions", chat_complete},
     {"POST", "/v1/completions", complete},
+    {"POST", "/v1/responses", respond},
+    {"POST", "/v1/messages", messages},
+    {"POST", "/v1/messages/count_tokens", count_message_tokens},
+    {"POST", "/v1/embeddings", embed},
+    {"POST", "/v1/rerank", rerank},
+    {"POST", "/completion", llama_complete},
+    {"POST", "/completions", llama_complete},
+    {"GET", "/props", llama_props},
+    {"GET", "/slots", llama_slots},
     {"GET", "/v1/models", models},
     {"POST", "/tokenize", tokenize},
     {"POST", "/detokenize", detokenize},
@@ -147,11 +160,11 @@ constexpr Route routes[] = {
 
 }  // namespace
 
-App::App(const AppOptions& options) : options_(options) {}
+App::App(const AppOptions& options) : options_(options), rate_(options.requests_per_minute) {}
 
 // Equal digests mean equal keys, and comparing digests takes the same time whatever a guess got right.
-bool App::authorized(const HttpRequest& r) const {
-  if (options_.api_keys.empty()) return true;
+std::optional<std::string> App::caller(const HttpRequest& r) const {
+  if (options_.api_keys.empty()) return r.client;
   std::string given;
   if (const auto it = r.headers.find("x-api-key"); it != r.headers.end()) given = it->second;
   static constexpr std::string_view bearer = "Bearer ";
@@ -164,7 +177,7 @@ bool App::authorized(const HttpRequest& r) const {
     const std::string expected = sha256(key);
     known |= CRYPTO_memcmp(digest.data(), expected.data(), digest.size()) == 0;
   }
-  return known;
+  return known ? std::optional(digest) : std::nullopt;
 }
 
 void App::route(const HttpRequest& r, std::shared_ptr<HttpExchange> exchange) {
@@ -175,15 +188,21 @@ void App::route(const HttpRequest& r, std::shared_ptr<HttpExchange> exchange) {
     if (!service) throw loading;
     return send_json(*exchange, {{"status", "ok"}});
   }
-  if (!authorized(r)) throw ApiError(401, "authentication_error", "expected a valid API key");
+  const std::optional<std::string> who = caller(r);
+  if (!who) throw ApiError(401, "authentication_error", "expected a valid API key");
   bool path_known = false;
   for (const Route& route : routes) {
     if (route.path != r.path) continue;
     path_known = true;
     if (route.method != r.method) continue;
     if (!service) throw loading;
+    const bool asks = r.method == "POST";
+    if (const auto wait = asks ? rate_.take(*who) : std::chrono::milliseconds(0); wait.count() > 0)
+      throw ApiError(429, "rate_limit_error",
+                     fmt::format("expected at most {} requests a minute", options_.requests_per_minute))
+          .after(std::chrono::ceil<std::chrono::seconds>(wait));
     try {
-      const Json body = r.method == "POST" ? parse_json(r.body, "the body") : Json();
+      const Json body = asks ? parse_body(r.body) : Json();
       return route.run(*service, body, exchange);
     } catch (const Busy& e) {
       throw ApiError(429, "rate_limit_error", e.what());
@@ -211,10 +230,12 @@ void App::handle(HttpRequest r, std::shared_ptr<HttpExchange> exchange) {
     route(r, exchange);
   } catch (const ApiError& e) {
     HttpExchange::Headers headers;
-    if (e.status() == 429 || e.status() == 503) headers["Retry-After"] = std::to_string(retry_after_seconds);
+    if (e.status() == 429 || e.status() == 503)
+      headers["Retry-After"] = std::to_string(e.retry_after().count());
     if (e.status() == 401) headers["WWW-Authenticate"] = "Bearer";
-    exchange->send(e.status(), json_type, e.body().dump(-1, ' ', false, Json::error_handler_t::replace),
-                   headers);
+    const bool anthropic = r.path.starts_with("/v1/messages");
+    const Json body = anthropic ? anthropic_error(e) : e.body();
+    exchange->send(e.status(), json_type, body.dump(-1, ' ', false, Json::error_handler_t::replace), headers);
   }
 }
 

@@ -3,19 +3,22 @@
 
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "server/http.h"
+#include "server/rate_limit.h"
 #include "server/service.h"
 
 namespace lathe {
 
 struct AppOptions {
   std::vector<std::string>
-      api_keys;             // one of them in "Authorization: Bearer" or "X-Api-Key"; none: open to all
-  std::string cors_origin;  // of pages that may call ("*": any); empty: none
-  bool access_log = false;  // a line of JSON per request on stderr
+      api_keys;                    // one of them in "Authorization: Bearer" or "X-Api-Key"; none: open to all
+  std::string cors_origin;         // of pages that may call ("*": any); empty: none
+  bool access_log = false;         // a line of JSON per request on stderr
+  double requests_per_minute = 0;  // of one key, or of one address where there are no keys; 0: any number
 };
 
 // Answers 503 until it is given a service, so that a load balancer sees a server that is loading. /health
@@ -28,10 +31,13 @@ class App {
   void handle(HttpRequest, std::shared_ptr<HttpExchange>);  // HttpServer::Handler
 
  private:
-  bool authorized(const HttpRequest&) const;
+  // Who asks: the digest of its key, or its address where no keys are needed. Nothing where no valid key was
+  // sent.
+  std::optional<std::string> caller(const HttpRequest&) const;
   void route(const HttpRequest&, std::shared_ptr<HttpExchange>);
 
   AppOptions options_;
+  RateLimit rate_;
   std::atomic<Service*> service_ = nullptr;
 };
 

@@ -1,5 +1,6 @@
 #include "server/completion_request.h"
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <random>
@@ -57,12 +58,16 @@ std::vector<std::pair<int32_t, float>> parse_logit_bias(const Fields& f) {
 
 }  // namespace
 
-Request completion_request(const Service& service, const Fields& f, bool chat) {
-  refuse_unsupported(f, chat);
+void require_model(const Service& service, const Fields& f) {
   if (const auto model = f.text("model"); model && !model->empty() && *model != service.model)
     throw ApiError(404, "not_found_error",
                    fmt::format("model: expected '{}', found '{}'", service.model, printable(*model)),
                    "model");
+}
+
+Request completion_request(const Service& service, const Fields& f, bool chat) {
+  refuse_unsupported(f, chat);
+  require_model(service, f);
   Request r;
   r.sampling.temperature = f.number("temperature", 0, 100).value_or(1);
   r.sampling.top_p = f.number("top_p", 0, 1).value_or(1);
@@ -79,6 +84,8 @@ Request completion_request(const Service& service, const Fields& f, bool chat) {
   r.max_tokens = max_tokens
                      ? *max_tokens
                      : f.integer("max_tokens", 1, INT64_MAX).value_or(chat ? INT64_MAX : default_max_tokens);
+  if (const int64_t most = service.limits.output_tokens; most > 0)
+    r.max_tokens = std::min(r.max_tokens, most);
   r.min_tokens = f.integer("min_tokens", 0, INT64_MAX).value_or(0);
   r.choices = f.integer("n", 1, most_sampled_outputs).value_or(1);
   r.priority = static_cast<int>(f.integer("priority", -1000, 1000).value_or(0));

@@ -8,6 +8,7 @@ namespace lathe {
 
 // OpenAI's fields and vLLM's beyond them: sampling, lengths, stops, logprobs, structured output. ApiError
 // naming the field; 501 for what is known and not supported.
+void require_model(const Service&, const Fields&);  // "model" is the server's, or absent
 Request completion_request(const Service&, const Fields&, bool chat);
 
 }  // namespace lathe

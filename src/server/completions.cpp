@@ -8,7 +8,7 @@
 namespace lathe {
 namespace {
 
-constexpr size_t most_prompts = 128;
+constexpr size_t most_prompts = 1024;
 
 class CompletionReply final : public Reply {
  public:
@@ -108,29 +108,28 @@ class CompletionReply final : public Reply {
   std::vector<Choice> choices_;
 };
 
-// A string, a list of strings, a list of tokens, or a list of lists of tokens.
-std::vector<std::vector<int32_t>> parse_prompts(const Service& service, const Fields& f) {
-  const Json& prompt = f.at("prompt");
+}  // namespace
+
+std::vector<std::vector<int32_t>> parse_prompts(const Service& service, const Fields& f,
+                                                const std::string& name) {
+  const Json& prompt = f.at(name);
   const auto most = static_cast<size_t>(service.engine.context());
-  if (prompt.is_array() && !prompt.empty() && prompt[0].is_number()) return {f.tokens("prompt", most)};
+  if (prompt.is_array() && !prompt.empty() && prompt[0].is_number()) return {f.tokens(name, most)};
   std::vector<std::vector<int32_t>> all;
   if (prompt.is_array() && !prompt.empty() && prompt[0].is_array()) {
     if (prompt.size() > most_prompts)
       throw ApiError::bad_request(
-          fmt::format("prompt: expected at most {} lists, found {}", most_prompts, prompt.size()), "prompt");
+          fmt::format("{}: expected at most {} lists, found {}", name, most_prompts, prompt.size()), name);
     for (const Json& tokens : prompt) {
-      const Json one = {{"prompt", tokens}};
-      all.push_back(Fields(one).tokens("prompt", most));
+      const Json one = {{name, tokens}};
+      all.push_back(Fields(one).tokens(name, most));
     }
     return all;
   }
-  for (const std::string& text : f.texts("prompt", most_prompts))
-    all.push_back(service.tokenizer.encode(text));
-  if (all.empty()) throw ApiError::bad_request("prompt: expected at least one, found none", "prompt");
+  for (const std::string& text : f.texts(name, most_prompts)) all.push_back(service.tokenizer.encode(text));
+  if (all.empty()) throw ApiError::bad_request(name + ": expected at least one, found none", name);
   return all;
 }
-
-}  // namespace
 
 void complete(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
   const Fields f(body);

@@ -5,6 +5,23 @@
 #include "server/api_error.h"
 
 namespace lathe {
+namespace {
+
+void check_limits(const ServiceLimits& limits, const Request& request,
+                  const std::vector<std::vector<int32_t>>& prompts) {
+  const auto count = static_cast<int64_t>(prompts.size());
+  if (count * request.choices > limits.choices)
+    throw ApiError::bad_request(fmt::format("n: expected at most {} choices of all prompts, found {}",
+                                            limits.choices, count * request.choices),
+                                "n");
+  for (const auto& prompt : prompts)
+    if (limits.prompt_tokens > 0 && static_cast<int64_t>(prompt.size()) > limits.prompt_tokens)
+      throw ApiError::bad_request(
+          fmt::format("prompt: expected at most {} tokens, found {}", limits.prompt_tokens, prompt.size()),
+          "prompt");
+}
+
+}  // namespace
 
 std::string random_id(std::string_view prefix) {
   static thread_local std::mt19937_64 random{std::random_device()()};
@@ -93,6 +110,7 @@ void Reply::fail(const std::string& why) {
 
 void submit(Service& service, const Request& request, const std::vector<std::vector<int32_t>>& prompts,
             const std::shared_ptr<Reply>& reply) {
+  check_limits(service.limits, request, prompts);
   for (const auto& prompt : prompts) reply->prompt_tokens_ += prompt.size();
   std::vector<uint64_t> ids;
   try {

@@ -13,6 +13,12 @@
 namespace lathe {
 
 class ChatTemplate;
+class Embedder;
+
+struct ServiceLimits {
+  int64_t prompt_tokens = 0, output_tokens = 0;  // of one prompt, of one choice; 0: what the context holds
+  int64_t choices = 256;                         // of one request, all its prompts' together
+};
 
 struct Service {
   Engine& engine;
@@ -24,6 +30,8 @@ struct Service {
   std::vector<int32_t> stop_tokens;
   Metrics& metrics;
   Grammars& grammars;
+  Embedder* embedder = nullptr;  // null: embeddings are refused
+  ServiceLimits limits = {};
 };
 
 }  // namespace lathe

@@ -92,8 +92,8 @@ Grammar tool_grammar(ToolFormat format, std::span<const Tool> tools, bool parall
   }
   const int64_t most = parallel ? most_calls : 1;
   if (r->list)
-    return json_schema({{"type", "array"}, {"items", std::move(call)}, {"minItems", 1}, {"maxItems", most}},
-                       "tools");
+    return json_schemas({{"type", "array"}, {"items", std::move(call)}, {"minItems", 1}, {"maxItems", most}},
+                        "tools", {});
   return json_schemas(call, "tools",
                       {.between = std::string(r->between), .after = std::string(r->after), .most = most});
 }

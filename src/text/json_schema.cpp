@@ -967,6 +967,8 @@ Grammar json_schema(const Json& schema, std::string_view where, SchemaDialect di
 
 Grammar json_schemas(const Json& schema, std::string_view where, const Repeated& r) {
   Rules rules = schema_rules(schema, where, SchemaDialect::draft2020_12);
+  const auto space = std::ranges::find(rules.names, "space") - rules.names.begin();
+  rules.bodies[static_cast<size_t>(space)] = alternatives({bytes(""), bytes(" ")});
   const ExprPtr one = rule(rules.root);
   rules.root = rules.add(
       "instances", sequence({one, repeat(sequence({bytes(r.between), one}), 0, r.most - 1), bytes(r.after)}));

@@ -32,7 +32,8 @@ std::span<const SchemaKeyword> schema_keywords();
 Grammar json_schema(const Json& schema, std::string_view where = "schema",
                     SchemaDialect dialect = SchemaDialect::draft2020_12);
 
-// One to `most` instances, `between` each two of them, and `after` behind.
+// One to `most` instances, `between` each two of them, and `after` behind. Their white space is a blank at
+// most: nobody reads them, and a model that is made to write JSON likes to go on with white space.
 struct Repeated {
   std::string between = {}, after = {};
   int64_t most = 1;

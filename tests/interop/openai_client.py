@@ -94,6 +94,27 @@ refuses(openai.NotFoundError, lambda: client.chat.completions.create(model="gpt-
 refuses(openai.AuthenticationError,
         lambda: openai.OpenAI(base_url=url + "/v1", api_key="wrong").models.list())
 
+# Responses, whole and streamed.
+whole = client.responses.create(model="builtin", input="Tell me of the sea.", max_output_tokens=16, temperature=0)
+assert whole.status == "incomplete" and whole.usage.output_tokens == 16 and whole.output_text
+text, last = "", None
+for event in client.responses.create(model="builtin", input="Tell me of the sea.", max_output_tokens=16,
+                                     temperature=0, stream=True):
+    if event.type == "response.output_text.delta":
+        text += event.delta
+    last = event
+assert last.type == "response.incomplete" and last.response.output_text == text == whole.output_text
+call = client.responses.create(model="builtin", input="Rain?", tool_choice="required", parallel_tool_calls=False, tools=[
+    {"type": "function", "name": "weather", "parameters": tools[0]["function"]["parameters"], "strict": True}])
+assert call.output[0].type == "function_call" and json.loads(call.output[0].arguments)["city"] in ("Oslo", "Rome")
+
+# Embeddings: the client asks for base64 by itself.
+vectors = client.embeddings.create(model="builtin", input=["The ship at sea", "The ship at sea", "a"]).data
+assert vectors[0].embedding == vectors[1].embedding != vectors[2].embedding
+assert abs(sum(x * x for x in vectors[0].embedding) - 1) < 1e-4
+listed = client.embeddings.create(model="builtin", input="a", encoding_format="float").data[0].embedding
+assert listed == vectors[2].embedding
+
 # A client that stops reading: the next request must not wait for the abandoned one.
 abandoned = client.chat.completions.create(model="builtin", messages=messages, max_tokens=900, stream=True)
 next(iter(abandoned))

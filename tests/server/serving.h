@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "engine/embedder.h"
 #include "models/model.h"
 #include "server/app.h"
 #include "server/client.h"
@@ -52,7 +53,7 @@ inline std::string without_chunks(const std::string& body) {
 class Serving {
  public:
   explicit Serving(AppOptions options = {}, EngineOptions engine = small(),
-                   const std::string& chat_template = plain_template)
+                   const std::string& chat_template = plain_template, const ServiceLimits& limits = {})
       : checkpoint_(Checkpoint::open(resolve_model("builtin"))),
         model_(load(checkpoint_)),
         tokenizer_(load_tokenizer(checkpoint_)),
@@ -61,7 +62,9 @@ class Serving {
         server_(http(), [this](HttpRequest r,
                                std::shared_ptr<HttpExchange> e) { app_.handle(std::move(r), std::move(e)); }),
         network_([this] { server_.run(); }),
-        engine_(model_, tokenizer_, engine) {}
+        engine_(model_, tokenizer_, engine) {
+    service_.limits = limits;
+  }
   ~Serving() {
     ended_ = true;
     if (stepping_.joinable()) stepping_.join();
@@ -73,7 +76,7 @@ class Serving {
     if (!step) return;
     stepping_ = std::thread([this] {
       while (!ended_)
-        if (!engine_.step()) engine_.wait(std::chrono::milliseconds(20));
+        if (!engine_.step() & !embedder_.step()) engine_.wait(std::chrono::milliseconds(5));
     });
   }
 
@@ -128,7 +131,9 @@ class Serving {
   Metrics metrics_{"builtin"};
   Grammars grammars_{tokenizer_};
   Engine engine_;
-  Service service_{engine_, tokenizer_, &chat_, Json::object(), "builtin", 1, {}, metrics_, grammars_};
+  Embedder embedder_{model_, {.threads = 1, .longest = 64}};
+  Service service_{engine_, tokenizer_, &chat_,   Json::object(), "builtin",
+                   1,       {},         metrics_, grammars_,      &embedder_};
   std::thread stepping_;
   std::atomic<bool> ended_ = false;
 };

@@ -1,7 +1,12 @@
 #include <atomic>
+#include <boost/asio.hpp>
+#include <boost/asio/ssl.hpp>
+#include <cstdio>
 #include <future>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include <thread>
 
 #include "server/client.h"
@@ -197,6 +202,93 @@ TEST(Http, DrainingFinishesWhatIsOpen) {
         }
       },
       std::runtime_error);
+}
+
+// A key and its self-signed certificate, in files that go with it.
+struct Certificate {
+  fs::path folder = fs::temp_directory_path() / fmt::format("lathe-tls-{}", ::getpid());
+  fs::path key = folder / "key.pem", certificate = folder / "cert.pem";
+  Certificate() {
+    fs::create_directories(folder);
+    EVP_PKEY* pair = EVP_EC_gen("P-256");
+    X509* cert = X509_new();
+    ASN1_INTEGER_set(X509_get_serialNumber(cert), 1);
+    X509_gmtime_adj(X509_getm_notBefore(cert), -60);
+    X509_gmtime_adj(X509_getm_notAfter(cert), 3600);
+    X509_set_pubkey(cert, pair);
+    X509_NAME* name = X509_get_subject_name(cert);
+    X509_NAME_add_entry_by_txt(name, "CN", MBSTRING_ASC, reinterpret_cast<const unsigned char*>("localhost"),
+                               -1, -1, 0);
+    X509_set_issuer_name(cert, name);
+    X509_sign(cert, pair, EVP_sha256());
+    FILE* out = std::fopen(key.c_str(), "w");
+    PEM_write_PrivateKey(out, pair, nullptr, nullptr, 0, nullptr, nullptr);
+    std::fclose(out);
+    out = std::fopen(certificate.c_str(), "w");
+    PEM_write_X509(out, cert);
+    std::fclose(out);
+    X509_free(cert);
+    EVP_PKEY_free(pair);
+  }
+  ~Certificate() { fs::remove_all(folder); }
+};
+
+namespace asio = boost::asio;
+using TlsStream = asio::ssl::stream<asio::ip::tcp::socket>;
+
+std::string ask_over_tls(uint16_t port, const fs::path& trusted, const std::string& request, int newest = 0) {
+  asio::io_context io;
+  asio::ssl::context context(asio::ssl::context::tls_client);
+  context.load_verify_file(trusted.string());
+  context.set_verify_mode(asio::ssl::verify_peer);
+  context.set_verify_callback(asio::ssl::host_name_verification("localhost"));
+  if (newest) SSL_CTX_set_max_proto_version(context.native_handle(), newest);
+  TlsStream stream(io, context);
+  stream.next_layer().connect({asio::ip::address_v4::loopback(), port});
+  stream.handshake(asio::ssl::stream_base::client);
+  asio::write(stream, asio::buffer(request));
+  std::string all;
+  boost::system::error_code end;
+  asio::read(stream, asio::dynamic_buffer(all), end);
+  // Closed in order: nobody between cut the answer short.
+  EXPECT_EQ(end, asio::error::eof);
+  return all;
+}
+
+TEST(Http, OverTls) {
+  const Certificate files;
+  HttpOptions o = options();
+  o.certificate = files.certificate;
+  o.key = files.key;
+  Serving server(
+      [](HttpRequest r, std::shared_ptr<HttpExchange> e) {
+        if (r.path == "/stream") {
+          e->start(200, "text/event-stream");
+          e->write("data: " + std::string(200'000, 'x') + "\n\n");
+          return e->finish();
+        }
+        echo(std::move(r), std::move(e));
+      },
+      o);
+  EXPECT_THAT(ask_over_tls(server.port(), files.certificate,
+                           "POST /a HTTP/1.1\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc"),
+              testing::EndsWith("POST /a abc"));
+  const std::string streamed =
+      ask_over_tls(server.port(), files.certificate, "GET /stream HTTP/1.1\r\nConnection: close\r\n\r\n");
+  EXPECT_GT(streamed.size(), 200'000u);
+  EXPECT_THAT(streamed, testing::EndsWith("\r\n0\r\n\r\n"));
+  EXPECT_THROW(ask_over_tls(server.port(), files.certificate, "", TLS1_1_VERSION),
+               boost::system::system_error)
+      << "an old protocol";
+  // Without TLS there is no answer, and the server lives on; likewise when a client leaves in its handshake.
+  Client plain(server.port());
+  plain.send("GET / HTTP/1.1\r\n\r\n");
+  EXPECT_EQ(plain.read_all().find("200"), std::string::npos);
+  Client(server.port()).send(std::string("\x16\x03\x01", 3));
+  EXPECT_THAT(ask_over_tls(server.port(), files.certificate, "GET /b HTTP/1.1\r\nConnection: close\r\n\r\n"),
+              testing::EndsWith("GET /b "));
+  o.key = files.certificate;
+  EXPECT_THROW(HttpServer(o, echo), InputError);
 }
 
 TEST(Http, AnAddressThatIsTakenIsAnInputError) {

@@ -1,0 +1,51 @@
+// Texts to vectors: a model up to its head, the rows of a text pooled into one.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "models/model.h"
+
+namespace lathe {
+
+enum class Pooling : uint8_t { mean, last, cls };  // of all tokens; the last token; the first
+
+struct EmbedderOptions {
+  int threads = 0;      // 0: physical cores
+  int64_t longest = 0;  // tokens of a text; 0: 2048, or the model's context where that is less
+  Pooling pooling = Pooling::mean;
+  size_t waiting = 256;  // requests that wait; more are refused
+};
+
+class Embedder {
+ public:
+  // Packs the weights for itself: beside an Engine, twice their memory.
+  Embedder(const Model&, const EmbedderOptions&);
+  ~Embedder();
+
+  // Unit vectors of dimensions() numbers, one per text; or why there are none.
+  struct Result {
+    std::vector<std::vector<float>> vectors;
+    std::string error;
+  };
+  using Done = std::function<void(const Result&)>;
+  // From any thread; `done` is called on the thread that steps. InputError when a text is empty, longer than
+  // longest() or has unknown tokens; Busy when too many requests wait.
+  uint64_t submit(std::vector<std::vector<int32_t>> texts, Done);
+  void cancel(uint64_t request);  // from any thread
+
+  // Some texts of the oldest request; false when there was nothing to do. From one thread.
+  bool step();
+
+  int64_t dimensions() const;
+  int64_t longest() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lathe

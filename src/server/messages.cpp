@@ -1,0 +1,243 @@
+#include "server/messages.h"
+
+#include "server/item_reply.h"
+
+namespace lathe {
+namespace {
+
+using Kind = AnswerPart::Kind;
+
+ApiError wrong(const std::string& where, std::string_view expected) {
+  return ApiError::bad_request(fmt::format("{}: expected {}", where, expected), where);
+}
+
+// A text, or the texts of a list of blocks.
+std::string text_of(const Json& content, const std::string& where) {
+  if (content.is_string()) return content.get<std::string>();
+  if (!content.is_array()) throw wrong(where, "a string or a list of blocks");
+  std::string all;
+  for (const Json& block : content) {
+    const Fields f(block);
+    if (const std::string type = f.text("type").value_or(""); type != "text")
+      throw ApiError(501, "not_supported_error",
+                     fmt::format("{}: expected blocks of text, found '{}'", where, printable(type, 60)),
+                     where);
+    all += f.text("text").value_or("");
+  }
+  return all;
+}
+
+Json call_of(const Fields& block, const std::string& where) {
+  const auto name = block.text("name");
+  if (!name) throw wrong(where, "a name");
+  const Json* input = block.find("input");
+  return {{"id", block.text("id").value_or("")},
+          {"type", "function"},
+          {"function", {{"name", *name}, {"arguments", input ? *input : Json::object()}}}};
+}
+
+// A message becomes the results of tools that it holds, then itself.
+void add_message(Json& to, const Json& message, const std::string& where) {
+  const Fields m(message);
+  const std::string role = m.text("role").value_or("");
+  if (role != "user" && role != "assistant") throw wrong(where + ".role", "user or assistant");
+  const Json& content = m.at("content");
+  Json out = {{"role", role}};
+  if (content.is_string()) {
+    out["content"] = content;
+    to.push_back(std::move(out));
+    return;
+  }
+  if (!content.is_array()) throw wrong(where + ".content", "a string or a list of blocks");
+  std::string text, thoughts;
+  Json calls = Json::array();
+  bool results = false;
+  for (const Json& block : content) {
+    const Fields f(block);
+    const std::string type = f.text("type").value_or("");
+    if (type == "tool_result") {
+      const Json* result = f.find("content");
+      to.push_back({{"role", "tool"},
+                    {"tool_call_id", f.text("tool_use_id").value_or("")},
+                    {"content", result ? text_of(*result, where + ".content") : std::string()}});
+      results = true;
+    } else if (type == "tool_use") {
+      calls.push_back(call_of(f, where + ".content"));
+    } else if (type == "thinking") {
+      thoughts += f.text("thinking").value_or("");
+    } else if (type != "redacted_thinking") {
+      text += text_of(Json::array({block}), where + ".content");
+    }
+  }
+  if (results && text.empty()) return;
+  out["content"] = text;
+  if (!calls.empty()) out["tool_calls"] = std::move(calls);
+  if (!thoughts.empty()) out["reasoning_content"] = thoughts;
+  to.push_back(std::move(out));
+}
+
+Json tools_of(const Json& given) {
+  if (!given.is_array()) throw wrong("tools", "a list");
+  Json tools = Json::array();
+  for (const Json& tool : given) {
+    const Fields f(tool);
+    if (const std::string type = f.text("type").value_or("custom"); type != "custom")
+      throw ApiError(501, "not_supported_error",
+                     fmt::format("tools: expected tools of the client, found '{}'", printable(type, 60)),
+                     "tools");
+    Json function = {{"name", f.text("name").value_or("")}};
+    if (const auto description = f.text("description")) function["description"] = *description;
+    function["parameters"] = f.at("input_schema");
+    tools.push_back({{"type", "function"}, {"function", std::move(function)}});
+  }
+  return tools;
+}
+
+void put_tool_choice(Json& chat, const Json& given) {
+  const Fields f(given);
+  const std::string type = f.text("type").value_or("");
+  if (type == "tool")
+    chat["tool_choice"] = {{"type", "function"}, {"function", {{"name", f.text("name").value_or("")}}}};
+  else if (type == "any")
+    chat["tool_choice"] = "required";
+  else if (type == "auto" || type == "none")
+    chat["tool_choice"] = type;
+  else
+    throw wrong("tool_choice.type", "auto, any, tool or none");
+  chat["parallel_tool_calls"] = !f.boolean("disable_parallel_tool_use", false);
+}
+
+// The same request as OpenAI's chats have it.
+Json chat_of(const Fields& f) {
+  Json chat = Json::object();
+  for (const char* name : {"model", "temperature", "top_p", "top_k"})
+    if (const Json* value = f.find(name)) chat[name] = *value;
+  if (const Json* stops = f.find("stop_sequences")) chat["stop"] = *stops;
+  if (const Json* thinking = f.find("thinking"))
+    chat["chat_template_kwargs"] = {
+        {"enable_thinking", Fields(*thinking).text("type").value_or("") != "disabled"}};
+  if (const Json* tools = f.find("tools")) chat["tools"] = tools_of(*tools);
+  if (const Json* choice = f.find("tool_choice")) put_tool_choice(chat, *choice);
+  Json& all = chat["messages"] = Json::array();
+  if (const Json* system = f.find("system"))
+    all.push_back({{"role", "system"}, {"content", text_of(*system, "system")}});
+  const Json& given = f.at("messages");
+  if (!given.is_array() || given.empty()) throw wrong("messages", "a list of at least one");
+  for (size_t i = 0; i < given.size(); ++i) add_message(all, given[i], fmt::format("messages[{}]", i));
+  return chat;
+}
+
+class MessagesReply final : public ItemReply {
+ public:
+  using ItemReply::ItemReply;
+
+ private:
+  Json message(Json content, const Json& reason, const Json& stop) const {
+    return {{"id", id_},
+            {"type", "message"},
+            {"role", "assistant"},
+            {"model", service_.model},
+            {"content", std::move(content)},
+            {"stop_reason", reason},
+            {"stop_sequence", stop},
+            {"usage", usage_json()}};
+  }
+  Json usage_json() const {  // tokens that the cache had are counted apart
+    return {{"input_tokens", prompt_tokens() - cached_tokens()},
+            {"cache_read_input_tokens", cached_tokens()},
+            {"output_tokens", generated_tokens()}};
+  }
+  Json reason() const {
+    if (last().finish == Finish::length) return "max_tokens";
+    if (!last().stop.empty()) return "stop_sequence";
+    return made_calls() ? "tool_use" : "end_turn";
+  }
+  Json stop() const { return last().stop.empty() ? Json() : Json(last().stop); }
+
+  void say(Json j) {
+    const std::string name = j["type"];
+    event(j, name);
+  }
+  void begin() override {
+    say({{"type", "message_start"}, {"message", message(Json::array(), nullptr, nullptr)}});
+  }
+  void opened(size_t index) override {
+    const Item& item = items()[index];
+    Json block;
+    if (item.kind == Kind::call)
+      block = {{"type", "tool_use"}, {"id", item.id}, {"name", item.name}, {"input", Json::object()}};
+    else if (item.kind == Kind::thought)
+      block = {{"type", "thinking"}, {"thinking", ""}, {"signature", ""}};
+    else
+      block = {{"type", "text"}, {"text", ""}};
+    say({{"type", "content_block_start"}, {"index", index}, {"content_block", std::move(block)}});
+  }
+  void more(size_t index, const std::string& text) override {
+    Json delta;
+    if (items()[index].kind == Kind::call)
+      delta = {{"type", "input_json_delta"}, {"partial_json", text}};
+    else if (items()[index].kind == Kind::thought)
+      delta = {{"type", "thinking_delta"}, {"thinking", text}};
+    else
+      delta = {{"type", "text_delta"}, {"text", text}};
+    say({{"type", "content_block_delta"}, {"index", index}, {"delta", std::move(delta)}});
+  }
+  void closed(size_t index) override { say({{"type", "content_block_stop"}, {"index", index}}); }
+
+  void ended() override {
+    if (stream_) {
+      say({{"type", "message_delta"},
+           {"delta", {{"stop_reason", reason()}, {"stop_sequence", stop()}}},
+           {"usage", usage_json()}});
+      return say({{"type", "message_stop"}});
+    }
+    Json content = Json::array();
+    for (const Item& item : items()) {
+      if (item.kind == Kind::thought) {
+        content.push_back({{"type", "thinking"}, {"thinking", item.text}, {"signature", ""}});
+      } else if (item.kind == Kind::text) {
+        content.push_back({{"type", "text"}, {"text", item.text}});
+      } else {
+        // A call that max_tokens cut off has no input that is JSON.
+        Json input = Json::parse(item.text, nullptr, false);
+        if (!input.is_object()) input = Json::object();
+        content.push_back(
+            {{"type", "tool_use"}, {"id", item.id}, {"name", item.name}, {"input", std::move(input)}});
+      }
+    }
+    send(message(std::move(content), reason(), stop()));
+  }
+  void fail(const std::string& why) override {
+    const ApiError error(500, "api_error", why);
+    if (!stream_) return exchange_->send(500, "application/json", json_text(anthropic_error(error)));
+    start_stream();
+    event(anthropic_error(error), "error");
+    exchange_->finish();
+  }
+
+  const std::string id_ = random_id("msg_");
+};
+
+}  // namespace
+
+Json anthropic_error(const ApiError& e) {
+  return {{"type", "error"}, {"error", {{"type", e.body()["error"]["type"]}, {"message", e.what()}}}};
+}
+
+void messages(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
+  const Fields f(body);
+  Json chat = chat_of(f);
+  if (!f.integer("max_tokens", 1, INT64_MAX)) throw wrong("max_tokens", "a whole number of at least 1");
+  chat["max_tokens"] = f.at("max_tokens");
+  const bool stream = f.boolean("stream", false);
+  submit_chat(service, Fields(chat),
+              [&](const Chat& c) { return std::make_shared<MessagesReply>(service, c, exchange, stream); });
+}
+
+void count_message_tokens(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
+  const Json chat = chat_of(Fields(body));
+  const Json answer = {{"input_tokens", parse_chat(service, Fields(chat)).request.prompt.size()}};
+  exchange->send(200, "application/json", json_text(answer));
+}
+
+}  // namespace lathe

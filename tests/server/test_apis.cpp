@@ -1,0 +1,325 @@
+// Other APIs' shapes: Anthropic's messages, OpenAI's responses, llama.cpp's completions.
+#include <cmath>
+#include <cstring>
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <regex>
+
+#include "server/serving.h"
+
+namespace lathe {
+namespace {
+
+using testing::HasSubstr;
+
+constexpr const char* hermes =
+    "{% if tools %}{% for t in tools %}{{ t.function.name }} {% endfor %}as <tool_call>\n{% endif %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls %}"
+    "{{ c.function.name }}={{ c.function.arguments.city }}{% endfor %} {% endfor %}Answer:";
+const Json city = {{"type", "object"},
+                   {"properties", {{"city", {{"enum", {"Oslo", "Rome"}}}}}},
+                   {"required", {"city"}},
+                   {"additionalProperties", false}};
+
+std::string steady(std::string body) {
+  body = std::regex_replace(body, std::regex("(msg|resp|call|fc)_[0-9a-f]+"), "$1_ID");
+  return std::regex_replace(body, std::regex("\"created_at\":[0-9]+"), "\"created_at\":0");
+}
+
+// The events of a stream that has no [DONE], each under its name.
+std::vector<Json> named_events(const std::string& body) {
+  std::vector<Json> all;
+  for (size_t at = 0; at < body.size();) {
+    const size_t line = body.find('\n', at), end = body.find("\n\n", at);
+    const std::string data = body.substr(line + 7, end - line - 7);
+    all.push_back(Json::parse(data));
+    EXPECT_EQ(body.substr(at, line - at), "event: " + all.back()["type"].get<std::string>());
+    at = end + 2;
+  }
+  return all;
+}
+
+TEST(Messages, AnAnswerAndTheBytesOfItsStream) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  Json body = {{"model", "builtin"},
+               {"max_tokens", 1},
+               {"temperature", 0},
+               {"system", {{{"type", "text"}, {"text", "Be brief."}}}},
+               {"messages", {{{"role", "user"}, {"content", {{{"type", "text"}, {"text", "Hi"}}}}}}}};
+  const Json whole = s.post("/v1/messages", body).json();
+  EXPECT_EQ(whole["type"], "message");
+  EXPECT_EQ(whole["role"], "assistant");
+  EXPECT_EQ(whole["stop_reason"], "max_tokens");
+  EXPECT_TRUE(whole["stop_sequence"].is_null());
+  const std::string text = whole["content"][0]["text"];
+  const size_t tokens = s.tokenizer().encode("system: Be brief. user: Hi Answer:").size();
+  EXPECT_EQ(whole["usage"],
+            (Json{{"input_tokens", tokens}, {"cache_read_input_tokens", 0}, {"output_tokens", 1}}));
+  Json counted = body;
+  counted.erase("max_tokens");
+  EXPECT_EQ(s.post("/v1/messages/count_tokens", counted).json()["input_tokens"], tokens);
+  body["stream"] = true;
+  const std::string n = std::to_string(tokens);
+  EXPECT_EQ(
+      steady(s.post("/v1/messages", body).body),
+      "event: message_start\ndata: "
+      "{\"type\":\"message_start\",\"message\":{\"id\":\"msg_ID\",\"type\":\"message\","
+      "\"role\":\"assistant\",\"model\":\"builtin\",\"content\":[],\"stop_reason\":null,\"stop_sequence\":"
+      "null,"
+      "\"usage\":{\"input_tokens\":" +
+          n +
+          ",\"cache_read_input_tokens\":0,\"output_tokens\":1}}}\n\n"
+          "event: content_block_start\ndata: "
+          "{\"type\":\"content_block_start\",\"index\":0,\"content_block\":{\"type\":"
+          "\"text\",\"text\":\"\"}}\n\n"
+          "event: content_block_delta\ndata: "
+          "{\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":"
+          "\"text_delta\",\"text\":" +
+          Json(text).dump() +
+          "}}\n\n"
+          "event: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n"
+          "event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"max_tokens\","
+          "\"stop_sequence\":null},\"usage\":{\"input_tokens\":" +
+          n +
+          ",\"cache_read_input_tokens\":0,\"output_tokens\":1}}\n\n"
+          "event: message_stop\ndata: {\"type\":\"message_stop\"}\n\n");
+}
+
+TEST(Messages, ToolsAndStops) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  Json body = {{"max_tokens", 100},
+               {"temperature", 0},
+               {"tools", {{{"name", "weather"}, {"description", "d"}, {"input_schema", city}}}},
+               {"tool_choice", {{"type", "any"}, {"disable_parallel_tool_use", true}}},
+               {"messages", {{{"role", "user"}, {"content", "Rain?"}}}}};
+  const Json whole = s.post("/v1/messages", body).json();
+  ASSERT_EQ(whole["stop_reason"], "tool_use") << whole;
+  const Json& call = whole["content"][0];
+  EXPECT_EQ(call["type"], "tool_use");
+  EXPECT_EQ(call["name"], "weather");
+  EXPECT_TRUE(call["input"]["city"] == "Oslo" || call["input"]["city"] == "Rome");
+  body["stream"] = true;
+  std::string input;
+  for (const Json& e : named_events(s.post("/v1/messages", body).body))
+    if (e["type"] == "content_block_delta") {
+      EXPECT_EQ(e["delta"]["type"], "input_json_delta");
+      input += e["delta"]["partial_json"].get<std::string>();
+    }
+  EXPECT_EQ(Json::parse(input), call["input"]);
+  // Its result goes back.
+  body.erase("stream");
+  body["tool_choice"] = {{"type", "auto"}};
+  body["max_tokens"] = 2;
+  body["messages"].push_back({{"role", "assistant"}, {"content", {call}}});
+  body["messages"].push_back(
+      {{"role", "user"},
+       {"content", {{{"type", "tool_result"}, {"tool_use_id", call["id"]}, {"content", "yes"}}}}});
+  EXPECT_EQ(s.post("/v1/messages", body).status, 200);
+  const std::string prompt =
+      "weather as <tool_call>\nuser: Rain? assistant: weather=" + call["input"]["city"].get<std::string>() +
+      " tool: yes Answer:";
+  EXPECT_EQ(s.post("/v1/messages/count_tokens", body).json()["input_tokens"],
+            s.tokenizer().encode(prompt).size());
+
+  Json plain = {
+      {"max_tokens", 40}, {"temperature", 0}, {"messages", {{{"role", "user"}, {"content", "Hi"}}}}};
+  const std::string text = s.post("/v1/messages", plain).json()["content"][0]["text"];
+  plain["stop_sequences"] = {text.substr(5, 4)};
+  const Json stopped = s.post("/v1/messages", plain).json();
+  EXPECT_EQ(stopped["stop_reason"], "stop_sequence");
+  EXPECT_EQ(stopped["stop_sequence"], text.substr(5, 4));
+}
+
+TEST(Messages, ErrorsHaveItsShape) {
+  Serving s;
+  s.ready();
+  const Json none = s.post("/v1/messages", {{"messages", {{{"role", "user"}, {"content", "a"}}}}}).json();
+  EXPECT_EQ(none["type"], "error");
+  EXPECT_EQ(none["error"]["type"], "invalid_request_error");
+  EXPECT_THAT(none["error"]["message"].get<std::string>(), HasSubstr("max_tokens"));
+  for (const Json& bad : {Json{{"max_tokens", 1}}, Json{{"max_tokens", 1}, {"messages", Json::array()}},
+                          Json{{"max_tokens", 1}, {"messages", {{{"role", "tool"}, {"content", "a"}}}}},
+                          Json{{"max_tokens", 1}, {"messages", {{{"role", "user"}, {"content", 3}}}}}}) {
+    const Got got = s.post("/v1/messages", bad);
+    EXPECT_EQ(got.status, 400) << bad << got.body;
+    EXPECT_EQ(got.json()["type"], "error");
+  }
+}
+
+TEST(Responses, AnAnswerAndTheBytesOfItsStream) {
+  Serving s;
+  s.ready();
+  Json body = {{"input", "Hi"}, {"max_output_tokens", 1}, {"temperature", 0}};
+  const Json whole = s.post("/v1/responses", body).json();
+  EXPECT_EQ(whole["object"], "response");
+  EXPECT_EQ(whole["status"], "incomplete");
+  EXPECT_EQ(whole["incomplete_details"]["reason"], "max_output_tokens");
+  EXPECT_EQ(whole["usage"]["output_tokens"], 1);
+  const Json& part = whole["output"][0]["content"][0];
+  EXPECT_EQ(part["type"], "output_text");
+  body["stream"] = true;
+  const std::string bytes = steady(s.post("/v1/responses", body).body);
+  const std::string text = part["text"].dump();
+  const size_t tail = bytes.find("event: response.output_item.added");
+  EXPECT_THAT(bytes, testing::StartsWith(
+                         "event: response.created\ndata: {\"type\":\"response.created\","
+                         "\"sequence_number\":0,\"response\":{\"id\":\"resp_ID\",\"object\":\"response\","
+                         "\"created_at\":0,\"status\":\"in_progress\""));
+  EXPECT_THAT(
+      bytes,
+      HasSubstr(
+          "event: response.in_progress\ndata: {\"type\":\"response.in_progress\",\"sequence_number\":1,"));
+  const std::string at = "\"item_id\":\"msg_ID\",\"output_index\":0,\"content_index\":0,";
+  const std::string empty = "{\"type\":\"output_text\",\"text\":\"\",\"annotations\":[],\"logprobs\":[]}";
+  const std::string full =
+      "{\"type\":\"output_text\",\"text\":" + text + ",\"annotations\":[],\"logprobs\":[]}";
+  auto event = [n = 2](const std::string& name, const std::string& rest) mutable {
+    return "event: " + name + "\ndata: {\"type\":\"" + name +
+           "\",\"sequence_number\":" + std::to_string(n++) + "," + rest + "}\n\n";
+  };
+  std::string expected =
+      event("response.output_item.added",
+            "\"output_index\":0,\"item\":{\"id\":\"msg_ID\",\"type\":\"message\",\"status\":\"in_progress\","
+            "\"role\":\"assistant\",\"content\":[]}");
+  expected += event("response.content_part.added", at + "\"part\":" + empty);
+  expected += event("response.output_text.delta", at + "\"delta\":" + text + ",\"logprobs\":[]");
+  expected += event("response.output_text.done", at + "\"text\":" + text + ",\"logprobs\":[]");
+  expected += event("response.content_part.done", at + "\"part\":" + full);
+  expected +=
+      event("response.output_item.done",
+            "\"output_index\":0,\"item\":{\"id\":\"msg_ID\",\"type\":\"message\",\"status\":\"incomplete\","
+            "\"role\":\"assistant\",\"content\":[" +
+                full + "]}");
+  EXPECT_EQ(bytes.substr(tail, expected.size()), expected);
+  const std::vector<Json> events = named_events(bytes);
+  EXPECT_EQ(events.back()["type"], "response.incomplete");
+  // By then the prefix cache may know the prompt.
+  EXPECT_EQ(events.back()["response"]["output"][0]["content"], whole["output"][0]["content"]);
+}
+
+TEST(Responses, ItemsCallsAndSchemas) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  Json body = {{"input", {{{"role", "user"}, {"content", {{{"type", "input_text"}, {"text", "Rain?"}}}}}}},
+               {"instructions", "Be brief."},
+               {"temperature", 0},
+               {"parallel_tool_calls", false},
+               {"tools", {{{"type", "function"}, {"name", "weather"}, {"parameters", city}}}},
+               {"tool_choice", {{"type", "function"}, {"name", "weather"}}}};
+  const Json whole = s.post("/v1/responses", body).json();
+  ASSERT_EQ(whole["status"], "completed") << whole;
+  const Json& call = whole["output"][0];
+  EXPECT_EQ(call["type"], "function_call");
+  EXPECT_EQ(call["name"], "weather");
+  body["stream"] = true;
+  std::string arguments;
+  for (const Json& e : named_events(s.post("/v1/responses", body).body)) {
+    if (e["type"] == "response.function_call_arguments.delta") arguments += e["delta"].get<std::string>();
+    if (e["type"] == "response.function_call_arguments.done") {
+      EXPECT_EQ(e["arguments"], arguments);
+    }
+  }
+  EXPECT_EQ(arguments, call["arguments"]);
+  body.erase("stream");
+  body["tool_choice"] = "auto";
+  body["max_output_tokens"] = 2;
+  body["input"].push_back(call);
+  body["input"].push_back(
+      {{"type", "function_call_output"}, {"call_id", call["call_id"]}, {"output", "yes"}});
+  EXPECT_EQ(s.post("/v1/responses", body).status, 200);
+
+  const Json schema = {{"type", "json_schema"}, {"name", "n"}, {"schema", {{"enum", {"yes", "no"}}}}};
+  const Json answer = s.post("/v1/responses", {{"input", "Rain?"}, {"text", {{"format", schema}}}}).json();
+  const Json said = Json::parse(answer["output"][0]["content"][0]["text"].get<std::string>());
+  EXPECT_TRUE(said == "yes" || said == "no");
+  EXPECT_EQ(s.post("/v1/responses", {{"input", "a"}, {"previous_response_id", "resp_1"}}).status, 400);
+  EXPECT_EQ(s.post("/v1/responses", {{"input", 3}}).status, 400);
+  EXPECT_EQ(s.post("/v1/responses", {{"input", "a"}, {"tools", {{{"type", "web_search"}}}}}).status, 501);
+}
+
+TEST(LlamaCpp, CompletionPropsAndSlots) {
+  Serving s;
+  s.ready();
+  Json body = {{"prompt", "Once upon a time"}, {"n_predict", 6}, {"temperature", 0}, {"return_tokens", true}};
+  const Json whole = s.post("/completion", body).json();
+  EXPECT_EQ(whole["stop"], true);
+  EXPECT_EQ(whole["stop_type"], "limit");
+  EXPECT_EQ(whole["tokens_predicted"], 6);
+  EXPECT_EQ(whole["tokens"].size(), 6u);
+  EXPECT_EQ(whole["content"], s.tokenizer().decode(whole["tokens"].get<std::vector<int32_t>>()));
+  body["stream"] = true;
+  std::string text;
+  const std::string bytes = s.post("/completion", body).body;
+  for (size_t at = 0; at < bytes.size();) {
+    const size_t end = bytes.find("\n\n", at);
+    const Json e = Json::parse(bytes.substr(at + 6, end - at - 6));
+    text += e["content"].get<std::string>();
+    at = end + 2;
+    EXPECT_EQ(e["stop"].get<bool>(), at == bytes.size());
+  }
+  EXPECT_EQ(text, whole["content"]);
+  body = {{"prompt", "Once"}, {"grammar", "root ::= \"yes\" | \"no\""}};
+  const std::string said = s.post("/completion", body).json()["content"];
+  EXPECT_TRUE(said == "yes" || said == "no");
+  EXPECT_EQ(s.post("/completion", {{"prompt", "a"}, {"n_probs", 3}}).status, 501);
+  const Json props = s.ask("GET", "/props").json();
+  EXPECT_EQ(props["default_generation_settings"]["n_ctx"], 256);
+  EXPECT_EQ(props["chat_template"], Serving::plain_template);
+  EXPECT_EQ(s.ask("GET", "/slots").json().size(), props["total_slots"].get<size_t>());
+}
+
+TEST(Embeddings, VectorsOfTextsInBothFormats) {
+  Serving s;
+  s.ready();
+  const Json two = s.post("/v1/embeddings", {{"input", {"The ship at sea", "Once upon a time"}}}).json();
+  EXPECT_EQ(two["object"], "list");
+  ASSERT_EQ(two["data"].size(), 2u);
+  const auto v = two["data"][1]["embedding"].get<std::vector<float>>();
+  EXPECT_EQ(two["data"][1]["index"], 1);
+  EXPECT_EQ(two["usage"]["prompt_tokens"].get<size_t>(),
+            s.tokenizer().encode("The ship at sea").size() + s.tokenizer().encode("Once upon a time").size());
+  Json body = {{"input", s.tokenizer().encode("Once upon a time")}, {"encoding_format", "base64"}};
+  const std::string text = s.post("/v1/embeddings", body).json()["data"][0]["embedding"];
+  // The first three floats are the first sixteen letters.
+  std::string bytes;
+  for (size_t i = 0, bits = 0, have = 0; i < 16; ++i) {
+    const std::string letters = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    bits = bits << 6 | letters.find(text[i]);
+    if ((have += 6) >= 8) bytes += static_cast<char>(bits >> (have -= 8) & 255);
+  }
+  for (size_t i = 0; i < 3; ++i) {
+    float x = 0;
+    std::memcpy(&x, bytes.data() + 4 * i, 4);
+    EXPECT_EQ(x, v[i]);
+  }
+  body = {{"input", "Once upon a time"}, {"dimensions", 4}};
+  const auto cut = s.post("/v1/embeddings", body).json()["data"][0]["embedding"].get<std::vector<float>>();
+  ASSERT_EQ(cut.size(), 4u);
+  for (size_t i = 1; i < 4; ++i) EXPECT_NEAR(cut[i] / cut[0], v[i] / v[0], 1e-5f * std::fabs(v[i] / v[0]));
+  for (const Json& bad :
+       {Json::object(), Json{{"input", Json::array()}}, Json{{"input", ""}},
+        Json{{"input", "a"}, {"dimensions", 0}}, Json{{"input", "a"}, {"encoding_format", "x"}},
+        Json{{"input", std::string(2000, 'x')}}})
+    EXPECT_EQ(s.post("/v1/embeddings", bad).status, 400) << bad;
+}
+
+TEST(Embeddings, DocumentsByTheirNearnessToTheQuery) {
+  Serving s;
+  s.ready();
+  const Json body = {{"query", "The ship at sea"},
+                     {"documents", {"Once upon a time", {{"text", "The ship at sea"}}, "a"}},
+                     {"top_n", 2}};
+  const Json j = s.post("/v1/rerank", body).json();
+  ASSERT_EQ(j["results"].size(), 2u);
+  EXPECT_EQ(j["results"][0]["index"], 1);
+  EXPECT_NEAR(j["results"][0]["relevance_score"].get<double>(), 1, 1e-5);
+  EXPECT_EQ(j["results"][0]["document"]["text"], "The ship at sea");
+  EXPECT_LE(j["results"][1]["relevance_score"], j["results"][0]["relevance_score"]);
+  EXPECT_EQ(s.post("/v1/rerank", {{"query", "a"}, {"documents", {3}}}).status, 400);
+  EXPECT_EQ(s.post("/v1/rerank", {{"documents", {"a"}}}).status, 400);
+}
+
+}  // namespace
+}  // namespace lathe
