@@ -375,6 +375,7 @@ struct Engine::Impl {
       event.token = -1;
       event.finish = Finish::failed;
       event.error = e.what();
+      event.refused = dynamic_cast<const InputError*>(&e) != nullptr;
       return end(r, event);
     }
     r.sampler.wrote(event.token);
@@ -402,6 +403,7 @@ struct Engine::Impl {
     } catch (const std::exception& e) {  // too ambiguous from here on
       event.finish = Finish::failed;
       event.error = e.what();
+      event.refused = dynamic_cast<const InputError*>(&e) != nullptr;
       return end(r, event);
     }
     if (r.generated == request.max_tokens) {

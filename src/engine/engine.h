@@ -64,6 +64,7 @@ struct Event {
   Finish finish = Finish::none;
   std::string stop;       // the stop string that ended it
   std::string error;      // why it failed
+  bool refused = false;   // by the request's fault: it asks for what cannot be done
   int64_t cached = 0;     // prompt tokens that the prefix cache had
   int64_t generated = 0;  // so far, the ending stop token included
 };

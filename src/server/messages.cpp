@@ -207,9 +207,10 @@ class MessagesReply final : public ItemReply {
     }
     send(message(std::move(content), reason(), stop()));
   }
-  void fail(const std::string& why) override {
-    const ApiError error(500, "api_error", why);
-    if (!stream_) return exchange_->send(500, "application/json", json_text(anthropic_error(error)));
+  void fail(const ApiError& given) override {
+    const ApiError error = given.status() == 500 ? ApiError(500, "api_error", given.what()) : given;
+    if (!stream_)
+      return exchange_->send(error.status(), "application/json", json_text(anthropic_error(error)));
     start_stream();
     event(anthropic_error(error), "error");
     exchange_->finish();

@@ -51,7 +51,7 @@ void Reply::take(size_t prompt, Event e) {
   observe(c, e);
   if (e.finish == Finish::failed) {
     abandoned_ = true;
-    return fail(e.error);
+    return fail(e.refused ? ApiError::bad_request(e.error) : ApiError(500, "server_error", e.error));
   }
   if (c.tokens == 0) cached_ += static_cast<size_t>(e.cached);
   c.tokens = static_cast<size_t>(e.generated);
@@ -101,9 +101,8 @@ void Reply::event(const Json& j, std::string_view name) {
 
 void Reply::send(const Json& j) { exchange_->send(200, "application/json", json_text(j)); }
 
-void Reply::fail(const std::string& why) {
-  const ApiError error(500, "server_error", why);
-  if (!started_) return exchange_->send(500, "application/json", json_text(error.body()));
+void Reply::fail(const ApiError& error) {
+  if (!started_) return exchange_->send(error.status(), "application/json", json_text(error.body()));
   event(error.body());
   exchange_->finish();
 }

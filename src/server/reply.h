@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "server/api_error.h"
 #include "server/http.h"
 #include "server/service.h"
 
@@ -29,7 +30,7 @@ class Reply {
   // Called in order. An event with a finish is the last of its choice.
   virtual void tell(size_t choice, const Event&) = 0;
   virtual void end() = 0;  // every choice has ended
-  virtual void fail(const std::string& why);
+  virtual void fail(const ApiError&);
 
   void start_stream();  // once; then event() may be called
   void event(const Json&, std::string_view name = {});
