@@ -32,9 +32,10 @@ asan tsan: bootstrap
 	cmake --build --preset $@
 	ctest --preset $@ -j2
 
-# OpenAI's and Anthropic's own Python clients against the server.
+# Others' clients (OpenAI's, Anthropic's) against the server, and checkpoints in the formats of others, both ways.
 interop: build
 	tests/interop/run $(LATHE) build/interop
+	tests/interop/run_formats $(LATHE) build/interop
 
 # The kernels for 64-bit ARM, cross-built, and their tests under an emulator.
 aarch64: bootstrap

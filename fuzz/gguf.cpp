@@ -9,9 +9,13 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   try {
     const GgufFile file = GgufFile::parse(bytes, "fuzz");
     for (const GgufTensor& t : file.tensors) {
-      const Part part = t.packing->parts(t.numerics, t.shape)[0];
-      Weight w{t.numerics, t.packing, t.shape, {Tensor::zeros(part.dtype, part.shape)}};
-      std::copy_n(bytes.data() + t.offset, t.bytes, w.parts[0].storage.data);
+      Weight w{t.numerics, t.packing, t.shape, {}};
+      size_t offset = t.offset;
+      for (const Part& part : t.packing->parts(t.numerics, t.shape)) {
+        w.parts.push_back(Tensor::zeros(part.dtype, part.shape));
+        std::copy_n(bytes.data() + offset, w.parts.back().bytes(), w.parts.back().storage.data);
+        offset = t.scale_offset;
+      }
       check_parts(w, t.name);
       read_all(w);
     }

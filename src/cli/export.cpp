@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "export/gguf.h"
 #include "export/gguf_mix.h"
+#include "export/modelopt.h"
 #include "export/onnx.h"
 
 namespace lathe {
@@ -43,6 +44,15 @@ Written to_onnx(const OpenModel& from, const Options& o) {
   return {summary.bytes, summary.forms, -1};
 }
 
+Written to_modelopt(const OpenModel& from, const Options& o) {
+  AtomicDirectory directory(o.output);
+  const RemoveOnInterrupt guard(directory.path());
+  const ModelOptSummary summary = export_modelopt(from.model, from.checkpoint, directory.path());
+  directory.commit();
+  return {summary.bytes, summary.forms, -1};
+}
+std::vector<std::string> as_they_are() { return {"stored"}; }
+
 struct Format {
   std::string_view name, summary;
   std::vector<std::string> (*types)();
@@ -52,6 +62,8 @@ struct Format {
 constexpr Format formats[] = {
     {"gguf", "llama.cpp's file", gguf_mix_names, "q8_0", to_gguf},
     {"onnx", "a directory with a decoder and its KV cache, for ONNX Runtime", onnx_types, "stored", to_onnx},
+    {"modelopt", "a quantized model with hf_quant_config.json, for TensorRT-LLM, vLLM and SGLang",
+     as_they_are, "stored", to_modelopt},
 };
 
 void export_verb(Options o) {

@@ -49,7 +49,7 @@ std::string gemm(OnnxFile& out, const std::string& x, const std::string& matrix,
 int stored_bits(const Numerics& n) { return n.bits <= 4 ? 4 : 8; }
 
 bool holds_nbits(const Numerics& n, int64_t cols) {
-  return n.is_integer() && n.offset != Offset::minimum && n.super == 0 &&
+  return n.is_integer() && n.offset != Offset::minimum && n.super == 0 && !n.act_order && !n.column_scales &&
          n.activations == Numerics::Activations::as_they_are && n.group >= 16 &&
          std::has_single_bit(static_cast<unsigned>(n.group)) && cols % n.group == 0;
 }
@@ -127,7 +127,7 @@ std::string gather_nbits(OnnxFile& out, const OnnxWeight& w, const std::string& 
 // too. Codes are int8 whatever their bits.
 
 bool holds_qdq(const Numerics& n, int64_t cols) {
-  return n.is_integer() && n.offset != Offset::minimum && n.super == 0 &&
+  return n.is_integer() && n.offset != Offset::minimum && n.super == 0 && !n.act_order && !n.column_scales &&
          (n.group == 0 || cols % n.group == 0);
 }
 

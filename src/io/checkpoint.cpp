@@ -7,37 +7,16 @@
 
 #include "core/error.h"
 #include "core/file.h"
-#include "io/compressed_tensors.h"
+#include "io/bind.h"
 #include "io/gguf.h"
 #include "io/safetensors.h"
 
 namespace lathe {
 namespace {
 
-// A tensor of a Hugging Face directory.
-struct Stored {
-  const SafetensorsFile* file;
-  const SafetensorsFile::Item* item;
-  std::string file_name;
-};
-using StoredTensors = std::map<std::string, Stored, std::less<>>;
 using Files = std::map<std::string, SafetensorsFile>;  // by name in the directory
 
-// An entry and the tensors that are its parts, in the packing's order.
-struct Bound {
-  Entry entry;
-  std::vector<std::string> tensors;
-};
-
 constexpr std::string_view index_name = "model.safetensors.index.json", single_name = "model.safetensors";
-
-// Quantization tools that describe themselves beside config.json.
-struct ForeignConfig {
-  std::string_view file, tool;
-};
-constexpr ForeignConfig foreign_configs[] = {{"hf_quant_config.json", "ModelOpt"},
-                                             {"quantize_config.json", "AutoGPTQ"},
-                                             {"quant_config.json", "AutoAWQ"}};
 
 bool present(const fs::path& path) {
   std::error_code ignored;  // a name too long, a loop of links: nothing that can be opened
@@ -106,238 +85,6 @@ StoredTensors tensors_of(const fs::path& directory, const Files& files) {
   return out;
 }
 
-// Shapes and sizes of a stored tensor without its bytes, for check_parts.
-Tensor outline(const Stored& stored) {
-  Tensor t;
-  t.dtype = stored.item->dtype;
-  t.shape = stored.item->shape;
-  t.storage.bytes = stored.item->end - stored.item->begin;
-  return t;
-}
-
-// Tensors that say that a module is quantized, by what follows its path.
-constexpr std::string_view marks[] = {".weight_scale", ".weight_scale_inv", ".weight.absmax"};
-
-// Binds the tensors of quantized modules to entries; every one has a tensor of scales, its mark.
-class Binder {
- public:
-  Binder(const fs::path& directory, const StoredTensors& tensors, const std::optional<CtConfig>& config)
-      : directory_(directory), tensors_(tensors), config_(config) {}
-
-  Bound bind(const std::string& module, std::string_view mark) {
-    const Stored& scale = tensors_.find(module + std::string(mark))->second;
-    const Stored* codes = find(module, "weight_packed");
-    const std::string where =
-        fmt::format("{}: module '{}'", (directory_ / scale.file_name).string(), printable(module));
-    const bool packed = codes != nullptr;
-    if (!codes) codes = find(module, "weight");
-    if (!codes)
-      throw input_error(where, fmt::format("weight or weight_packed beside {}", mark.substr(1)), "neither");
-    if (packed && find(module, "weight")) throw input_error(where, "one of weight and weight_packed", "both");
-    if (find(module, "weight_g_idx"))
-      throw input_error(where, "no weight_g_idx", "one; columns in activation order are not read");
-    if (!config_)
-      throw input_error(
-          (directory_ / "config.json").string(),
-          fmt::format("a quantization_config that explains {} of '{}'", mark.substr(1), printable(module)),
-          "none");
-    if (codes->item->shape.size() != 2 || elements(codes->item->shape) == 0)
-      throw input_error(where, "a matrix that is not empty", to_string(codes->item->shape));
-    return fit(module, *codes, scale, where);
-  }
-
- private:
-  const Stored* find(const std::string& module, std::string_view part) const {
-    auto it = tensors_.find(fmt::format("{}.{}", module, part));
-    return it == tensors_.end() ? nullptr : &it->second;
-  }
-
-  // The first scheme that the tensors fit. More than one is tried only where class names are all there is to
-  // go by.
-  Bound fit(const std::string& module, const Stored& codes, const Stored& scale,
-            const std::string& where) const {
-    const auto schemes = config_->schemes_for(module);
-    if (schemes.empty()) throw input_error(where, "a config group that targets it", "none");
-    for (size_t i = 0; i + 1 < schemes.size(); ++i) {
-      try {
-        return bind_as(module, codes, scale, *schemes[i], where);
-      } catch (const InputError&) {  // the next class may be the module's
-      }
-    }
-    return bind_as(module, codes, scale, *schemes.back(), where);
-  }
-
-  Bound bind_as(const std::string& module, const Stored& codes, const Stored& scale, const CtScheme& scheme,
-                const std::string& where) const {
-    Weight w;
-    w.numerics = scheme.numerics;
-    w.packing = scheme.packing;
-    const bool open_scale =
-        w.numerics.is_integer() || w.packing->name == "ct.fp8" || w.packing->name == "hf.fp8";
-    if (open_scale) {
-      if (!is_float(scale.item->dtype) || dtype_bytes(scale.item->dtype) < 2)
-        throw input_error(where + ": weight_scale", "f32, f16 or bf16", dtype_name(scale.item->dtype));
-      w.numerics.dtype = scale.item->dtype;
-    }
-    if (w.packing->name == "ct.int8") w.numerics.bits = 8;  // bytes whatever num_bits says
-    w.shape = shape_of(module, codes, w, scheme.name, where);
-    Bound out;
-    out.entry = {module + ".weight", w.numerics, w.packing, w.shape, 0, codes.file_name};
-    for (const Part& part : w.packing->parts(w.numerics, w.shape)) {
-      const Stored* stored = find(module, part.name);
-      if (!stored)
-        throw input_error(where,
-                          fmt::format("tensor {} ({}, as {} says)", part.name, w.packing->name, scheme.name),
-                          "none");
-      w.parts.push_back(outline(*stored));
-      if (same_but_for_ones(w.parts.back().shape, part.shape)) w.parts.back().shape = part.shape;
-      out.tensors.push_back(fmt::format("{}.{}", module, part.name));
-    }
-    if (w.numerics.offset == Numerics::Offset::none && find(module, "weight_zero_point"))
-      throw input_error(where, fmt::format("no weight_zero_point: {} is symmetric", scheme.name), "one");
-    check_parts(w, where);
-    if (w.packing->name == "bnb.nf4") check_nf4(module, w, where);
-    out.entry.bytes = w.bytes();
-    return out;
-  }
-
-  // Some write one scale as [] or [1, 1], and one per row without the column.
-  static bool same_but_for_ones(const Shape& a, const Shape& b) {
-    const auto significant = [](Shape s) {
-      std::erase(s, 1);
-      return s;
-    };
-    return significant(a) == significant(b);
-  }
-
-  // Of the matrix; what `codes` must be for that to be known is checked here.
-  Shape shape_of(const std::string& module, const Stored& codes, Weight& w, const std::string& scheme,
-                 const std::string& where) const {
-    const std::string_view name = w.packing->name;
-    const bool pairs = name == "ct.nvfp4" || name == "ct.mxfp4";
-    const DType expected = name == "ct.pack32"          ? DType::i32
-                           : name == "ct.int8"          ? DType::i8
-                           : pairs || name == "bnb.nf4" ? DType::u8
-                                                        : DType::f8e4m3;
-    const bool packed = &codes == find(module, "weight_packed"), wanted = name == "ct.pack32" || pairs;
-    if (codes.item->dtype != expected || packed != wanted)
-      throw input_error(
-          where,
-          fmt::format("{} {} ({}, as {} says)", wanted ? "weight_packed" : "weight", dtype_name(expected),
-                      name, scheme),
-          fmt::format("{} {}", packed ? "weight_packed" : "weight", dtype_name(codes.item->dtype)));
-    if (name == "ct.pack32") return packed_shape(module, codes, w.numerics.bits, where);
-    if (name == "bnb.nf4") return nf4_shape(module, codes, w.numerics, where);
-    const Shape& stored = codes.item->shape;
-    if (pairs && stored[1] > INT64_MAX / 2) throw input_error(where, "fewer columns", to_string(stored));
-    return pairs ? Shape{stored[0], 2 * stored[1]} : stored;
-  }
-
-  // bitsandbytes keeps the shape and the group size in JSON beside each weight.
-  Shape nf4_shape(const std::string& module, const Stored& codes, Numerics& n,
-                  const std::string& where) const {
-    const std::string part = "weight.quant_state.bitsandbytes__nf4", at = fmt::format("{}: {}", where, part);
-    const Stored* state = find(module, part);
-    if (!state || state->item->dtype != DType::u8 || state->item->end - state->item->begin > 1000)
-      throw input_error(at, "JSON of at most 1000 bytes in a u8 tensor", state ? "another tensor" : "none");
-    const Tensor text = state->file->load(fmt::format("{}.{}", module, part));
-    const Json json = parse_json({reinterpret_cast<const char*>(text.storage.data), text.bytes()}, at);
-    if (!json.is_object()) throw input_error(at, "an object", json.type_name());
-    if (json.contains("nested_blocksize"))
-      throw input_error(at, "no double quantization", "nested_blocksize");
-    n.group = static_cast<int>(get_int(json, "blocksize", at, 2, 1 << 20));
-    const Json* shape = json.contains("shape") ? &json["shape"] : nullptr;
-    const bool two = shape && shape->is_array() && shape->size() == 2 && (*shape)[0].is_number_integer() &&
-                     (*shape)[1].is_number_integer();
-    const Shape found = two ? Shape{(*shape)[0].get<int64_t>(), (*shape)[1].get<int64_t>()} : Shape{};
-    int64_t count = 0;
-    if (!two || found[0] < 1 || found[1] < 1 || __builtin_mul_overflow(found[0], found[1], &count) ||
-        count != 2 * elements(codes.item->shape))
-      throw input_error(at, fmt::format("the shape of {} weights", 2 * elements(codes.item->shape)),
-                        shape ? printable(shape->dump(), 60) : "none");
-    if (n.group % 2 != 0 || found[1] % n.group != 0)
-      throw input_error(at, "blocks that divide a row", fmt::format("{} in {}", n.group, to_string(found)));
-    return found;
-  }
-
-  // The codebook is the one of these numerics.
-  void check_nf4(const std::string& module, const Weight& w, const std::string& where) const {
-    const std::string part = module + ".weight.quant_map";
-    const Tensor map = tensors_.find(part)->second.file->load(part);
-    const auto found = map.as<float>(), expected = grid_values(w.numerics.kind);
-    for (size_t i = 0; i < expected.size(); ++i)
-      if (!(std::fabs(found[i] - expected[i]) < 1e-6f))
-        throw input_error(where + ": quant_map", fmt::format("{} as value {}", expected[i], i),
-                          fmt::format("{}", found[i]));
-  }
-
-  // [rows, cols]: the packed tensor knows the rows, weight_shape the columns; without it they fill the words.
-  Shape packed_shape(const std::string& module, const Stored& codes, int bits,
-                     const std::string& where) const {
-    const int64_t rows = codes.item->shape[0], words = codes.item->shape[1];
-    const int64_t most = words * 32 / bits;  // no overflow: the words are in the file
-    const Stored* shape = find(module, "weight_shape");
-    if (!shape) return {rows, most};
-    if (shape->item->dtype != DType::i64 || shape->item->shape != Shape{2})
-      throw input_error(where + ": weight_shape", "i64 [2]",
-                        fmt::format("{} {}", dtype_name(shape->item->dtype), to_string(shape->item->shape)));
-    const Tensor loaded = shape->file->load(module + ".weight_shape");
-    const auto claimed = loaded.as<int64_t>();
-    if (claimed[0] != rows || claimed[1] < 1 || claimed[1] > most)
-      throw input_error(
-          where + ": weight_shape",
-          fmt::format("[{}, up to {}], as weight_packed {} allows", rows, most, to_string(codes.item->shape)),
-          fmt::format("[{}, {}]", claimed[0], claimed[1]));
-    return {claimed[0], claimed[1]};
-  }
-
-  const fs::path& directory_;
-  const StoredTensors& tensors_;
-  const std::optional<CtConfig>& config_;
-};
-
-// Tensors of a quantized module that are no parts of its weight. Scales of activations belong to arithmetic
-// that Lathe does not do: the weights mean the same without them.
-constexpr std::string_view module_extras[] = {
-    "weight_packed",     "weight_scale",       "weight_scale_inv",
-    "weight_zero_point", "weight_shape",       "weight_global_scale",
-    "weight.absmax",     "weight.quant_map",   "weight.quant_state.bitsandbytes__nf4",
-    "input_scale",       "input_global_scale", "input_zero_point",
-    "output_scale",      "output_zero_point"};
-
-std::vector<Bound> bind_tensors(const fs::path& directory, const StoredTensors& tensors,
-                                const std::optional<CtConfig>& config) {
-  constexpr std::string_view packed = ".weight_packed";
-  std::vector<Bound> out;
-  std::set<std::string, std::less<>> taken;
-  Binder binder(directory, tensors, config);
-  for (const auto& [name, stored] : tensors) {
-    if (name.ends_with(packed) &&
-        !tensors.contains(name.substr(0, name.size() - packed.size()) + ".weight_scale"))
-      throw input_error(
-          fmt::format("{}: tensor '{}'", (directory / stored.file_name).string(), printable(name)),
-          "weight_scale beside it", "none");
-    for (const std::string_view mark : marks) {
-      if (!name.ends_with(mark)) continue;
-      const std::string module = name.substr(0, name.size() - mark.size());
-      if (taken.contains(module + ".weight"))
-        throw input_error(fmt::format("{}: module '{}'", directory.string(), printable(module)),
-                          "one kind of scales", "two");
-      out.push_back(binder.bind(module, mark));
-      taken.insert(module + ".weight");
-      for (std::string_view extra : module_extras) taken.insert(fmt::format("{}.{}", module, extra));
-    }
-  }
-  for (const auto& [name, stored] : tensors)
-    if (!taken.contains(name)) {
-      const Tensor t = outline(stored);
-      out.push_back(
-          {{name, Numerics::dense(t.dtype), &packing("dense"), t.shape, t.bytes(), stored.file_name},
-           {name}});
-    }
-  return out;
-}
-
 }  // namespace
 
 struct Checkpoint::Impl {
@@ -358,15 +105,10 @@ struct Checkpoint::Impl {
     config = read_json(path / "config.json");
     if (!config.is_object())
       throw input_error((path / "config.json").string(), "an object", config.type_name());
-    const auto ct = CtConfig::parse(config, (path / "config.json").string());
-    for (const ForeignConfig& foreign : foreign_configs)
-      if (!ct && present(path / foreign.file))
-        throw input_error(
-            (path / foreign.file).string(), "a quantization_config of compressed-tensors in config.json",
-            fmt::format("a file of {}", foreign.tool), "convert the model or start from the unquantized one");
+    const auto quantization = QuantConfig::find_in(path, config);
     files = open_files(path);
     tensors = tensors_of(path, files);
-    std::vector<Bound> bound = bind_tensors(path, tensors, ct);
+    std::vector<Bound> bound = bind_tensors(path, tensors, quantization);
     std::sort(bound.begin(), bound.end(),
               [](const Bound& a, const Bound& b) { return a.entry.name < b.entry.name; });
     for (Bound& b : bound) {
@@ -433,15 +175,17 @@ Weight Checkpoint::load(std::string_view name) const {
   const Entry& entry = impl_->entries[i];
   Weight w{entry.numerics, entry.packing, entry.shape, {}};
   if (impl_->gguf) {
-    const Part part = entry.packing->parts(entry.numerics, entry.shape)[0];
-    w.parts.push_back(mapped_tensor(*impl_->mapping, impl_->gguf_tensors.find(name)->second->offset,
-                                    part.dtype, part.shape));
+    const GgufTensor& tensor = *impl_->gguf_tensors.find(name)->second;
+    size_t offset = tensor.offset;
+    for (const Part& part : entry.packing->parts(entry.numerics, entry.shape)) {
+      w.parts.push_back(mapped_tensor(*impl_->mapping, offset, part.dtype, part.shape));
+      offset = tensor.scale_offset;
+    }
   } else {
-    for (const std::string& tensor : impl_->parts[i])
-      w.parts.push_back(impl_->tensors.find(tensor)->second.file->load(tensor));
-    if (!entry.numerics.is_dense()) {  // the dimensions of size 1 are as one likes: see same_but_for_ones
-      const std::vector<Part> parts = entry.packing->parts(entry.numerics, entry.shape);
-      for (size_t p = 0; p < parts.size(); ++p) w.parts[p].shape = parts[p].shape;
+    const std::vector<Part> parts = entry.packing->parts(entry.numerics, entry.shape);
+    for (size_t p = 0; p < parts.size(); ++p) {
+      const std::string& tensor = impl_->parts[i][p];
+      w.parts.push_back(as_part(impl_->tensors.find(tensor)->second.file->load(tensor), parts[p]));
     }
   }
   return w;

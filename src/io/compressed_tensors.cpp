@@ -1,11 +1,9 @@
-#include "io/compressed_tensors.h"
-
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include <algorithm>
-#include <pcre2.h>
+#include <charconv>
 
 #include "core/error.h"
 #include "core/log.h"
+#include "io/quant_methods.h"
 #include "io/writer.h"
 
 namespace lathe {
@@ -21,11 +19,6 @@ constexpr Format formats[] = {{"pack-quantized", "ct.pack32"},      {"int-quanti
 constexpr std::string_view supported =
     "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized, mxfp4-pack-quantized or "
     "mxfp8-quantized weights";
-
-const Json* find(const Json& object, const char* key) {
-  auto it = object.find(key);
-  return it == object.end() || it->is_null() ? nullptr : &*it;
-}
 
 const Packing& packing_of(const std::string& format, std::string_view where) {
   for (const Format& f : formats)
@@ -69,16 +62,6 @@ Numerics::Activations parse_activations(const Json& group, bool floats, const st
   return Numerics::Activations::int8_per_row;
 }
 
-// Rows and columns of a block that shares a scale.
-std::pair<int, int> block_size(const Json& given, const std::string& where) {
-  const bool pair = given.is_array() && given.size() == 2 &&
-                    std::ranges::all_of(given, [](const Json& n) { return n.is_number_integer(); });
-  const int64_t rows = pair ? given[0].get<int64_t>() : 0, cols = pair ? given[1].get<int64_t>() : 0;
-  if (rows < 1 || cols < 1 || rows > 1 << 20 || cols > 1 << 20)
-    throw input_error(where, "rows and columns of a block, [128, 128]", printable(given.dump(), 40));
-  return {static_cast<int>(rows), static_cast<int>(cols)};
-}
-
 // Weights of "type": "float". Scales are bf16 until a checkpoint says otherwise.
 Numerics parse_floats(const Json& weights, const Packing& packing, const std::string& at) {
   const bool eight = packing.name == "ct.fp8" || packing.name == "ct.mxfp8";
@@ -111,8 +94,8 @@ Numerics parse_floats(const Json& weights, const Packing& packing, const std::st
   return Numerics::grid(Numerics::Kind::e4m3, group_size(weights, at), DType::bf16);
 }
 
-CtScheme parse_scheme(const Json& group, const std::string& global_format, const std::string& where) {
-  CtScheme scheme;
+QuantScheme parse_scheme(const Json& group, const std::string& global_format, const std::string& where) {
+  QuantScheme scheme;
   const Json& weights = group.at("weights");
   const std::string at = where + ".weights";
   const std::string type = get_string_or(weights, "type", at, "int");
@@ -135,32 +118,23 @@ CtScheme parse_scheme(const Json& group, const std::string& global_format, const
                       fmt::format("{} bits, group {}{}", n.bits, n.group,
                                   n.offset == Numerics::Offset::none ? "" : ", asymmetric"));
   const Json* order = find(weights, "actorder");
-  if (order && *order != "weight" && *order != "static" && *order != false)
-    throw input_error(at, "actorder null or 'weight'", printable(order->dump(), 40),
-                      "columns in activation order are not read");
+  constexpr std::string_view orders[] = {"weight", "static", "group", "dynamic"};  // weight_g_idx tells which
+  if (order && !order->is_boolean() &&
+      !(order->is_string() && std::ranges::count(orders, order->get<std::string>())))
+    throw input_error(at, "actorder null, a bool, 'weight' or 'group'", printable(order->dump(), 40));
   return scheme;
 }
 
-// quant_method "fp8" of transformers: blocks with weight_scale_inv, or one weight_scale.
-CtScheme parse_hf_fp8(const Json& q, const std::string& where) {
-  if (const std::string fmt = get_string_or(q, "fmt", where, "e4m3"); fmt != "e4m3")
-    throw input_error(where, "fmt e4m3", fmt::format("'{}'", printable(fmt)));
-  warn("{}: {} activations of 8 bits are not computed; they stay as they are, which is more exact", where,
-       printable(get_string_or(q, "activation_scheme", where, "dynamic")));
-  const Json* block = find(q, "weight_block_size");
-  if (!block) return {"fp8", &packing("ct.fp8"), Numerics::fp8_tensor(DType::f32)};
-  const auto [rows, cols] = block_size(*block, where + ".weight_block_size");
-  return {"fp8", &packing("hf.fp8"), Numerics::grid(Numerics::Kind::e4m3, cols, DType::f32, rows)};
-}
-
-// quant_method "bitsandbytes": only nf4, whose group size is beside each weight.
-CtScheme parse_bitsandbytes(const Json& q, const std::string& where) {
-  const std::string type = get_string_or(q, "bnb_4bit_quant_type", where, "fp4");
-  if (!get_bool_or(q, "load_in_4bit", where, false) || type != "nf4" ||
-      get_bool_or(q, "bnb_4bit_use_double_quant", where, false))
-    throw input_error(where, "load_in_4bit, bnb_4bit_quant_type nf4 and no double quantization",
-                      printable(q.dump(), 200));
-  return {"bitsandbytes", &packing("bnb.nf4"), Numerics::nf4()};
+// Until 0.17, codes of 3, 5, 6 and 7 bits did not cross words. Files that do not say are taken for new ones.
+bool before_streams(std::string_view version) {
+  int numbers[2] = {0, 0};
+  const char *at = version.data(), *end = at + version.size();
+  for (int& n : numbers) {
+    const auto [next, error] = std::from_chars(at, end, n);
+    if (error != std::errc{}) return false;
+    at = next == end ? end : next + 1;
+  }
+  return numbers[0] == 0 && numbers[1] < 18;
 }
 
 // Keys whose presence means that the weights alone do not tell the numbers.
@@ -176,82 +150,29 @@ void refuse_transforms(const Json& q, std::string_view where) {
     throw input_error(where, "no transform_config", "one; online transforms are not supported");
 }
 
-constexpr size_t max_patterns = 64, max_pattern_length = 1000;
-constexpr uint32_t max_match_steps = 100'000;
-
 }  // namespace
 
-// Python's re.match through PCRE2: anchored at the start; steps are bounded because the pattern comes from a
-// file.
-struct CtConfig::Pattern {
-  Pattern(const std::string& text, std::string_view where) {
-    int error = 0;
-    size_t offset = 0;
-    if (text.size() <= max_pattern_length)
-      code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), PCRE2_ANCHORED, &error,
-                           &offset, nullptr);
-    if (!code)
-      throw input_error(where, "a regular expression after 're:'", fmt::format("'{}'", printable(text)));
-    context = pcre2_match_context_create(nullptr);
-    data = pcre2_match_data_create(1, nullptr);
-    pcre2_set_match_limit(context, max_match_steps);
-  }
-  ~Pattern() {
-    pcre2_match_data_free(data);
-    pcre2_match_context_free(context);
-    pcre2_code_free(code);
-  }
-  Pattern(const Pattern&) = delete;
-  Pattern& operator=(const Pattern&) = delete;
-
-  bool matches(std::string_view module) const {
-    const int rc =
-        pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(module.data()), module.size(), 0, 0, data, context);
-    if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
-      throw input_error("quantization_config: targets", "a regular expression that is quickly matched",
-                        "one that is not");
-    return rc >= 0;
-  }
-
-  pcre2_code* code = nullptr;
-  pcre2_match_context* context = nullptr;
-  pcre2_match_data* data = nullptr;
-};
-
-std::optional<CtConfig> CtConfig::parse(const Json& config, std::string_view file) {
-  const char* key = find(config, "quantization_config") ? "quantization_config" : "compression_config";
-  const Json* q = find(config, key);
-  if (!q) return std::nullopt;
-  const std::string where = fmt::format("{}: {}", file, key);
-  if (!q->is_object()) throw input_error(where, "an object", q->type_name());
-  const Json* groups = find(*q, "config_groups");
-  const std::string method = get_string_or(*q, "quant_method", where, groups ? "compressed-tensors" : "none");
-  if (method == "fp8" || method == "bitsandbytes") {
-    CtConfig out;
-    out.schemes_.push_back(method == "fp8" ? parse_hf_fp8(*q, where) : parse_bitsandbytes(*q, where));
-    out.classes_.push_back(0);
-    return out;
-  }
-  if (method != "compressed-tensors")
-    throw input_error(where, "quant_method compressed-tensors, fp8 or bitsandbytes",
-                      fmt::format("'{}'", printable(method)),
-                      fmt::format("supported are {} of compressed-tensors", supported));
+void parse_compressed_tensors(const Json& q, const std::string& where, QuantConfig& out) {
+  const Json* groups = find(q, "config_groups");
   if (!groups || !groups->is_object())
     throw input_error(where, "config_groups, an object", groups ? groups->type_name() : "none");
-  const std::string status = get_string_or(*q, "quantization_status", where, "compressed");
+  const std::string status = get_string_or(q, "quantization_status", where, "compressed");
   if (status != "compressed")
     throw input_error(where, "quantization_status compressed", fmt::format("'{}'", printable(status)));
-  refuse_transforms(*q, where);
+  refuse_transforms(q, where);
+  if (find(q, "kv_cache_scheme")) out.expect_cache_scales();
 
-  const std::string format = get_string_or(*q, "format", where, "none");
-  CtConfig out;
+  const std::string format = get_string_or(q, "format", where, "none");
+  const bool whole_words = before_streams(get_string_or(q, "version", where, ""));
   for (const auto& [name, group] : groups->items()) {
     const std::string at = fmt::format("{}: config_groups.{}", where, printable(name));
     if (!group.is_object()) throw input_error(at, "an object", group.type_name());
     if (!find(group, "weights")) continue;  // activations only
-    const size_t index = out.schemes_.size();
-    out.schemes_.push_back(parse_scheme(group, format, at));
-    out.schemes_.back().name = name;
+    QuantScheme scheme = parse_scheme(group, format, at);
+    scheme.name = name;
+    if (whole_words && scheme.packing->name == "ct.pack32" && 32 % scheme.numerics.bits != 0)
+      scheme.packing = &packing("ct.words32");
+    const size_t index = out.add(std::move(scheme));
     const Json* targets = find(group, "targets");
     if (!targets || !targets->is_array())
       throw input_error(at, "targets, an array of strings", targets ? targets->type_name() : "none");
@@ -259,27 +180,14 @@ std::optional<CtConfig> CtConfig::parse(const Json& config, std::string_view fil
       if (!target.is_string()) throw input_error(at + ": targets", "strings", target.type_name());
       const std::string text = target.get<std::string>();
       if (text.starts_with("re:")) {
-        if (out.patterns_.size() == max_patterns)
-          throw input_error(at, fmt::format("at most {} regular expressions", max_patterns), "more");
-        out.patterns_.emplace_back(std::make_shared<const Pattern>(text.substr(3), at), index);
-      } else if (text.find('.') == std::string::npos) {
-        out.classes_.push_back(index);  // "Linear"; and "lm_head", which is a module path too
-        out.exact_.emplace(text, index);
+        out.target_pattern(text.substr(3), index, at);
       } else {
-        out.exact_.emplace(text, index);
+        if (text.find('.') == std::string::npos)
+          out.target_class(index);  // "Linear"; and "lm_head", which is a module path too
+        out.target_module(text, index);
       }
     }
   }
-  return out;
-}
-
-std::vector<const CtScheme*> CtConfig::schemes_for(std::string_view module) const {
-  if (auto it = exact_.find(module); it != exact_.end()) return {&schemes_[it->second]};
-  for (const auto& [pattern, index] : patterns_)
-    if (pattern->matches(module)) return {&schemes_[index]};
-  std::vector<const CtScheme*> out;
-  for (size_t index : classes_) out.push_back(&schemes_[index]);
-  return out;
 }
 
 std::string module_of(std::string_view entry) {
@@ -312,7 +220,7 @@ Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
                                     : n.global ? "tensor_group"
                                     : n.group  ? "group"
                                                : "channel";
-  Json weights = {{"actorder", nullptr},
+  Json weights = {{"actorder", n.act_order ? Json("group") : Json(nullptr)},
                   {"block_structure", block ? Json::array({n.block_rows, n.group}) : Json(nullptr)},
                   {"dynamic", false},
                   {"group_size", n.group == 0 || block ? Json(nullptr) : Json(n.group)},
@@ -346,29 +254,13 @@ Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
 
 }  // namespace
 
-// The schema of transformers' BitsAndBytesConfig. It has no room for a second format.
-Json bitsandbytes_config(const std::vector<PlannedEntry>& entries) {
-  Json dense = Json::array();
-  for (const PlannedEntry& entry : entries) {
-    if (!entry.numerics.is_dense() && entry.packing->name != "bnb.nf4")
-      throw input_error(entry.name, "nf4 for every quantized weight beside another one in nf4",
-                        to_string(entry.numerics),
-                        "bitsandbytes' format, the only one with nf4, holds no other numbers");
-    if (entry.numerics.is_dense() && entry.shape.size() == 2) dense.push_back(module_of(entry.name));
-  }
-  return {{"quant_method", "bitsandbytes"},
-          {"load_in_4bit", true},
-          {"load_in_8bit", false},
-          {"bnb_4bit_quant_type", "nf4"},
-          {"bnb_4bit_use_double_quant", false},
-          {"bnb_4bit_compute_dtype", "bfloat16"},
-          {"bnb_4bit_quant_storage", "uint8"},
-          {"llm_int8_skip_modules", std::move(dense)}};
-}
-
 Json quantization_config(const std::vector<PlannedEntry>& entries) {
-  if (std::ranges::any_of(entries, [](const PlannedEntry& e) { return e.packing->name == "bnb.nf4"; }))
-    return bitsandbytes_config(entries);
+  const auto any = [&](std::string_view prefix) {
+    return std::ranges::any_of(entries,
+                               [&](const PlannedEntry& e) { return e.packing->name.starts_with(prefix); });
+  };
+  if (any("bnb.")) return bitsandbytes_config(entries);
+  if (any("modelopt.")) return modelopt_config(entries);
   struct Group {
     const PlannedEntry* first;
     std::vector<std::string> targets;

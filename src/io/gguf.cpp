@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cstring>
+#include <map>
+#include <set>
 #include <simdjson.h>
 
 #include "core/error.h"
@@ -29,13 +31,15 @@ const GgufType tensor_types[] = {
     {12, "Q4_K", "gguf.q4_k", Numerics::k_quant(4, 32, true), 256},
     {13, "Q5_K", "gguf.q5_k", Numerics::k_quant(5, 32, true), 256},
     {14, "Q6_K", "gguf.q6_k", Numerics::k_quant(6, 16, false), 256},
+    {20, "IQ4_NL", "gguf.iq4_nl", Numerics::iq4_nl(), 32},
+    {39, "MXFP4", "gguf.mxfp4", Numerics::mxfp4(), 32},
+    {40, "NVFP4", "gguf.nvfp4", Numerics::grid(Numerics::Kind::e2m1, 16, DType::f8e4m3), 64},
     {9, "Q8_1", "", {}, 0},
     {15, "Q8_K", "", {}, 0},
     {16, "IQ2_XXS", "", {}, 0},
     {17, "IQ2_XS", "", {}, 0},
     {18, "IQ3_XXS", "", {}, 0},
     {19, "IQ1_S", "", {}, 0},
-    {20, "IQ4_NL", "", {}, 0},
     {21, "IQ3_S", "", {}, 0},
     {22, "IQ2_S", "", {}, 0},
     {23, "IQ4_XS", "", {}, 0},
@@ -47,8 +51,6 @@ const GgufType tensor_types[] = {
     {29, "IQ1_M", "", {}, 0},
     {34, "TQ1_0", "", {}, 0},
     {35, "TQ2_0", "", {}, 0},
-    {39, "MXFP4", "", {}, 0},
-    {40, "NVFP4", "", {}, 0},
     {41, "Q1_0", "", {}, 0},
     {42, "Q2_0", "", {}, 0},
 };
@@ -243,6 +245,31 @@ void check_distinct_names(const GgufFile& file, std::string_view where) {
                       "this name twice");
 }
 
+// NVFP4's scale of a whole weight "x.weight" is a tensor "x.scale"; "x.input_scale" belongs to arithmetic
+// that Lathe does not do.
+void join_scales(GgufFile& file, std::string_view where) {
+  std::map<std::string_view, const GgufTensor*> by_name;
+  for (const GgufTensor& t : file.tensors) by_name.emplace(t.name, &t);
+  std::set<std::string> joined;
+  for (GgufTensor& t : file.tensors) {
+    if (t.packing->name != "gguf.nvfp4" || !t.name.ends_with(".weight")) continue;
+    const std::string module = t.name.substr(0, t.name.size() - std::string_view(".weight").size());
+    for (const char* part : {".scale", ".input_scale"}) {
+      const auto found = by_name.find(module + part);
+      if (found == by_name.end()) continue;
+      const GgufTensor& scale = *found->second;
+      if (scale.numerics != Numerics::dense(DType::f32) || elements(scale.shape) != 1)
+        throw input_error(fmt::format("{}: tensor '{}'", where, printable(scale.name)), "one F32 number",
+                          fmt::format("{} {}", to_string(scale.numerics), to_string(scale.shape)));
+      joined.insert(scale.name);
+      if (part != std::string_view(".scale")) continue;
+      t.numerics.global = true;
+      t.scale_offset = scale.offset;
+    }
+  }
+  std::erase_if(file.tensors, [&](const GgufTensor& t) { return joined.contains(t.name); });
+}
+
 // Indexed like the variant.
 constexpr std::string_view value_kinds[] = {
     "an integer",         "a float", "a bool", "a string", "an array of integers", "an array of floats",
@@ -288,6 +315,7 @@ GgufFile GgufFile::parse(std::span<const std::byte> bytes, std::string_view wher
   check_distinct_names(file, where);
   place_tensors(file, (in.position() + alignment - 1) / alignment * alignment, alignment, bytes.size(),
                 where);
+  join_scales(file, where);
   return file;
 }
 

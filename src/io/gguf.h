@@ -35,6 +35,7 @@ struct GgufTensor {
   const Packing* packing = nullptr;
   Shape shape;                   // row-major: GGUF's dimensions reversed
   size_t offset = 0, bytes = 0;  // in the file
+  size_t scale_offset = 0;       // NVFP4: of the f32 number for the whole weight, where numerics.global
 };
 
 // Header, metadata and tensor infos, all checked against the bytes there are.

@@ -1,5 +1,6 @@
 #include "io/writer.h"
 
+#include <algorithm>
 #include <array>
 
 #include "core/error.h"
@@ -19,7 +20,8 @@ std::vector<Item> items_of(const PlannedEntry& entry) {
   const std::vector<Part> parts = entry.packing->parts(entry.numerics, entry.shape);
   if (entry.numerics.is_dense() && entry.packing->name == "dense")
     return {{entry.name, parts[0].dtype, parts[0].shape}};
-  if (!entry.packing->name.starts_with("ct.") && entry.packing->name != "bnb.nf4")
+  if (!std::ranges::any_of(std::array{"ct.", "bnb.", "modelopt."},
+                           [&](const char* family) { return entry.packing->name.starts_with(family); }))
     fail("{}: packing {} is not written to disk; repack to one of compressed-tensors first", entry.name,
          entry.packing->name);
   const std::string module = module_of(entry.name);
@@ -139,8 +141,12 @@ struct CheckpointWriter::Impl {
     if (shards.size() > 1) write_index();
     config.erase("quantization_config");
     config.erase("compression_config");
-    if (Json quantization = quantization_config(entries); !quantization.is_null())
+    if (Json quantization = quantization_config(entries); !quantization.is_null()) {
+      if (quantization["quant_method"] == "modelopt")  // whose own readers look beside config.json
+        write_json(directory / "hf_quant_config.json",
+                   {{"producer", {{"name", "lathe"}}}, {"quantization", quantization}});
       config["quantization_config"] = std::move(quantization);
+    }
     write_json(directory / "config.json", config);
     return hash.hex();
   }

@@ -41,7 +41,7 @@ bool integer(const Numerics& numerics, int64_t, int64_t k) {
   const bool has_minimum = numerics.offset == Numerics::Offset::minimum;
   const bool whole = numerics.group == 0 || numerics.group >= k || numerics.group % (32 / bits) == 0;
   // With a minimum, 16-bit scales are stored as f32 (x86.cpp).
-  return numerics.is_integer() && !rounds_rows(numerics) &&
+  return numerics.is_integer() && !rounds_rows(numerics) && !numerics.act_order && !numerics.column_scales &&
          (bits == 4 ? numerics.bits <= 4 : numerics.bits > 4) && whole && has_minimum == minimum &&
          (minimum || numerics.dtype == scale);
 }

@@ -69,6 +69,7 @@ Weight permute_rope_rows(const Weight& w, int64_t heads, bool to_gguf) {
   Weight out = w;
   for (Tensor& part : out.parts) {
     const Tensor source = part;
+    if (elements(source.shape) == 1 && rows > 1) continue;  // of the whole weight
     if (source.shape.empty() || source.shape[0] != rows)
       fail("cannot permute rows of a part of shape {}", to_string(source.shape));
     part = Tensor::zeros(source.dtype, source.shape);

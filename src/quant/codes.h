@@ -18,10 +18,12 @@ struct Codes {
   std::vector<float> scales;
   std::vector<float> zeros;  // zero points or minima, [rows, groups]; empty when numerics.offset is none
   float global = 1;          // of the whole weight: numerics.global
+  std::vector<int32_t> group_of = {};  // [cols], numerics.act_order: otherwise column k is in group k / group
+  std::vector<float> columns = {};     // [cols], numerics.column_scales
 };
 
 // The meaning of the numbers: rows x cols floats, each one multiplication (and one subtraction) in f32, by
-// f32(scale * global) where there is a global scale.
+// f32(scale * global) where there is a global scale; another one with column scales.
 void dequantize(const Codes&, float* out);
 
 }  // namespace lathe

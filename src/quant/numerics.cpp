@@ -29,6 +29,8 @@ constexpr float nf4_values[] = {-1.0f,
                                 0.7229568362236023f,
                                 1.0f};
 
+constexpr float iq4_nl_values[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
+
 // What people call these, in order of appearance.
 struct Known {
   std::string_view scheme, name;
@@ -41,6 +43,7 @@ constexpr Known known[] = {
     {"nvfp4", "nvfp4", Numerics::nvfp4()},
     {"mxfp4", "mxfp4", Numerics::mxfp4()},
     {"mxfp8", "mxfp8", Numerics::mxfp8()},
+    {"", "iq4_nl", Numerics::iq4_nl()},
 };
 
 bool has_wide_scale(const Numerics& n) {
@@ -60,7 +63,10 @@ bool is_nf4_group(int group) { return group >= 64 && group <= 4096 && (group & (
 
 std::string grid_name(const Numerics& n) {
   if (const Known* k = find_known(n)) return std::string(k->name);
-  std::string text(n.kind == Kind::e4m3 ? "fp8" : n.kind == Kind::e2m1 ? "fp4" : "nf4");
+  std::string text(n.kind == Kind::e4m3     ? "fp8"
+                   : n.kind == Kind::e2m1   ? "fp4"
+                   : n.kind == Kind::iq4_nl ? "iq4_nl"
+                                            : "nf4");
   if (n.group > 0) text += fmt::format(" g{}", n.group);
   if (n.block_rows != 1) text += fmt::format(" rows {}", n.block_rows);
   if (n.global) text += " global";
@@ -83,6 +89,8 @@ std::span<const float> grid_values(Kind kind) {
       return e2m1_values;
     case Kind::nf4:
       return nf4_values;
+    case Kind::iq4_nl:
+      return iq4_nl_values;
     case Kind::dense:
     case Kind::integer:
       break;
@@ -90,7 +98,22 @@ std::span<const float> grid_values(Kind kind) {
   fail("only grids have values");
 }
 
-float largest_of_grid(Kind kind) { return kind == Kind::e4m3 ? 448.0f : kind == Kind::e2m1 ? 6.0f : 1.0f; }
+float largest_of_grid(Kind kind) {
+  switch (kind) {
+    case Kind::e4m3:
+      return 448;
+    case Kind::e2m1:
+      return 6;
+    case Kind::nf4:
+      return 1;
+    case Kind::iq4_nl:
+      return 127;
+    case Kind::dense:
+    case Kind::integer:
+      break;
+  }
+  fail("only grids have values");
+}
 
 std::string_view scheme_of(const Numerics& n) {
   if (n == Numerics::nf4(n.group)) return "nf4";
@@ -107,6 +130,8 @@ std::string to_string(const Numerics& n) {
   if (n.offset == Numerics::Offset::zero_point) text += " asym";
   if (n.offset == Numerics::Offset::minimum) text += " min";
   if (n.activations == Numerics::Activations::int8_per_row) text += " a8";
+  if (n.act_order) text += " act-order";
+  if (n.column_scales) text += " column scales";
   return text;
 }
 
@@ -123,7 +148,7 @@ Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, 
     return Numerics::w8a8(scale);
   }
   for (const Known& k : known) {
-    if (k.scheme != scheme) continue;
+    if (k.scheme.empty() || k.scheme != scheme) continue;
     fixed("its own groups and no zero point");
     Numerics n = k.numerics;
     if (has_wide_scale(n)) n.dtype = scale;

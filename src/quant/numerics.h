@@ -14,10 +14,12 @@ namespace lathe {
 //                zero_point:  w = scale * (q - zero)  q and zero signed, as above
 //                minimum:     w = scale * q - minimum q unsigned, 0 .. 2^bits - 1 (GGUF k-quants)
 //   of a grid                 w = scale * global * grid_values(kind)[q], q unsigned
+// With column_scales, w * columns[k] is the weight.
 struct Numerics {
   // Grids: e4m3 and e2m1 are the 8- and 4-bit floats of the OCP specifications (FP8; MX and NVFP4), q their
-  // bits; nf4 the 16 quantiles of a normal distribution in [-1, 1] (https://arxiv.org/abs/2305.14314).
-  enum class Kind : uint8_t { dense, integer, e4m3, e2m1, nf4 };
+  // bits; nf4 the 16 quantiles of a normal distribution in [-1, 1] (https://arxiv.org/abs/2305.14314); iq4_nl
+  // the 16 integers from -127 to 113 of ggml's kvalues_iq4nl.
+  enum class Kind : uint8_t { dense, integer, e4m3, e2m1, nf4, iq4_nl };
   enum class Offset : uint8_t { none, zero_point, minimum };
   // What a linear layer does to its input first. int8_per_row: rounds each row to integers in -127 .. 127
   // times max |x| / 127 (quant/activations.h).
@@ -34,6 +36,11 @@ struct Numerics {
   // integer: columns whose scales, and minima, are one f16 number each times integers from -128 to 127, so
   // that dtype is f32 (GGUF's k-quants: 256); 0: scales are free.
   int super = 0;
+  // integer: which group a column belongs to is stored (GPTQ's g_idx, Codes::group_of): groups are as many,
+  // and need not be runs of columns.
+  bool act_order = false;
+  // integer: column k is multiplied by a number of its own (ModelOpt's pre_quant_scale, Codes::columns).
+  bool column_scales = false;
 
   bool operator==(const Numerics&) const = default;
 
@@ -75,6 +82,7 @@ struct Numerics {
   static constexpr Numerics mxfp4() { return grid(Kind::e2m1, 32, DType::f8e8m0); }
   static constexpr Numerics nvfp4() { return grid(Kind::e2m1, 16, DType::f8e4m3, 1, true); }
   static constexpr Numerics nf4(int group = 64) { return grid(Kind::nf4, group, DType::f32); }
+  static constexpr Numerics iq4_nl() { return grid(Kind::iq4_nl, 32, DType::f32); }  // scales are f16 numbers
 
   bool is_dense() const { return kind == Kind::dense; }
   bool is_integer() const { return kind == Kind::integer; }
@@ -91,7 +99,7 @@ struct Numerics {
 
 // What each code of a grid means: 256 values of e4m3 (0x7f and 0xff are NaN), 16 of the others.
 std::span<const float> grid_values(Numerics::Kind);
-float largest_of_grid(Numerics::Kind);  // 448, 6, 1
+float largest_of_grid(Numerics::Kind);  // 448, 6, 1, 127
 
 std::string to_string(const Numerics&);  // "bf16", "int8", "int4 g32 asym", "int8 a8", "fp8 128x128", "nvfp4"
 

@@ -22,8 +22,9 @@ size_t Weight::bytes() const {
 std::span<const Packing> packings() {
   static const std::vector<Packing> table = [] {
     std::vector<Packing> rows;
-    for (auto family : {dense_packings(), ct_packings(), float_packings(), bnb_packings(), gguf_packings(),
-                        gguf_k_packings(), x86_packings(), k_panel_packings()})
+    for (auto family : {dense_packings(), ct_packings(), float_packings(), bnb_packings(), gptq_packings(),
+                        modelopt_packings(), gguf_packings(), gguf_k_packings(), gguf_float_packings(),
+                        x86_packings(), k_panel_packings()})
       rows.insert(rows.end(), family.begin(), family.end());
     return rows;
   }();
@@ -47,6 +48,8 @@ void prepare(Codes& c, const Numerics& numerics, int64_t rows, int64_t cols) {
   c.scales.resize(dense ? 0 : groups);
   c.global = 1;
   c.zeros.resize(dense || numerics.offset == Numerics::Offset::none ? 0 : groups);
+  c.group_of.resize(numerics.act_order ? static_cast<size_t>(cols) : 0);
+  c.columns.resize(numerics.column_scales ? static_cast<size_t>(cols) : 0);
 }
 
 Weight make_weight(const Numerics& numerics, const Packing& packing, const Shape& shape) {

@@ -130,10 +130,37 @@ TEST(Gguf, BlocksMeanWhatGgmlSays) {
     EXPECT_THAT(read_all(repack(w, p)), testing::ElementsAreArray(values.as<float>()));
     ++checked;
   }
-  EXPECT_EQ(checked, 10);
+  EXPECT_EQ(checked, 13);
 }
 
 // tools/gguf_quantizers.py: ggml's own squared errors, on the same numbers.
+// The scale of the whole weight is a tensor of its own.
+TEST(Gguf, Nvfp4HasItsScaleBesideIt) {
+  File f;
+  f.tensors = {info("x.weight", {64, 2}, 40, 0), info("x.scale", {1}, 0, 96),
+               info("x.input_scale", {1}, 0, 128), info("y.weight", {64}, 40, 160),
+               info("z.scale", {1}, 0, 224)};
+  f.data = 256;
+  std::string bytes = f.bytes();
+  const size_t data = bytes.size() - 256;
+  bytes.replace(data, 4, "\x38\x38\x38\x38");
+  bytes.replace(data + 4, 32, std::string(32, '\x22'));  // ones
+  bytes.replace(data + 96, 4, le(0.25f));
+  testing_support::TemporaryDirectory dir;
+  const GgufFile g = GgufFile::parse(bytes_of(bytes), "f.gguf");
+  ASSERT_EQ(g.tensors.size(), 3u);
+  EXPECT_EQ(g.tensors[0].numerics, Numerics::nvfp4());
+  EXPECT_EQ(g.tensors[0].scale_offset, data + 96);
+  EXPECT_EQ(g.tensors[1].numerics, Numerics::grid(Numerics::Kind::e2m1, 16, DType::f8e4m3));
+  EXPECT_EQ(g.tensors[2].name, "z.scale");  // of nothing: an error where the model is loaded
+  f.tensors[1] = info("x.scale", {2}, 0, 96);
+  EXPECT_THAT(refusal([&] { GgufFile::parse(bytes_of(f.bytes()), "f.gguf"); }),
+              testing::HasSubstr("f.gguf: tensor 'x.scale': expected one F32 number, found f32 [2]"));
+  f.tensors[1] = info("x.scale", {1}, 1, 96);
+  EXPECT_THAT(refusal([&] { GgufFile::parse(bytes_of(f.bytes()), "f.gguf"); }),
+              testing::HasSubstr("found f16 [1]"));
+}
+
 TEST(Gguf, RoundingIsNoWorseThanGgmls) {
   const SafetensorsFile file = SafetensorsFile::open(testing_support::golden("gguf/quantizers.safetensors"));
   const Tensor values = file.load("values"), importance = file.load("importance");
@@ -141,7 +168,7 @@ TEST(Gguf, RoundingIsNoWorseThanGgmls) {
   const int64_t rows = values.shape[0], cols = values.shape[1];
   int checked = 0;
   for (const GgufType& type : gguf_types()) {
-    if (!type.packing.starts_with("gguf.")) continue;
+    if (!type.packing.starts_with("gguf.") || type.numerics.is_grid()) continue;  // grids are only read
     for (const bool weighted : {false, true}) {
       const std::string name = fmt::format("{}{}", type.name, weighted ? ".weighted" : "");
       const Codes codes =
@@ -166,7 +193,7 @@ TEST(Gguf, RoundingIsNoWorseThanGgmls) {
 TEST(Gguf, RoundingKeepsWhatNeedsNone) {
   const std::vector<float> zeros(512, 0.0f), same(512, -0.25f);
   for (const GgufType& type : gguf_types()) {
-    if (!type.packing.starts_with("gguf.")) continue;
+    if (!type.packing.starts_with("gguf.") || type.numerics.is_grid()) continue;  // grids are only read
     for (const auto& values : {zeros, same}) {
       Weight stored = make_weight(type.numerics, packing(type.packing), {1, 512});
       stored.packing->pack(round_blocks(values.data(), 1, 512, type.numerics), 0, stored);

@@ -1,9 +1,9 @@
-// compressed-tensors 0.18: "ct.pack32" is its pack-quantized, "ct.int8" its int-quantized.
+// compressed-tensors: "ct.pack32" is its pack-quantized since 0.18, "ct.words32" the same before, where codes
+// of 3, 5, 6 and 7 bits did not cross words; "ct.int8" is its int-quantized.
 // https://github.com/vllm-project/compressed-tensors (compressors/pack_quantized/helpers.py)
-#include <bit>
-
 #include "core/error.h"
 #include "core/float.h"
+#include "quant/packings/bit_stream.h"
 #include "quant/packings/families.h"
 
 namespace lathe {
@@ -11,16 +11,23 @@ namespace {
 
 bool holds_integers(const Numerics& n) {
   const bool scale = n.dtype == DType::f32 || n.dtype == DType::f16 || n.dtype == DType::bf16;
-  return n.is_integer() && scale && n.bits >= 2 && n.bits <= 8 && n.offset != Numerics::Offset::minimum;
+  return n.is_integer() && scale && n.bits >= 2 && n.bits <= 8 && n.offset != Numerics::Offset::minimum &&
+         !n.column_scales && !(n.act_order && n.group == 0);
 }
 
-bool holds_int8(const Numerics& n) { return holds_integers(n) && n.bits == 8; }
+bool holds_int8(const Numerics& n) { return holds_integers(n) && n.bits == 8 && !n.act_order; }
+bool holds_words(const Numerics& n) { return holds_integers(n) && 32 % n.bits != 0; }
 
 int64_t words(int64_t codes, int bits) {
   int64_t n = 0;
   if (__builtin_mul_overflow(codes, bits, &n) || n > INT64_MAX - 31)
     fail("{} codes of {} bits are too many", codes, bits);
   return (n + 31) / 32;
+}
+
+int64_t whole_words(int64_t codes, int bits) {
+  const int64_t per_word = 32 / bits;
+  return codes / per_word + (codes % per_word != 0);
 }
 
 struct Dims {
@@ -31,12 +38,14 @@ Dims dims(const Numerics& n, const Shape& shape) {
   return {shape[0], shape[1], n.groups(shape[1])};
 }
 
-std::vector<Part> pack32_parts(const Numerics& n, const Shape& shape) {
+template <int64_t (*width)(int64_t codes, int bits)>
+std::vector<Part> packed_parts(const Numerics& n, const Shape& shape) {
   const auto [rows, cols, groups] = dims(n, shape);
-  std::vector<Part> parts = {{"weight_packed", DType::i32, {rows, words(cols, n.bits)}},
+  std::vector<Part> parts = {{"weight_packed", DType::i32, {rows, width(cols, n.bits)}},
                              {"weight_scale", n.dtype, {rows, groups}}};
   if (n.offset == Numerics::Offset::zero_point)  // packed down the rows, not along them
-    parts.push_back({"weight_zero_point", DType::i32, {words(rows, n.bits), groups}});
+    parts.push_back({"weight_zero_point", DType::i32, {width(rows, n.bits), groups}});
+  if (n.act_order) parts.push_back({"weight_g_idx", DType::i32, {cols}});
   return parts;
 }
 
@@ -46,50 +55,6 @@ std::vector<Part> int8_parts(const Numerics& n, const Shape& shape) {
   if (n.offset == Numerics::Offset::zero_point)
     parts.push_back({"weight_zero_point", DType::i8, {rows, groups}});
   return parts;
-}
-
-// A stream of codes: element i occupies bits [i * bits, (i + 1) * bits), bit 0 the lowest of word 0. Codes
-// straddle words where bits does not divide 32. `stride` is the distance between words of one stream.
-template <class At>
-void pack_stream(int64_t n, int bits, At code, uint32_t* out, int64_t stride) {
-  uint64_t buffer = 0;
-  int filled = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    buffer |= static_cast<uint64_t>(code(i)) << filled;
-    filled += bits;
-    if (filled >= 32) {
-      *out = static_cast<uint32_t>(buffer);
-      out += stride;
-      buffer >>= 32;
-      filled -= 32;
-    }
-  }
-  if (filled > 0) *out = static_cast<uint32_t>(buffer);
-}
-
-void unpack_stream(const uint32_t* in, int64_t n, int bits, int16_t* out) {
-  const uint32_t mask = (1u << bits) - 1;
-  const int bias = 1 << (bits - 1);
-  uint64_t buffer = 0;
-  int filled = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    if (filled < bits) {
-      buffer |= static_cast<uint64_t>(*in++) << filled;
-      filled += 32;
-    }
-    out[i] = static_cast<int16_t>(static_cast<int>(buffer & mask) - bias);
-    buffer >>= bits;
-    filled -= bits;
-  }
-}
-
-// Code `index` of a stream: a single look, for rows that start anywhere.
-int code_at(const uint32_t* in, int64_t stride, int64_t index, int bits) {
-  const int64_t bit = index * bits;
-  const int shift = static_cast<int>(bit % 32);
-  uint64_t buffer = in[bit / 32 * stride];
-  if (shift + bits > 32) buffer |= static_cast<uint64_t>(in[(bit / 32 + 1) * stride]) << 32;
-  return static_cast<int>((buffer >> shift) & ((1u << bits) - 1)) - (1 << (bits - 1));
 }
 
 void store_scales(const Codes& c, int64_t row, Tensor& out) {
@@ -116,6 +81,8 @@ void pack_pack32(const Codes& c, int64_t row, Weight& out) {
         packed.data() + (row + r) * width, 1);
   }
   store_scales(c, row, out.parts[1]);
+  if (c.numerics.act_order && row == 0)
+    std::ranges::copy(c.group_of, out.parts.back().as_mutable<int32_t>().begin());
   if (c.zeros.empty()) return;
   // Rows come in multiples of 32, so a strip's zero points begin and end on whole words.
   auto zeros = out.parts[2].as_mutable<uint32_t>();
@@ -130,20 +97,46 @@ void pack_pack32(const Codes& c, int64_t row, Weight& out) {
         zeros.data() + row * bits / 32 * groups + g, groups);
 }
 
+// All but codes and zero points.
+void unpack_rest(const Weight& w, int64_t row, Codes& c) {
+  load_scales(w.parts[1], row, c);
+  if (c.numerics.act_order) std::ranges::copy(w.parts.back().as<int32_t>(), c.group_of.begin());
+}
+
 void unpack_pack32(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   prepare(c, w.numerics, rows, w.cols());
-  const int bits = c.numerics.bits;
+  const int bits = c.numerics.bits, bias = 1 << (bits - 1);
   const int64_t width = words(c.cols, bits), groups = c.numerics.groups(c.cols);
   const auto packed = w.parts[0].as<uint32_t>();
   for (int64_t r = 0; r < rows; ++r)
-    unpack_stream(packed.data() + (row + r) * width, c.cols, bits, c.codes.data() + r * c.cols);
-  load_scales(w.parts[1], row, c);
+    unpack_stream(packed.data() + (row + r) * width, 1, c.cols, bits, bias, c.codes.data() + r * c.cols);
+  unpack_rest(w, row, c);
   if (c.zeros.empty()) return;
   const auto zeros = w.parts[2].as<uint32_t>();
   for (int64_t r = 0; r < rows; ++r)
     for (int64_t g = 0; g < groups; ++g)
       c.zeros[static_cast<size_t>(r * groups + g)] =
-          static_cast<float>(code_at(zeros.data() + g, groups, row + r, bits));
+          static_cast<float>(code_at(zeros.data() + g, groups, row + r, bits) - bias);
+}
+
+void unpack_words32(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, w.numerics, rows, w.cols());
+  const int bits = c.numerics.bits, bias = 1 << (bits - 1);
+  const int64_t per_word = 32 / bits, width = whole_words(c.cols, bits), groups = c.numerics.groups(c.cols);
+  const auto code = [&](const Tensor& in, int64_t word, int64_t index) {
+    const uint32_t bits_of_word = in.as<uint32_t>()[static_cast<size_t>(word)];
+    return static_cast<int>(bits_of_word >> (index % per_word * bits) & ((1u << bits) - 1)) - bias;
+  };
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t i = 0; i < c.cols; ++i)
+      c.codes[static_cast<size_t>(r * c.cols + i)] =
+          static_cast<int16_t>(code(w.parts[0], (row + r) * width + i / per_word, i));
+  unpack_rest(w, row, c);
+  if (c.zeros.empty()) return;
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t g = 0; g < groups; ++g)
+      c.zeros[static_cast<size_t>(r * groups + g)] =
+          static_cast<float>(code(w.parts[2], (row + r) / per_word * groups + g, row + r));
 }
 
 void pack_int8(const Codes& c, int64_t row, Weight& out) {
@@ -169,7 +162,8 @@ void unpack_int8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
 }
 
 constexpr Packing rows[] = {
-    {"ct.pack32", holds_integers, pack32_parts, pack_pack32, unpack_pack32},
+    {"ct.pack32", holds_integers, packed_parts<words>, pack_pack32, unpack_pack32},
+    {"ct.words32", holds_words, packed_parts<whole_words>, nullptr, unpack_words32},
     {"ct.int8", holds_int8, int8_parts, pack_int8, unpack_int8},
 };
 

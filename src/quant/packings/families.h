@@ -12,8 +12,11 @@ std::span<const Packing> dense_packings();
 std::span<const Packing> ct_packings();
 std::span<const Packing> float_packings();
 std::span<const Packing> bnb_packings();
+std::span<const Packing> gptq_packings();
+std::span<const Packing> modelopt_packings();
 std::span<const Packing> gguf_packings();
 std::span<const Packing> gguf_k_packings();
+std::span<const Packing> gguf_float_packings();
 std::span<const Packing> x86_packings();
 std::span<const Packing> k_panel_packings();
 

@@ -1,7 +1,10 @@
 // 8- and 4-bit floats as checkpoints hold them. "ct.fp8", "ct.mxfp8", "ct.mxfp4" and "ct.nvfp4" are
 // compressed-tensors' float-quantized, mxfp8-quantized, mxfp4-pack-quantized and nvfp4-pack-quantized
 // (https://github.com/vllm-project/compressed-tensors, compressors/); "hf.fp8" is transformers' quant_method
-// fp8, whose weight_scale_inv multiplies all the same.
+// fp8, whose weight_scale_inv multiplies all the same. "modelopt.fp8", "modelopt.nvfp4" and "modelopt.mxfp4"
+// are ModelOpt's (https://github.com/NVIDIA/Model-Optimizer, modelopt/torch/export), whose weight_scale_2
+// multiplies where compressed-tensors' weight_global_scale divides; "openai.mxfp4" is that of gpt-oss, whose
+// matrices are stacked in one tensor of experts (transformers, integrations/mxfp4.py).
 //
 // Codes of 8 bits are a byte each; of 4 bits, a byte holds columns 2 j (low) and 2 j + 1. Scales that rows
 // share are stored once: [1] for the whole weight, [row blocks, column blocks], the last ones ragged.
@@ -56,6 +59,10 @@ bool holds_fp8_blocks(const Numerics& n) { return holds_fp8(n) && n.block_rows >
 bool holds_mxfp8(const Numerics& n) { return n == Numerics::mxfp8(); }
 bool holds_mxfp4(const Numerics& n) { return n == Numerics::mxfp4(); }
 bool holds_nvfp4(const Numerics& n) { return n == Numerics::nvfp4(); }
+bool holds_modelopt_fp8(const Numerics& n) {
+  return wide_scale(n) && (n == Numerics::fp8(n.dtype) || n == Numerics::fp8_tensor(n.dtype) ||
+                           n == Numerics::fp8_block(n.dtype));
+}
 
 std::vector<Part> fp8_parts(const Numerics& n, const Shape& shape) {
   require_matrix(shape);
@@ -84,6 +91,29 @@ std::vector<Part> fp4_parts(const Numerics& n, const Shape& shape) {
       {"weight_scale", n.dtype == DType::f8e8m0 ? DType::u8 : n.dtype, {shape[0], n.groups(shape[1])}}};
   if (n.global) parts.push_back({"weight_global_scale", DType::f32, {1}});
   return parts;
+}
+
+// One scale is no vector of one, and one for each row no matrix of one column.
+std::vector<Part> modelopt_fp8_parts(const Numerics& n, const Shape& shape) {
+  std::vector<Part> parts = fp8_parts(n, shape);
+  if (n.group == 0) parts[1].shape = n.block_rows == 0 ? Shape{} : Shape{shape[0]};
+  return parts;
+}
+
+std::vector<Part> modelopt_fp4_parts(const Numerics& n, const Shape& shape) {
+  std::vector<Part> parts = fp4_parts(n, shape);
+  parts[0].name = "weight";
+  if (n.global) parts[2] = {"weight_scale_2", DType::f32, {}};
+  return parts;
+}
+
+// [experts, rows, cols]: of 32 columns, 16 bytes.
+std::vector<Part> openai_parts(const Numerics& n, const Shape& shape) {
+  if (shape.size() != 3 || shape[2] % n.group != 0)
+    fail("experts of rows of whole groups of {}, not {}", n.group, to_string(shape));
+  const int64_t groups = shape[2] / n.group;
+  return {{"blocks", DType::u8, {shape[0], shape[1], groups, n.group / 2}},
+          {"scales", DType::u8, {shape[0], shape[1], groups}}};
 }
 
 void pack_fp8(const Codes& c, int64_t row, Weight& out) {
@@ -115,15 +145,21 @@ float inverted(float global) {
   return best;
 }
 
+float as_it_is(float global) { return global; }
+
+template <float (*stored)(float global)>
 void pack_fp4(const Codes& c, int64_t row, Weight& out) {
   auto bytes = out.parts[0].as_mutable<uint8_t>();
   for (int64_t i = 0; i < c.rows * c.cols; i += 2)
     bytes[static_cast<size_t>((row * c.cols + i) / 2)] =
         static_cast<uint8_t>(c.codes[static_cast<size_t>(i)] | c.codes[static_cast<size_t>(i + 1)] << 4);
   store_scales(c, row, out.parts[1]);
-  if (c.numerics.global && row == 0) out.parts[2].as_mutable<float>()[0] = inverted(c.global);
+  if (c.numerics.global && row == 0) out.parts[2].as_mutable<float>()[0] = stored(c.global);
 }
 
+float inverse(float divisor) { return 1 / divisor; }
+
+template <float (*global)(float stored)>
 void unpack_fp4(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   prepare(c, w.numerics, rows, w.cols());
   const auto bytes = w.parts[0].as<uint8_t>();
@@ -133,15 +169,19 @@ void unpack_fp4(const Weight& w, int64_t row, int64_t rows, Codes& c) {
     c.codes[static_cast<size_t>(i + 1)] = static_cast<int16_t>(both >> 4);
   }
   load_scales(w.parts[1], row, c);
-  if (c.numerics.global) c.global = 1 / w.parts[2].as<float>()[0];
+  if (c.numerics.global) c.global = global(w.parts[2].as<float>()[0]);
 }
 
 constexpr Packing rows[] = {
     {"ct.fp8", holds_fp8, fp8_parts, pack_fp8, unpack_fp8},
     {"ct.mxfp8", holds_mxfp8, mxfp8_parts, pack_fp8, unpack_fp8},
-    {"ct.mxfp4", holds_mxfp4, fp4_parts, pack_fp4, unpack_fp4},
-    {"ct.nvfp4", holds_nvfp4, fp4_parts, pack_fp4, unpack_fp4},
+    {"ct.mxfp4", holds_mxfp4, fp4_parts, pack_fp4<inverted>, unpack_fp4<inverse>},
+    {"ct.nvfp4", holds_nvfp4, fp4_parts, pack_fp4<inverted>, unpack_fp4<inverse>},
     {"hf.fp8", holds_fp8_blocks, hf_fp8_parts, pack_fp8, unpack_fp8},
+    {"modelopt.fp8", holds_modelopt_fp8, modelopt_fp8_parts, pack_fp8, unpack_fp8},
+    {"modelopt.nvfp4", holds_nvfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
+    {"modelopt.mxfp4", holds_mxfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
+    {"openai.mxfp4", holds_mxfp4, openai_parts, nullptr, unpack_fp4<as_it_is>},
 };
 
 }  // namespace

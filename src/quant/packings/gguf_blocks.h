@@ -2,7 +2,8 @@
 // weight are one u8 part. A format is a struct with
 //   elements, bytes     of a block
 //   numerics()          which numbers it holds, and no others
-//   halves              where a block has f16 numbers
+//   halves              where a block has f16 numbers; else
+//   nonfinite           whether a block has a scale that is no number
 //   decode, encode      a block to and from Codes
 #pragma once
 
@@ -76,15 +77,25 @@ void pack_blocks(const Codes& c, int64_t row, Weight& out) {
 }
 
 template <class Format>
+bool is_nonfinite(const uint8_t* block) {
+  if constexpr (requires { Format::nonfinite(block); }) {
+    return Format::nonfinite(block);
+  } else {
+    for (const int at : Format::halves) {
+      uint16_t half = 0;
+      std::memcpy(&half, block + at, sizeof half);
+      if ((half & 0x7c00) == 0x7c00) return true;
+    }
+    return false;
+  }
+}
+
+template <class Format>
 int64_t nonfinite_block(const Weight& w) {
   const auto bytes = w.parts[0].as<uint8_t>();
   const auto blocks = static_cast<int64_t>(bytes.size()) / Format::bytes;
   for (int64_t i = 0; i < blocks; ++i)
-    for (const int at : Format::halves) {
-      uint16_t half = 0;
-      std::memcpy(&half, bytes.data() + i * Format::bytes + at, sizeof half);
-      if ((half & 0x7c00) == 0x7c00) return i;
-    }
+    if (const uint8_t* block = bytes.data() + i * Format::bytes; is_nonfinite<Format>(block)) return i;
   return -1;
 }
 

@@ -95,7 +95,8 @@ DType scale_dtype(const Numerics& n) { return has_minimum(n) ? DType::f32 : n.dt
 template <int bits>
 bool holds_integer(const Numerics& n) {
   const bool scale = n.dtype == DType::f32 || n.dtype == DType::f16 || n.dtype == DType::bf16;
-  return n.is_integer() && scale && (bits == 4 ? n.bits >= 2 && n.bits <= 4 : n.bits >= 5 && n.bits <= 8);
+  return n.is_integer() && scale && (bits == 4 ? n.bits >= 2 && n.bits <= 4 : n.bits >= 5 && n.bits <= 8) &&
+         !n.act_order && !n.column_scales;
 }
 
 template <int bits>

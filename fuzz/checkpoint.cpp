@@ -1,0 +1,55 @@
+// A description of a quantization, a zero byte, and a safetensors file: entries whose numbers can be read, or
+// InputError. What starts with an exclamation mark stands in hf_quant_config.json.
+#include "io/checkpoint.h"
+
+#include <cstdlib>
+#include <fstream>
+#include <unistd.h>
+
+#include "core/error.h"
+
+namespace {
+
+using namespace lathe;
+
+// Written again for every input; memory where the machine has that.
+const fs::path& directory() {
+  static const fs::path path = [] {
+    const fs::path out =
+        fs::path(fs::exists("/dev/shm") ? "/dev/shm" : "/tmp") / fmt::format("lathe-fuzz-{}", getpid());
+    fs::create_directories(out);
+    std::atexit([] { fs::remove_all(directory()); });
+    return out;
+  }();
+  return path;
+}
+
+void put(const char* name, std::string_view contents) {
+  std::ofstream(directory() / name, std::ios::binary) << contents;
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  const std::string_view all(reinterpret_cast<const char*>(data), size);
+  const size_t end = all.find('\0');
+  if (end == std::string_view::npos) return 0;
+  const bool beside = all.starts_with('!');
+  put("hf_quant_config.json", beside ? all.substr(1, end - 1) : "{");
+  put("config.json",
+      beside ? std::string("{}") : fmt::format("{{\"quantization_config\":{}}}", all.substr(0, end)));
+  put("model.safetensors", all.substr(end + 1));
+  try {
+    const Checkpoint checkpoint = Checkpoint::open(directory());
+    for (const Entry& entry : checkpoint.entries()) {
+      const Weight w = checkpoint.load(entry.name);
+      check_parts(w, entry.name);
+      if (w.bytes() != entry.bytes) __builtin_trap();
+      if (w.numerics.is_dense() && !is_float(w.numerics.dtype)) continue;
+      if (w.shape.empty() || elements(w.shape) > 1 << 20) continue;
+      read_all(w);
+    }
+  } catch (const InputError&) {
+  }
+  return 0;
+}

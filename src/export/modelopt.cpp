@@ -1,0 +1,82 @@
+#include "export/modelopt.h"
+
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "core/progress.h"
+#include "io/writer.h"
+
+namespace lathe {
+namespace {
+
+// What the weight is called and how it lies. ModelOpt stores scales of FP8 as f32.
+PlannedEntry planned(const std::string& name, const Weight& weight) {
+  const Numerics& n = weight.numerics;
+  if (n.is_dense()) return {name, n, &packing("dense"), weight.shape};
+  if (name.ends_with("embed_tokens.weight"))
+    throw input_error(fmt::format("tensor '{}'", name), "an embedding that is not quantized", to_string(n),
+                      "ModelOpt quantizes linear layers only");
+  PlannedEntry out{name, n, nullptr, weight.shape};
+  if (n.kind == Numerics::Kind::e4m3 && n.dtype != DType::f8e8m0) out.numerics.dtype = DType::f32;
+  for (const std::string_view candidate : {"modelopt.fp8", "modelopt.nvfp4", "modelopt.int4"})
+    if (packing(candidate).holds(out.numerics)) out.packing = &packing(candidate);
+  if (!out.packing)
+    throw input_error(fmt::format("tensor '{}'", name),
+                      "fp8 (per tensor, per channel or in blocks of 128), nvfp4 or symmetric int4 in groups",
+                      to_string(n),
+                      "no algorithm of ModelOpt has these numbers; quantize the model to one of those");
+  if (out.packing->name == "modelopt.int4" && weight.rows() % 2 != 0)
+    throw input_error(fmt::format("tensor '{}'", name), "rows in pairs", to_string(weight.shape));
+  return out;
+}
+
+// The same numbers; a scale may be of a wider type.
+Weight stored_as(const Weight& from, const PlannedEntry& to) {
+  if (from.packing == to.packing && from.numerics == to.numerics) return from;
+  Weight out = make_weight(to.numerics, *to.packing, to.shape);
+  Codes strip;
+  for (int64_t row = 0; row < from.rows(); row += pack_row_multiple) {
+    from.packing->unpack(from, row, std::min(pack_row_multiple, from.rows() - row), strip);
+    strip.numerics = to.numerics;
+    to.packing->pack(strip, row, out);
+  }
+  return out;
+}
+
+}  // namespace
+
+ModelOptSummary export_modelopt(const Model& model, const Checkpoint& from, const fs::path& directory) {
+  std::vector<PlannedEntry> entries;
+  ModelOptSummary summary;
+  bool quantized = false;
+  for (const auto& [name, weight] : model.weights) {
+    entries.push_back(planned(name, weight));
+    quantized = quantized || !weight.numerics.is_dense();
+    if (weight.shape.size() > 1) ++summary.forms[to_string(weight.numerics)];
+  }
+  if (!quantized)
+    throw input_error(from.path().string(), "a quantized model", "none of its weights is",
+                      "quantize it first: lathe quantize MODEL --scheme fp8, nvfp4 or w4a16");
+  CheckpointWriter writer(directory, model.config, entries);
+  Progress progress("writing", static_cast<int64_t>(model.bytes()));
+  for (const PlannedEntry& entry : entries) {
+    const Weight& weight = model.weights.at(entry.name);
+    const Weight written = entry.numerics.is_dense() ? weight : stored_as(weight, entry);
+    writer.write(written);
+    summary.bytes += written.bytes();
+    if (from.find(entry.name)) from.forget(entry.name);
+    progress.advance(static_cast<int64_t>(weight.bytes()), entry.name);
+  }
+  writer.finish();
+  if (from.is_gguf())
+    warn(
+        "{}: the tokenizer inside a GGUF file is not exported; put the model's tokenizer.json beside the "
+        "result",
+        from.path().string());
+  else
+    copy_companions(from.path(), directory);
+  return summary;
+}
+
+}  // namespace lathe

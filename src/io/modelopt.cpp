@@ -1,0 +1,131 @@
+// hf_quant_config.json of ModelOpt, and what of it stands in config.json.
+// https://github.com/NVIDIA/Model-Optimizer (modelopt/torch/export/quant_utils.py, convert_hf_config.py)
+#include <algorithm>
+
+#include "core/error.h"
+#include "core/log.h"
+#include "io/compressed_tensors.h"
+#include "io/quant_methods.h"
+#include "io/writer.h"
+
+namespace lathe {
+namespace {
+
+struct Algorithm {
+  std::string_view name, packing;
+  Numerics numerics;
+  bool rounds_input;  // activations would be floats of 8 or 4 bits
+  bool writes;        // the row that these numbers are written as
+};
+const Algorithm algorithms[] = {
+    {"FP8", "modelopt.fp8", Numerics::fp8_tensor(DType::f32), true, true},
+    {"FP8_PER_CHANNEL_PER_TOKEN", "modelopt.fp8", Numerics::fp8(DType::f32), true, true},
+    {"FP8_PB_WO", "modelopt.fp8", Numerics::fp8_block(DType::f32), false, true},
+    {"fp8_pb_wo", "modelopt.fp8", Numerics::fp8_block(DType::f32), false,
+     false},  // as some versions wrote it
+    {"NVFP4", "modelopt.nvfp4", Numerics::nvfp4(), true, false},
+    {"W4A16_NVFP4", "modelopt.nvfp4", Numerics::nvfp4(), false, true},  // no scales of activations are known
+    {"W4A8_NVFP4_FP8", "modelopt.nvfp4", Numerics::nvfp4(), true, false},
+    {"W4A16_AWQ", "modelopt.int4", Numerics::integer(4, 128, false), false, true},
+    {"W4A8_MXFP4_FP8", "modelopt.mxfp4", Numerics::mxfp4(), true, false},
+    {"MXFP8", "ct.mxfp8", Numerics::mxfp8(), true, false},
+};
+
+// `q` is a whole config, or an entry of quantized_layers.
+QuantScheme scheme_of(const Json& q, const std::string& where, bool& rounds_input) {
+  const std::string name = get_string(q, "quant_algo", where);
+  std::vector<std::string_view> known = {"MIXED_PRECISION"};
+  for (const Algorithm& a : algorithms) {
+    known.push_back(a.name);
+    if (a.name != name) continue;
+    QuantScheme out{name, &packing(a.packing), a.numerics};
+    const int64_t group = get_int_or(q, "group_size", where, 0, 1 << 20, a.numerics.group);
+    if (a.packing == "modelopt.int4")
+      out.numerics.group = static_cast<int>(group);
+    else if (a.numerics.group > 0 && a.numerics.block_rows == 1 && group != a.numerics.group)
+      throw input_error(where, fmt::format("group_size {} of {}", a.numerics.group, name),
+                        std::to_string(group));
+    if (out.numerics.is_integer() && out.numerics.group == 0)
+      throw input_error(where, "a positive group_size", "0");
+    if (get_bool_or(q, "has_zero_point", where, false))
+      throw input_error(where, "has_zero_point false", "true");
+    rounds_input = rounds_input || a.rounds_input;
+    return out;
+  }
+  throw input_error(where, fmt::format("quant_algo {}", fmt::join(known, ", ")),
+                    fmt::format("'{}'", printable(name)));
+}
+
+const Algorithm& written_as(const PlannedEntry& entry) {
+  for (const Algorithm& a : algorithms) {
+    Numerics n = entry.numerics;
+    if (n.is_integer()) n.group = a.numerics.group, n.dtype = a.numerics.dtype, n.column_scales = false;
+    if (a.writes && a.packing == entry.packing->name && n == a.numerics) return a;
+  }
+  fail("{}: {} in {} has no name in ModelOpt", entry.name, to_string(entry.numerics), entry.packing->name);
+}
+
+Json algorithm_json(const PlannedEntry& entry) {
+  Json out = {{"quant_algo", written_as(entry).name}};
+  if (entry.numerics.group > 0 && entry.numerics.block_rows == 1) out["group_size"] = entry.numerics.group;
+  if (entry.packing->name == "modelopt.int4") {
+    out["has_zero_point"] = false;
+    out["pre_quant_scale"] = entry.numerics.column_scales;
+  }
+  return out;
+}
+
+}  // namespace
+
+void parse_modelopt(const Json& given, const std::string& where, QuantConfig& out) {
+  const Json* inside = find(given, "quantization");
+  const Json& q = inside ? *inside : given;
+  if (!q.is_object()) throw input_error(where + ": quantization", "an object", q.type_name());
+  const Json* cache = find(q, "kv_cache_quant_algo");
+  if (cache || find(q, "kv_cache_scheme")) out.expect_cache_scales();
+
+  bool rounds_input = false;
+  if (get_string(q, "quant_algo", where) != "MIXED_PRECISION") {
+    out.target_class(out.add(scheme_of(q, where, rounds_input)));
+  } else {
+    const Json* layers = find(q, "quantized_layers");
+    if (!layers || !layers->is_object())
+      throw input_error(where, "quantized_layers, an object", layers ? layers->type_name() : "none");
+    for (const auto& [module, layer] : layers->items()) {
+      const std::string at = fmt::format("{}: quantized_layers '{}'", where, printable(module));
+      if (!layer.is_object()) throw input_error(at, "an object", layer.type_name());
+      out.target_module(module, out.add(scheme_of(layer, at, rounds_input)));
+    }
+  }
+  if (rounds_input)
+    warn("{}: activations of 8 or 4 bits are not computed; they stay as they are, which is more exact",
+         where);
+}
+
+// One algorithm and what is excluded from it, or each layer by name. The same keys are those of config.json.
+Json modelopt_config(const std::vector<PlannedEntry>& entries) {
+  Json layers = Json::object(), excluded = Json::array(), first;
+  bool mixed = false;
+  for (const PlannedEntry& entry : entries) {
+    if (entry.numerics.is_dense()) {
+      if (entry.shape.size() == 2 && !entry.name.ends_with("embed_tokens.weight"))
+        excluded.push_back(module_of(entry.name));
+      continue;
+    }
+    Json layer = algorithm_json(entry);
+    if (first.is_null()) first = layer;
+    mixed = mixed || layer != first;
+    layers[module_of(entry.name)] = std::move(layer);
+  }
+  Json out = {{"quant_method", "modelopt"}, {"kv_cache_quant_algo", nullptr}};
+  if (mixed) {
+    out["quant_algo"] = "MIXED_PRECISION";
+    out["quantized_layers"] = std::move(layers);
+  } else {
+    out.update(first);
+    out["exclude_modules"] = std::move(excluded);
+  }
+  return out;
+}
+
+}  // namespace lathe

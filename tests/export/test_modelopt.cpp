@@ -1,0 +1,121 @@
+// What export_modelopt writes, read again.
+#include <cstring>
+#include <gmock/gmock.h>
+
+#include "export/modelopt.h"
+#include "quant/round.h"
+#include "support.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+
+// The matrices of a small model in other numbers, but for the embedding and the head; `numerics` by
+// parameter.
+template <class Choose>
+Model quantized(const Checkpoint& from, Choose choose) {
+  Model model = load(from);
+  for (auto& [name, weight] : model.weights) {
+    if (weight.shape.size() != 2 || name.find("layers.") == std::string::npos) continue;
+    const auto [numerics, stored] = choose(name);
+    if (numerics.is_dense()) continue;
+    Weight to = make_weight(numerics, packing(stored), weight.shape);
+    const std::vector<float> values = read_all(weight);
+    to.packing->pack(
+        round_to_nearest(values.data(), weight.rows(), weight.cols(), numerics, ScaleSearch::absmax), 0, to);
+    weight = std::move(to);
+  }
+  return model;
+}
+
+void expect_same_numbers(const Model& a, const Model& b) {
+  for (const auto& [name, weight] : a.weights) {
+    ASSERT_EQ(read_all(weight), read_all(b.weights.at(name))) << name;
+  }
+}
+
+struct Case {
+  Numerics numerics;
+  std::string_view packing, algorithm;
+};
+
+TEST(ModelOptExport, KeepsTheNumbersAndWritesTheSameBytesAgain) {
+  const Checkpoint from = Checkpoint::open(golden("qwen3"));
+  for (const Case& c : {Case{Numerics::fp8_tensor(), "ct.fp8", "FP8"},
+                        {Numerics::fp8(), "ct.fp8", "FP8_PER_CHANNEL_PER_TOKEN"},
+                        {Numerics::fp8_block(), "ct.fp8", "FP8_PB_WO"},
+                        {Numerics::nvfp4(), "ct.nvfp4", "W4A16_NVFP4"},
+                        {Numerics::integer(4, 32, false), "ct.pack32", "W4A16_AWQ"}}) {
+    SCOPED_TRACE(c.algorithm);
+    const Model model = quantized(from, [&](const std::string&) { return std::pair{c.numerics, c.packing}; });
+    TemporaryDirectory dir;
+    fs::create_directory(dir / "a");
+    fs::create_directory(dir / "b");
+    export_modelopt(model, from, dir / "a");
+    const Json config = read_json(dir / "a/hf_quant_config.json");
+    EXPECT_EQ(config["quantization"]["quant_algo"], c.algorithm);
+    EXPECT_EQ(read_json(dir / "a/config.json")["quantization_config"], config["quantization"]);
+    const Checkpoint again = Checkpoint::open(dir / "a");
+    const Model read = load(again);
+    expect_same_numbers(model, read);
+    for (const auto& [name, weight] : read.weights) {
+      if (!weight.numerics.is_dense()) {
+        EXPECT_TRUE(weight.packing->name.starts_with("modelopt.")) << name;
+      }
+    }
+    export_modelopt(read, again, dir / "b");
+    for (const char* file : {"model.safetensors", "config.json", "hf_quant_config.json"})
+      EXPECT_EQ(read_text_file(dir / "a" / file), read_text_file(dir / "b" / file)) << file;
+  }
+}
+
+TEST(ModelOptExport, MixturesNameTheirLayers) {
+  const Checkpoint from = Checkpoint::open(golden("qwen3"));
+  const Model model = quantized(from, [](const std::string& name) {
+    return name.find("mlp") != std::string::npos      ? std::pair{Numerics::nvfp4(), "ct.nvfp4"}
+           : name.find("o_proj") != std::string::npos ? std::pair{Numerics::dense(DType::bf16), "dense"}
+                                                      : std::pair{Numerics::fp8(), "ct.fp8"};
+  });
+  TemporaryDirectory dir;
+  export_modelopt(model, from, dir.path());
+  const Json q = read_json(dir / "hf_quant_config.json")["quantization"];
+  EXPECT_EQ(q["quant_algo"], "MIXED_PRECISION");
+  EXPECT_EQ(q["quantized_layers"]["model.layers.0.mlp.up_proj"]["quant_algo"], "W4A16_NVFP4");
+  EXPECT_EQ(q["quantized_layers"]["model.layers.0.mlp.up_proj"]["group_size"], 16);
+  EXPECT_EQ(q["quantized_layers"]["model.layers.0.self_attn.q_proj"]["quant_algo"],
+            "FP8_PER_CHANNEL_PER_TOKEN");
+  EXPECT_FALSE(q["quantized_layers"].contains("model.layers.0.self_attn.o_proj"));
+  EXPECT_FALSE(q.contains("exclude_modules"));
+  expect_same_numbers(model, load(Checkpoint::open(dir.path())));
+}
+
+TEST(ModelOptExport, RefusesOtherNumbersByName) {
+  const Checkpoint from = Checkpoint::open(golden("qwen3"));
+  const auto refusal = [&](const Model& model) {
+    TemporaryDirectory dir;
+    try {
+      export_modelopt(model, from, dir.path());
+    } catch (const InputError& e) {
+      return std::string(e.what());
+    }
+    return std::string("accepted");
+  };
+  EXPECT_THAT(refusal(load(from)),
+              testing::HasSubstr("expected a quantized model, found none of its weights is"));
+  const Model int4 = quantized(from, [](const std::string&) {
+    return std::pair{Numerics::integer(4, 32, true), "ct.pack32"};
+  });
+  EXPECT_THAT(refusal(int4),
+              testing::AllOf(testing::HasSubstr("tensor 'model.layers.0.mlp.down_proj.weight'"),
+                             testing::HasSubstr("found int4 g32 asym")));
+  Model table = load(from);
+  Weight& embedding = table.weights.at("model.embed_tokens.weight");
+  Weight to = make_weight(Numerics::fp8(), packing("ct.fp8"), embedding.shape);
+  embedding = to;
+  EXPECT_THAT(refusal(table), testing::AllOf(testing::HasSubstr("'model.embed_tokens.weight'"),
+                                             testing::HasSubstr("linear layers only")));
+}
+
+}  // namespace
+}  // namespace lathe
