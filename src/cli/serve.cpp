@@ -12,6 +12,7 @@
 #include "cli/verbs.h"
 #include "core/log.h"
 #include "engine/embedder.h"
+#include "models/adapter.h"
 #include "models/chat_format.h"
 #include "server/app.h"
 
@@ -26,6 +27,7 @@ struct Options {
   EmbedderOptions embedder;
   bool embeddings = false;
   ServiceLimits limits;
+  std::vector<std::pair<std::string, std::string>> adapters;  // name, directory
   size_t kv_mib = 0;
   int64_t drain_seconds = 30;
 };
@@ -91,7 +93,9 @@ void serve(Options o) {
   const auto start = std::chrono::steady_clock::now();
   std::unique_ptr<Stop> stop = std::make_unique<Stop>(server, network);
 
-  const OpenModel opened = open_model(o.model);
+  OpenModel opened = open_model(o.model);
+  for (size_t i = 0; i < o.adapters.size(); ++i)
+    add_adapter(opened.model, o.adapters[i].second, static_cast<int>(i) + 1);
   const Tokenizer tokenizer = load_tokenizer(opened.checkpoint);
   const std::optional<ChatFormat> format = chat_format(opened.checkpoint, o.chat_template);
   if (!format) warn("this model has no chat template: /v1/chat/completions is refused");
@@ -117,7 +121,9 @@ void serve(Options o) {
       metrics,
       grammars,
       embedder.get(),
-      o.limits};
+      o.limits,
+      {}};
+  for (const auto& [name, directory] : o.adapters) service.adapters.push_back(name);
   const Worker stepping([&](const std::atomic<bool>& ended) {
     // What waits for the embedder does not wake the engine.
     const std::chrono::milliseconds rest(embedder ? 2 : 50);
@@ -150,6 +156,11 @@ void add_serve(CLI::App& app) {
   verb.add_option("--host", o->http.host, "The address to listen on")->capture_default_str();
   verb.add_option("--port", o->http.port, "0: any free one")->capture_default_str();
   verb.add_option("--model-name", o->name, "What clients call the model; default: its directory's name");
+  verb.add_option(
+          "--lora", o->adapters,
+          "NAME DIRECTORY: a LoRA adapter (PEFT's files) that clients choose by this name as their model; "
+          "may be repeated")
+      ->type_name("NAME DIRECTORY");
   verb.add_option("--chat-template", o->chat_template, "A Jinja template in place of the model's own")
       ->check(CLI::ExistingFile);
   verb.add_option("--api-key", o->app.api_keys, "A key that clients must send; may be repeated");

@@ -95,13 +95,19 @@ using Body = const Json&;
 using To = std::shared_ptr<HttpExchange>;
 
 void models(Service& s, Body, To answer) {
-  send_json(*answer, {{"object", "list"},
-                      {"data",
-                       {{{"id", s.model},
-                         {"object", "model"},
-                         {"created", s.created},
-                         {"owned_by", "lathe"},
-                         {"max_model_len", s.engine.context()}}}}});
+  const auto one = [&](const std::string& name) {
+    return Json{{"id", name},
+                {"object", "model"},
+                {"created", s.created},
+                {"owned_by", "lathe"},
+                {"max_model_len", s.engine.context()}};
+  };
+  Json all = Json::array({one(s.model)});
+  for (const std::string& name : s.adapters) {  // as vLLM lists them
+    all.push_back(one(name));
+    all.back()["parent"] = s.model;
+  }
+  send_json(*answer, {{"object", "list"}, {"data", std::move(all)}});
 }
 
 void tokenize(Service& s, Body body, To answer) {

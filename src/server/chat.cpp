@@ -49,7 +49,7 @@ class ChatReply final : public Reply {
   };
 
   Json envelope(std::string_view object) const {
-    return {{"id", id_}, {"object", object}, {"created", created_}, {"model", service_.model}};
+    return {{"id", id_}, {"object", object}, {"created", created_}, {"model", model_}};
   }
 
   Json token_json(const TokenLogprob& t) const {

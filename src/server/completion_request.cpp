@@ -65,10 +65,18 @@ void require_model(const Service& service, const Fields& f) {
                    "model");
 }
 
+static int requested_adapter(const Service& service, const Fields& f) {
+  if (const auto model = f.text("model"))
+    for (size_t i = 0; i < service.adapters.size(); ++i)
+      if (service.adapters[i] == *model) return static_cast<int>(i) + 1;
+  require_model(service, f);
+  return 0;
+}
+
 Request completion_request(const Service& service, const Fields& f, bool chat) {
   refuse_unsupported(f, chat);
-  require_model(service, f);
   Request r;
+  r.adapter = requested_adapter(service, f);
   r.sampling.temperature = f.number("temperature", 0, 100).value_or(1);
   r.sampling.top_p = f.number("top_p", 0, 1).value_or(1);
   r.sampling.top_k = std::max<int64_t>(0, f.integer("top_k", -1, INT64_MAX).value_or(0));

@@ -40,7 +40,7 @@ class CompletionReply final : public Reply {
   }
 
   Json envelope() const {
-    return {{"id", id_}, {"object", "text_completion"}, {"created", created_}, {"model", service_.model}};
+    return {{"id", id_}, {"object", "text_completion"}, {"created", created_}, {"model", model_}};
   }
 
   void tell(size_t index, const Event& e) override {

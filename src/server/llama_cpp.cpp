@@ -70,7 +70,7 @@ class LlamaReply final : public Reply {
                     {"tokens", return_tokens_ && !stream_ ? Json(tokens_) : Json::array()},
                     {"id_slot", 0},
                     {"stop", true},
-                    {"model", service_.model},
+                    {"model", model_},
                     {"tokens_predicted", last_.generated},
                     {"tokens_evaluated", prompt_tokens()},
                     {"truncated", false},

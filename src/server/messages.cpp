@@ -136,7 +136,7 @@ class MessagesReply final : public ItemReply {
     return {{"id", id_},
             {"type", "message"},
             {"role", "assistant"},
-            {"model", service_.model},
+            {"model", model_},
             {"content", std::move(content)},
             {"stop_reason", reason},
             {"stop_sequence", stop},

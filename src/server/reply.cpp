@@ -40,6 +40,8 @@ Reply::Reply(const Service& service, std::shared_ptr<HttpExchange> exchange, boo
     : service_(service),
       exchange_(std::move(exchange)),
       stream_(stream),
+      model_(request.adapter > 0 ? service.adapters.at(static_cast<size_t>(request.adapter) - 1)
+                                 : service.model),
       per_prompt_(static_cast<size_t>(request.choices)),
       choices_(prompts * per_prompt_),
       open_(choices_.size()) {}

@@ -46,6 +46,7 @@ class Reply {
   const Service& service_;
   const std::shared_ptr<HttpExchange> exchange_;
   const bool stream_;
+  const std::string model_;  // as the client named it: the model, or an adapter
 
  private:
   friend void submit(Service&, const Request&, const std::vector<std::vector<int32_t>>&,

@@ -186,7 +186,7 @@ class ResponsesReply final : public ItemReply {
               {"background", false},
               {"error", nullptr},
               {"incomplete_details", done && !whole ? Json{{"reason", "max_output_tokens"}} : Json()},
-              {"model", service_.model},
+              {"model", model_},
               {"previous_response_id", nullptr},
               {"store", false},
               {"truncation", "disabled"}};

@@ -32,6 +32,7 @@ struct Service {
   Grammars& grammars;
   Embedder* embedder = nullptr;  // null: embeddings are refused
   ServiceLimits limits = {};
+  std::vector<std::string> adapters = {};  // as clients name them, in the order of the engine's numbers
 };
 
 }  // namespace lathe

@@ -1,6 +1,7 @@
 // The built-in model behind a server on this machine, and what it answers.
 #pragma once
 
+#include <functional>
 #include <gtest/gtest.h>
 #include <string>
 #include <thread>
@@ -53,9 +54,10 @@ inline std::string without_chunks(const std::string& body) {
 class Serving {
  public:
   explicit Serving(AppOptions options = {}, EngineOptions engine = small(),
-                   const std::string& chat_template = plain_template, const ServiceLimits& limits = {})
+                   const std::string& chat_template = plain_template, const ServiceLimits& limits = {},
+                   const std::function<void(Model&)>& change_model = {})
       : checkpoint_(Checkpoint::open(resolve_model("builtin"))),
-        model_(load(checkpoint_)),
+        model_(changed(load(checkpoint_), change_model)),
         tokenizer_(load_tokenizer(checkpoint_)),
         chat_(ChatTemplate::parse(chat_template)),
         app_(options),
@@ -104,6 +106,7 @@ class Serving {
   }
   uint16_t port() const { return server_.port(); }
   Engine& engine() { return engine_; }
+  Service& service() { return service_; }
   const Tokenizer& tokenizer() const { return tokenizer_; }
 
   static constexpr const char* plain_template =
@@ -116,6 +119,10 @@ class Serving {
   }
 
  private:
+  static Model changed(Model model, const std::function<void(Model&)>& change) {
+    if (change) change(model);
+    return model;
+  }
   static HttpOptions http() {
     HttpOptions o;
     o.port = 0;

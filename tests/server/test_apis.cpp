@@ -5,7 +5,10 @@
 #include <gtest/gtest.h>
 #include <regex>
 
+#include "adapter_files.h"
+#include "models/adapter.h"
 #include "server/serving.h"
+#include "support.h"
 
 namespace lathe {
 namespace {
@@ -319,6 +322,33 @@ TEST(Embeddings, DocumentsByTheirNearnessToTheQuery) {
   EXPECT_LE(j["results"][1]["relevance_score"], j["results"][0]["relevance_score"]);
   EXPECT_EQ(s.post("/v1/rerank", {{"query", "a"}, {"documents", {3}}}).status, 400);
   EXPECT_EQ(s.post("/v1/rerank", {{"documents", {"a"}}}).status, 400);
+}
+
+TEST(Adapters, AreChosenByNameAsModels) {
+  const testing_support::TemporaryDirectory dir;
+  const auto adapt = [&](Model& model) {
+    auto factors = testing_support::adapter_factors(model, 1);
+    testing_support::write_adapter(dir / "a", factors, testing_support::adapter_config());
+    add_adapter(model, dir / "a", 1);
+  };
+  Serving s({}, Serving::small(), Serving::plain_template, {}, adapt);
+  s.service().adapters = {"pirate"};
+  s.ready();
+  const Json listed = s.ask("GET", "/v1/models").json()["data"];
+  ASSERT_EQ(listed.size(), 2u);
+  EXPECT_EQ(listed[1]["id"], "pirate");
+  EXPECT_EQ(listed[1]["parent"], "builtin");
+  Json body = {{"prompt", "The ship had been three weeks at sea"}, {"max_tokens", 16}, {"temperature", 0}};
+  const Json plain = s.post("/v1/completions", body).json();
+  body["model"] = "pirate";
+  const Json adapted = s.post("/v1/completions", body).json();
+  EXPECT_EQ(plain["model"], "builtin");
+  EXPECT_EQ(adapted["model"], "pirate");
+  EXPECT_NE(plain["choices"][0]["text"], adapted["choices"][0]["text"]);
+  body["model"] = "builtin";
+  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], plain["choices"][0]["text"]);
+  body["model"] = "parrot";
+  EXPECT_EQ(s.post("/v1/completions", body).status, 404);
 }
 
 }  // namespace
