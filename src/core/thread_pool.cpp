@@ -72,7 +72,7 @@ struct ThreadPool::State {
   // The region in which each part was last taken. All parts of a region are taken before the next one begins,
   // so a worker that comes late can take nothing, and does not look at `work`, which is gone.
   alignas(64) std::vector<std::atomic<uint32_t>> taken;
-  bool stop = false;
+  std::atomic<bool> stop = false;  // a late worker looks at it while the destructor writes
   std::vector<std::jthread> threads;
 
   explicit State(int workers) : taken(static_cast<size_t>(workers)) {}
