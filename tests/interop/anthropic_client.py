@@ -6,7 +6,8 @@ import anthropic
 
 url, key = sys.argv[1:]
 client = anthropic.Anthropic(base_url=url, api_key=key, max_retries=0)
-asked = dict(model="builtin", max_tokens=16, temperature=0, system="Be brief.",
+# extra_body: recent versions of the package have no parameter of that name any more, the API has.
+asked = dict(model="builtin", max_tokens=16, extra_body={"temperature": 0}, system="Be brief.",
              messages=[{"role": "user", "content": "Tell me of the sea."}])
 
 whole = client.messages.create(**asked)
@@ -31,7 +32,7 @@ client.messages.create(**asked | dict(max_tokens=2, tool_choice={"type": "auto"}
     {"role": "assistant", "content": call.content},
     {"role": "user", "content": [{"type": "tool_result", "tool_use_id": call.content[0].id, "content": "It rains."}]}]))
 
-for error, change in ((anthropic.BadRequestError, {"temperature": -1}), (anthropic.NotFoundError, {"model": "x"})):
+for error, change in ((anthropic.BadRequestError, {"extra_body": {"temperature": -1}}), (anthropic.NotFoundError, {"model": "x"})):
     try:
         client.messages.create(**asked | change)
         raise AssertionError(f"expected {error.__name__}")
