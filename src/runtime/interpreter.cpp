@@ -6,6 +6,7 @@
 #include "core/thread_pool.h"
 #include "kernels/attention_work.h"
 #include "kernels/tables.h"
+#include "runtime/attention_args.h"
 #include "runtime/rope_angles.h"
 #include "runtime/transposed.h"
 
@@ -212,29 +213,20 @@ struct Walker::Impl {
     rotate(rope, node.inputs[0], in(node, 0), out(node));
   }
   void attend(const op::Attention& a, const Node& node, const float* q, const float* k) {
-    const int64_t q_cols = cols(node.inputs[0]), row_bytes = cols(node.inputs[1]) * 4;
+    const int64_t row_bytes = cols(node.inputs[1]) * 4;
     const std::vector<float> sinks = a.sinks ? param(node, 0) : std::vector<float>();
     std::vector<AttentionSequence> sequences;
     for (size_t s = 0; s + 1 < batch_->starts.size(); ++s) {
       const int64_t begin = batch_->starts[s], n = batch_->starts[s + 1] - begin;
       sequences.push_back({begin, n, 0, n, &batch_->starts[s]});  // its keys are one block from its first row
     }
-    AttentionArgs args{};
+    AttentionArgs args = attention_args(a, sinks.data());
     args.q = q;
     args.k = k;
     args.v = in(node, 2);
     args.out = out(node);
     args.kv = {KvType::f32, static_cast<int64_t>(batch_->tokens.size()), row_bytes, a.head_dim * 4,
                row_bytes};
-    args.q_stride = args.out_stride = q_cols;
-    args.heads = a.heads;
-    args.kv_heads = a.kv_heads;
-    args.head_dim = a.head_dim;
-    args.window = a.window;
-    args.causal = a.causal;
-    args.scale = a.scale;
-    args.soft_cap = a.soft_cap;
-    args.sinks = a.sinks ? sinks.data() : nullptr;
     const AttentionPath& path = choose_attention(a.head_dim, KvType::f32, isa_).path(true);
     AttentionWork work;
     work.share_out(args, sequences, path, pool_.size());

@@ -1,6 +1,7 @@
 // Steps of attention: rotations, the KV cache, and the kernel per sequence.
 #include <cstring>
 
+#include "runtime/attention_args.h"
 #include "runtime/plan_impl.h"
 
 namespace lathe {
@@ -74,7 +75,7 @@ struct Plan::Impl::HeadStep {
 void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const op::Rope* rope,
                                  const ElementwiseKernels& kernels) {
   const AttentionKernel& kernel = choose_attention(a.head_dim, target.kv, target.isa);
-  const int64_t q_cols = cols(node.inputs[0]), kv_cols = cols(node.inputs[1]);
+  const int64_t kv_cols = cols(node.inputs[1]);
   const float *q = buffer(node.inputs[0]), *k = buffer(node.inputs[1]), *v = buffer(node.inputs[2]);
   HeadStep heads{};
   heads.q = q;
@@ -126,18 +127,9 @@ void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const
 
   building = node.name;
   chose(node, explain(kernel, a.head_dim, target.kv, target.isa));
-  AttentionArgs args{};
+  AttentionArgs args = attention_args(a, a.sinks ? vectors.at(node.params[0]).data() : nullptr);
   args.q = q;
   args.out = buffer(node.outputs[0]);
-  args.q_stride = args.out_stride = q_cols;
-  args.heads = a.heads;
-  args.kv_heads = a.kv_heads;
-  args.head_dim = a.head_dim;
-  args.window = a.window;
-  args.causal = a.causal;
-  args.scale = a.scale;
-  args.soft_cap = a.soft_cap;
-  args.sinks = a.sinks ? vectors.at(node.params[0]).data() : nullptr;
   for (size_t p = 0; p < std::size(phases); ++p) {
     sequences[p].reserve(static_cast<size_t>(target.max_tokens));
     attention_work[p].reserve(target.max_tokens * a.heads, static_cast<int>(scratch.size()));

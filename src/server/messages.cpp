@@ -7,14 +7,10 @@ namespace {
 
 using Kind = AnswerPart::Kind;
 
-ApiError wrong(const std::string& where, std::string_view expected) {
-  return ApiError::bad_request(fmt::format("{}: expected {}", where, expected), where);
-}
-
 // A text, or the texts of a list of blocks.
 std::string text_of(const Json& content, const std::string& where) {
   if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) throw wrong(where, "a string or a list of blocks");
+  if (!content.is_array()) throw ApiError::wrong_field(where, "a string or a list of blocks");
   std::string all;
   for (const Json& block : content) {
     const Fields f(block);
@@ -29,7 +25,7 @@ std::string text_of(const Json& content, const std::string& where) {
 
 Json call_of(const Fields& block, const std::string& where) {
   const auto name = block.text("name");
-  if (!name) throw wrong(where, "a name");
+  if (!name) throw ApiError::wrong_field(where, "a name");
   const Json* input = block.find("input");
   return {{"id", block.text("id").value_or("")},
           {"type", "function"},
@@ -40,7 +36,8 @@ Json call_of(const Fields& block, const std::string& where) {
 void add_message(Json& to, const Json& message, const std::string& where) {
   const Fields m(message);
   const std::string role = m.text("role").value_or("");
-  if (role != "user" && role != "assistant") throw wrong(where + ".role", "user or assistant");
+  if (role != "user" && role != "assistant")
+    throw ApiError::wrong_field(where + ".role", "user or assistant");
   const Json& content = m.at("content");
   Json out = {{"role", role}};
   if (content.is_string()) {
@@ -48,7 +45,7 @@ void add_message(Json& to, const Json& message, const std::string& where) {
     to.push_back(std::move(out));
     return;
   }
-  if (!content.is_array()) throw wrong(where + ".content", "a string or a list of blocks");
+  if (!content.is_array()) throw ApiError::wrong_field(where + ".content", "a string or a list of blocks");
   std::string text, thoughts;
   Json calls = Json::array();
   bool results = false;
@@ -77,7 +74,7 @@ void add_message(Json& to, const Json& message, const std::string& where) {
 }
 
 Json tools_of(const Json& given) {
-  if (!given.is_array()) throw wrong("tools", "a list");
+  if (!given.is_array()) throw ApiError::wrong_field("tools", "a list");
   Json tools = Json::array();
   for (const Json& tool : given) {
     const Fields f(tool);
@@ -103,7 +100,7 @@ void put_tool_choice(Json& chat, const Json& given) {
   else if (type == "auto" || type == "none")
     chat["tool_choice"] = type;
   else
-    throw wrong("tool_choice.type", "auto, any, tool or none");
+    throw ApiError::wrong_field("tool_choice.type", "auto, any, tool or none");
   chat["parallel_tool_calls"] = !f.boolean("disable_parallel_tool_use", false);
 }
 
@@ -122,7 +119,7 @@ Json chat_of(const Fields& f) {
   if (const Json* system = f.find("system"))
     all.push_back({{"role", "system"}, {"content", text_of(*system, "system")}});
   const Json& given = f.at("messages");
-  if (!given.is_array() || given.empty()) throw wrong("messages", "a list of at least one");
+  if (!given.is_array() || given.empty()) throw ApiError::wrong_field("messages", "a list of at least one");
   for (size_t i = 0; i < given.size(); ++i) add_message(all, given[i], fmt::format("messages[{}]", i));
   return chat;
 }
@@ -228,7 +225,8 @@ Json anthropic_error(const ApiError& e) {
 void messages(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
   const Fields f(body);
   Json chat = chat_of(f);
-  if (!f.integer("max_tokens", 1, INT64_MAX)) throw wrong("max_tokens", "a whole number of at least 1");
+  if (!f.integer("max_tokens", 1, INT64_MAX))
+    throw ApiError::wrong_field("max_tokens", "a whole number of at least 1");
   chat["max_tokens"] = f.at("max_tokens");
   const bool stream = f.boolean("stream", false);
   submit_chat(service, Fields(chat),

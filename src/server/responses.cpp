@@ -8,13 +8,9 @@ namespace {
 
 using Kind = AnswerPart::Kind;
 
-ApiError wrong(const std::string& where, std::string_view expected) {
-  return ApiError::bad_request(fmt::format("{}: expected {}", where, expected), where);
-}
-
 std::string text_of(const Json& content, const std::string& where) {
   if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) throw wrong(where, "a string or a list of parts");
+  if (!content.is_array()) throw ApiError::wrong_field(where, "a string or a list of parts");
   std::string all;
   for (const Json& part : content) {
     const Fields f(part);
@@ -64,7 +60,7 @@ void add_item(Json& to, const Json& item, std::string& thoughts, const std::stri
 }
 
 Json tools_of(const Json& given) {
-  if (!given.is_array()) throw wrong("tools", "a list");
+  if (!given.is_array()) throw ApiError::wrong_field("tools", "a list");
   Json tools = Json::array();
   for (const Json& tool : given) {
     const Fields f(tool);
@@ -110,7 +106,7 @@ Json chat_of(const Fields& f) {
     all.push_back({{"role", "user"}, {"content", input}});
     return chat;
   }
-  if (!input.is_array()) throw wrong("input", "a string or a list of items");
+  if (!input.is_array()) throw ApiError::wrong_field("input", "a string or a list of items");
   std::string thoughts;
   for (size_t i = 0; i < input.size(); ++i) add_item(all, input[i], thoughts, fmt::format("input[{}]", i));
   return chat;

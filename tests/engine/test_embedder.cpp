@@ -1,6 +1,7 @@
 #include <cmath>
 #include <gtest/gtest.h>
 
+#include "builtin_model.h"
 #include "engine/busy.h"
 #include "engine/embedder.h"
 #include "graph/graph.h"
@@ -10,15 +11,7 @@
 namespace lathe {
 namespace {
 
-struct Builtin {
-  Checkpoint checkpoint = Checkpoint::open(resolve_model("builtin"));
-  Model model = load(checkpoint);
-  Tokenizer tokenizer = load_tokenizer(checkpoint);
-};
-const Builtin& builtin() {
-  static const Builtin loaded;
-  return loaded;
-}
+using testing_support::builtin;
 
 std::vector<std::vector<float>> embed(Embedder& e, const std::vector<std::vector<int32_t>>& texts) {
   std::vector<std::vector<float>> out;

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "adapter_files.h"
+#include "builtin_model.h"
 #include "engine/engine.h"
 #include "engine/kv_size.h"
 #include "models/adapter.h"
@@ -13,15 +14,7 @@
 namespace lathe {
 namespace {
 
-struct Builtin {
-  Checkpoint checkpoint = Checkpoint::open(resolve_model("builtin"));
-  Model model = load(checkpoint);
-  Tokenizer tokenizer = load_tokenizer(checkpoint);
-};
-const Builtin& builtin() {
-  static const Builtin loaded;
-  return loaded;
-}
+using testing_support::builtin;
 
 // Prompts of 1 to some 200 tokens, many of which begin alike.
 std::vector<Request> mixed_requests(int count) {
