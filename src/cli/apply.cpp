@@ -6,6 +6,7 @@
 #include <cstdio>
 
 #include "cli/interrupt.h"
+#include "compress/matrices.h"
 #include "core/log.h"
 
 namespace lathe {
@@ -61,6 +62,30 @@ std::vector<FormatRow> compare_formats(const Model& before, const Model& after, 
     table.push_back(row);
   }
   return table;
+}
+
+std::vector<ModuleRow> list_modules(const Model& before, const Model& after, const Reasons& why) {
+  std::vector<ModuleRow> rows;
+  for (const auto& [param, matrix] : matrices(after.graph)) {
+    const auto old = before.weights.find(param);
+    ModuleRow row{
+        .module = module_path(param),
+        .before = to_string((old == before.weights.end() ? after : before).weights.at(param).numerics),
+        .after = to_string(after.weights.at(param).numerics),
+        .why = {}};
+    const auto decided = why.find(param);
+    row.why = decided != why.end() ? decided->second : row.before == row.after ? "as it is" : "default";
+    rows.push_back(std::move(row));
+  }
+  return rows;
+}
+
+// How many modules each reason gave which format.
+void print_reasons(const std::vector<ModuleRow>& modules) {
+  std::map<std::pair<std::string, std::string>, int64_t> counts;
+  for (const ModuleRow& m : modules) ++counts[{m.why, m.after}];
+  fmt::print("{:<18} {:>8}  {}\n", "format", "matrices", "decided by");
+  for (const auto& [key, n] : counts) fmt::print("{:<18} {:>8}  {}\n", key.second, n, key.first);
 }
 
 // "<output>.sweep" beside the output: where a killed run leaves its finished blocks.
@@ -122,6 +147,8 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
       fail("{}: self-check: wrote weights with hash {}, read {}; nothing was kept", output.string(),
            result_hash, found);
     applied.formats = compare_formats(from.model, written, steps.transformed);
+    applied.modules = list_modules(from.model, written, steps.why);
+    applied.by_policy = !steps.why.empty();
     applied.parameters = parameter_count(written);
     applied.bytes_after = written.bytes();
   }
@@ -147,6 +174,7 @@ void print(const Applied& a, const fs::path& output) {
   fmt::print("{:<37} {:>8} {:>10} {:>11} {:>11}\n", "total", "",
              human_count(static_cast<double>(a.parameters)), human_bytes(static_cast<double>(a.bytes_before)),
              human_bytes(static_cast<double>(a.bytes_after)));
+  if (a.by_policy) print_reasons(a.modules);
   print_layers(a.layers);
   fmt::print("bits per weight: {:.3f} -> {:.3f}\n", bits(a.bytes_before, a.parameters_before),
              bits(a.bytes_after, a.parameters));
@@ -165,6 +193,10 @@ Json to_json(const Applied& a, const fs::path& output) {
     if (row.snr_db != 0) item["weight_snr_db"] = row.snr_db;
     formats.push_back(std::move(item));
   }
+  Json modules = Json::array();
+  for (const ModuleRow& m : a.modules)
+    modules.push_back(
+        {{"module", m.module}, {"before", m.before}, {"after", m.after}, {"decided_by", m.why}});
   Json layers = Json::array();
   for (const LayerReport& l : a.layers)
     layers.push_back({{"module", l.module},
@@ -173,6 +205,7 @@ Json to_json(const Applied& a, const fs::path& output) {
                       {"output_error_to_nearest", l.nearest_error},
                       {"note", l.note}});
   return {{"output", output.string()},
+          {"modules", std::move(modules)},
           {"layers", std::move(layers)},
           {"parameters", a.parameters},
           {"bytes_before", a.bytes_before},

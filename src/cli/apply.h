@@ -14,9 +14,17 @@ struct FormatRow {
   double snr_db = 0;  // of the weights, over a sample of rows; 0 when they did not change
 };
 
+// What one matrix got.
+struct ModuleRow {
+  std::string module, before, after,
+      why;  // why: "default", "as it is", or the policy or promotion that decided
+};
+
 struct Applied {
   Recipe recipe;  // with the hashes filled in
   std::vector<FormatRow> formats;
+  std::vector<ModuleRow> modules;
+  bool by_policy = false;                         // some policy or promotion decided
   std::vector<LayerReport> layers;                // of methods that look at a text
   int64_t parameters_before = 0, parameters = 0;  // a rotation may untie the head: one table more
   size_t bytes_before = 0, bytes_after = 0;

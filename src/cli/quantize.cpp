@@ -18,7 +18,8 @@ struct Options {
   uint64_t seed = 0;
   Selection selection;
   CalibrationText text;
-  std::string rotate = "none";
+  std::string rotate = "none", fused = "error";
+  std::vector<std::string> policies;
 };
 
 void warn_about(const Model& model, const Assignment& assignment, const Options& o) {
@@ -32,6 +33,15 @@ void warn_about(const Model& model, const Assignment& assignment, const Options&
   if (assignment.empty()) warn("nothing is quantized: every matrix is kept");
 }
 
+// What is kept stays so whatever else matches it.
+std::vector<Policy> policies_of(const Options& o) {
+  std::vector<Policy> policies;
+  for (const std::string& text : o.policies) policies.push_back(parse_policy(text));
+  if (!policies.empty())
+    for (const std::string& glob : o.selection.keep) policies.push_back({glob, "keep"});
+  return policies;
+}
+
 void quantize_verb(const Options& o) {
   const OpenModel from = open_model(o.model);
   Recipe recipe{.model = o.model, .source_hash = {}, .result_hash = {}, .seed = o.seed, .steps = {}};
@@ -43,18 +53,21 @@ void quantize_verb(const Options& o) {
   }
   const Numerics numerics =
       parse_scheme(o.scheme, o.group_size, o.asymmetric, scale_dtype(from.model.config));
-  const Assignment assignment = assign_all(shape, numerics, o.selection);
+  QuantizeStep step{.assignment = assign_all(shape, numerics, o.selection),
+                    .search = o.scale_search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
+                    .method = o.method,
+                    .text = {},
+                    .policies = policies_of(o),
+                    .fused = parse_fused(o.fused, "--fused")};
+  Assignment assignment = step.assignment;
+  apply_policies(shape, step.policies, step.fused, "--policy", assignment);
   warn_about(shape, assignment, o);
   const bool reads = parse_method(o.method).needs_text();
   if (reads && o.text.path.empty())
     throw input_error("--calibration", fmt::format("a text, which method {} looks at", o.method), "none");
   if (!reads && !o.text.path.empty()) warn("method {} does not look at the calibration text", o.method);
-  recipe.steps.emplace_back(
-      "quantize",
-      quantize_step(shape, {.assignment = assignment,
-                            .search = o.scale_search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
-                            .method = o.method,
-                            .text = reads ? o.text : CalibrationText{}}));
+  if (reads) step.text = o.text;
+  recipe.steps.emplace_back("quantize", quantize_step(shape, step));
   const Applied applied = apply(recipe, from, o.output, o.threads);
   o.json ? print_json(to_json(applied, o.output)) : print(applied, o.output);
 }
@@ -108,6 +121,18 @@ void add_quantize(CLI::App& app) {
   verb.add_flag("--embeddings", o->selection.embeddings, "Also the embedding");
   verb.add_option("--keep", o->selection.keep,
                   "Leave modules that match this glob as they are; may be repeated");
+  verb.add_option(
+      "--policy", o->policies,
+      "GLOB=FORMAT: every matrix whose module matches gets that format, the head and the embedding\n"
+      "too; FORMAT is keep, bf16, f16, f32 or a scheme, with :gN for its groups and :asym for zero\n"
+      "points, as in '*.mlp.*=w4a16:g32'; may be repeated, the last that matches decides");
+  std::vector<std::string> modes(std::begin(fused_names), std::end(fused_names));
+  verb.add_option(
+          "--fused", o->fused,
+          "Where policies give layers that read one input (q, k, v; gate, up) several formats: stop with\n"
+          "an error, promote them to the widest, or leave them apart (other runtimes may not load that)")
+      ->check(CLI::IsMember(modes))
+      ->capture_default_str();
   add_threads(verb, o->threads);
   add_seed(verb, o->seed);
   add_json(verb, o->json);

@@ -1,39 +1,13 @@
 // Which parameters become which numbers.
 #include <algorithm>
-#include <fnmatch.h>
 #include <set>
 
+#include "compress/matrices.h"
 #include "compress/quantize.h"
 #include "core/error.h"
 
 namespace lathe {
 namespace {
-
-// What each matrix of the graph is to the model. A table that the embedding and the head share is the head.
-struct Matrix {
-  std::vector<std::string> modules;  // names it goes by: its own path, and those of the nodes that read it
-  bool embedding = false, head = false;
-};
-
-std::map<std::string, Matrix, std::less<>> matrices(const Graph& graph) {
-  std::map<std::string, Matrix, std::less<>> found;
-  for (NodeId id : graph.order()) {
-    const Node& node = graph.node(id);
-    const bool linear = std::holds_alternative<op::Linear>(node.op);
-    if (!linear && !std::holds_alternative<op::Embedding>(node.op)) continue;
-    Matrix& m = found[node.params[0]];
-    m.modules.push_back(module_path(node.params[0]));
-    if (node.name != m.modules.back()) m.modules.push_back(node.name);
-    if (!linear) m.embedding = true;
-    if (node.outputs[0] == graph.output()) m.head = true;
-  }
-  return found;
-}
-
-bool matches(const Matrix& m, const std::string& glob) {
-  return std::any_of(m.modules.begin(), m.modules.end(),
-                     [&](const std::string& name) { return ::fnmatch(glob.c_str(), name.c_str(), 0) == 0; });
-}
 
 bool selected(const Matrix& m, const Selection& s) {
   if (m.head) return s.head;
@@ -72,7 +46,7 @@ Assignment assign_all(const Model& model, const Numerics& numerics, const Select
   for (const auto& [param, matrix] : matrices(model.graph)) {
     bool kept = false;
     for (const std::string& glob : selection.keep)
-      if (matches(matrix, glob)) {
+      if (matrix.matches(glob)) {
         used.insert(glob);
         kept = true;
       }

@@ -69,6 +69,7 @@ float largest_of(ThreadPool& pool, const Weight& from, const Numerics& numerics)
 
 Weight quantize_on(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleSearch search,
                    float largest) {
+  if (numerics.is_dense()) return to_dense(from, numerics.dtype);
   Weight to = make_weight(numerics, storage_packing(numerics), from.shape);
   if (numerics.scales_by_whole() && largest < 0) largest = largest_of(pool, from, numerics);
   for_strips(pool, from, numerics, [&](int64_t row, int64_t rows, const std::vector<float>& values) {

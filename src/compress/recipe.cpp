@@ -109,6 +109,7 @@ Integer integer_of(const YAML::Node& root, const char* key, std::string_view whe
 constexpr std::string_view keep = "keep";
 
 Json to_json(const Numerics& n) {
+  if (n.is_dense()) return dtype_name(n.dtype);
   if (n.is_grid()) {
     Json json = {{"scheme", scheme_of(n)}, {"scale", dtype_name(n.dtype)}};
     if (n.kind == Numerics::Kind::nf4) json["group"] = n.group;
@@ -135,9 +136,9 @@ DType parse_scale(const std::string& name, std::string_view where) {
   throw input_error(where, "scale bf16, f16 or f32", fmt::format("'{}'", printable(name)));
 }
 
-// Null stands for "stays as it is".
-std::optional<Numerics> parse_format(const Json& json, std::string_view where) {
-  if (json.is_string() && json.get<std::string>() == keep) return std::nullopt;
+// A mapping, or the command line's text. Null stands for "stays as it is".
+std::optional<Numerics> read_format(const Json& json, DType type, std::string_view where) {
+  if (json.is_string()) return parse_format(json.get<std::string>(), type, where);
   if (json.is_object() && json.contains("scheme")) {
     check_keys(json, {"scheme", "group", "scale"}, where);
     const std::string scheme = get_string(json, "scheme", where),
@@ -240,6 +241,15 @@ Json quantize_step(const Model& model, const QuantizeStep& q) {
                {"scale_search", q.search == ScaleSearch::mse ? "mse" : "absmax"},
                {"default", common}};
   if (!modules.empty()) step["modules"] = std::move(modules);
+  if (!q.policies.empty()) {
+    Json policy = Json::object();
+    for (const Policy& p : q.policies) {
+      policy.erase(p.glob);  // the last one counts, and where it stands
+      policy[p.glob] = p.format;
+    }
+    step["policy"] = std::move(policy);
+    step["fused"] = fused_names[static_cast<size_t>(q.fused)];
+  }
   if (!q.text.path.empty())
     step["calibration"] = {{"text", q.text.path},
                            {"sha256", q.text.sha256},
@@ -258,8 +268,18 @@ static CalibrationText parse_text(const Json& step, std::string_view where) {
           get_int_or(json, "context", here, 2, 1 << 20, 256)};
 }
 
+static std::vector<Policy> parse_policies(const Json& step, std::string_view where) {
+  std::vector<Policy> policies;
+  const Json json = step.value("policy", Json::object());
+  if (!json.is_object())
+    throw input_error(fmt::format("{}: policy", where), "a mapping of globs to formats",
+                      printable(json.dump(), 60));
+  for (const auto& [glob, format] : json.items()) policies.push_back({glob, get_string(json, glob, where)});
+  return policies;
+}
+
 QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::string_view where) {
-  check_keys(step, {"method", "scale_search", "default", "modules", "calibration"}, where);
+  check_keys(step, {"method", "scale_search", "default", "modules", "policy", "fused", "calibration"}, where);
   const std::string method = get_string(step, "method", where);
   const CalibrationText text = parse_text(step, where);
   if (parse_method(method).needs_text() && text.path.empty())
@@ -269,8 +289,9 @@ QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::stri
     throw input_error(where, "scale_search mse or absmax", fmt::format("'{}'", printable(search)));
   if (!step.contains("default")) throw input_error(where, "key 'default'", "none");
 
+  const DType scale = scale_dtype(model.config);
   Assignment assignment;
-  if (const auto common = parse_format(step["default"], fmt::format("{}: default", where)))
+  if (const auto common = read_format(step["default"], scale, fmt::format("{}: default", where)))
     for (const std::string& param : default_params(model)) assignment[param] = *common;
   const Json modules = step.value("modules", Json::object());
   if (!modules.is_object())
@@ -282,11 +303,21 @@ QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::stri
     if (weight == model.weights.end() || weight->second.shape.size() != 2)
       throw input_error(here, "a module of the model with a weight matrix", "none of that name");
     assignment.erase(param);
-    if (const auto numerics = parse_format(format, here)) assignment[param] = *numerics;
+    if (const auto numerics = read_format(format, scale, here)) assignment[param] = *numerics;
   }
+  std::vector<Policy> policies = parse_policies(step, where);
+  const Fused fused =
+      parse_fused(get_string_or(step, "fused", where, "error"), fmt::format("{}: fused", where));
+  Reasons why = apply_policies(model, policies, fused, fmt::format("{}: policy", where), assignment);
   for (const auto& [param, numerics] : assignment)
     require_whole_groups(param, model.weights.at(param), numerics);
-  return {std::move(assignment), search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax, method, text};
+  return {.assignment = std::move(assignment),
+          .search = search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
+          .method = method,
+          .text = text,
+          .policies = std::move(policies),
+          .fused = fused,
+          .why = std::move(why)};
 }
 
 // ---- the rotate step

@@ -6,7 +6,7 @@
 #include <utility>
 #include <vector>
 
-#include "compress/quantize.h"
+#include "compress/policy.h"
 #include "compress/rotate.h"
 #include "core/json.h"
 
@@ -35,9 +35,13 @@ struct QuantizeStep {
   ScaleSearch search = ScaleSearch::mse;
   std::string method = "rtn";  // compress/method.h
   CalibrationText text = {};   // no path: the method needs none
+  std::vector<Policy> policies = {};
+  Fused fused = Fused::error;  // where there are policies
+  Reasons why = {};            // parameters that policies decided
 };
 
-// The quantize step: a default format, and per-module exceptions.
+// The quantize step: a default format, per-module exceptions, then policies. Written is the assignment before
+// policies; read, the one after.
 Json quantize_step(const Model&, const QuantizeStep&);
 QuantizeStep parse_quantize_step(const Json&, const Model&, std::string_view where);
 

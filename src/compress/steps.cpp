@@ -43,12 +43,23 @@ StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from, cons
       continue;
     }
     QuantizeStep step = parse_quantize_step(json, model, where);
+    for (const auto& [param, why] : step.why) {
+      if (why.starts_with("promoted")) warn("{}: {}", module_path(param), why);
+      result.why.insert_or_assign(param, why);
+    }
     const Method method = parse_method(step.method);
     if (method.text == "rtn") {
       result.search = step.search;
       for (const auto& [param, numerics] : step.assignment) result.left.insert_or_assign(param, numerics);
       continue;
     }
+    // Floats are no method's business.
+    std::erase_if(step.assignment, [&](const auto& each) {
+      if (!each.second.is_dense()) return false;
+      Weight& weight = model.weights.at(each.first);
+      weight = to_dense(weight, each.second.dtype);
+      return true;
+    });
     std::vector<int32_t> tokens(static_cast<size_t>(step.text.context), 0);
     if (!step.text.path.empty()) {
       const Text text = read_calibration(step.text, load_tokenizer(from));

@@ -18,6 +18,7 @@ struct StepsResult {
   ScaleSearch search = ScaleSearch::mse;
   bool transformed = false;  // weights are not comparable with those before, element by element
   std::vector<LayerReport> layers;
+  Reasons why;  // parameters whose format a policy decided, or a promotion
 };
 
 // Edits the model; InputError, naming the step, when it cannot be done. Texts are read again from their paths

@@ -83,6 +83,33 @@ TEST(Quantize, WritesAModelThatOpensAndARecipeThatReproducesIt) {
     EXPECT_EQ(read_text_file(dir.path() / "q" / file), read_text_file(dir.path() / "again" / file)) << file;
 }
 
+TEST(Quantize, PoliciesSayWhatEachModuleGets) {
+  const TemporaryDirectory dir;
+  const std::string arguments =
+      "quantize builtin --scheme w4a16 --policy '*.mlp.*=w4a16:g32' --policy lm_head=w8a16";
+  const Outcome o = lathe(arguments + " --keep '*.layers.0.*' --json -o " + in(dir, "q"));
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  std::map<std::string, Json> modules;
+  const Json report = o.json();
+  for (const Json& m : report["modules"]) modules[m["module"]] = m;
+  EXPECT_EQ(modules.size(), 6u * 7 + 1);
+  EXPECT_EQ(modules["model.layers.1.mlp.up_proj"]["after"], "int4 g32");
+  EXPECT_EQ(modules["model.layers.1.mlp.up_proj"]["decided_by"], "policy '*.mlp.*=w4a16:g32'");
+  EXPECT_EQ(modules["model.layers.1.self_attn.q_proj"]["after"], "int4 g128");
+  EXPECT_EQ(modules["model.layers.1.self_attn.q_proj"]["decided_by"], "default");
+  EXPECT_EQ(modules["model.layers.0.mlp.up_proj"]["after"], "bf16");
+  EXPECT_EQ(modules["model.embed_tokens"]["after"], "int8");
+  const Outcome again = lathe("run --json " + in(dir, "q/lathe/recipe.yaml") + " -o " + in(dir, "again"));
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(again.json()["modules"], report["modules"]);
+  EXPECT_THAT(lathe(arguments + " -o " + in(dir, "r")).out,
+              HasSubstr("int8                      1  policy 'lm_head=w8a16'"));
+  const Outcome mixed = lathe("quantize builtin --policy '*.up_proj=w4a16' -o " + in(dir, "s"));
+  EXPECT_EQ(mixed.exit_code, 2);
+  EXPECT_THAT(mixed.err, HasSubstr("--policy: model.layers.0.mlp.{gate,up}_proj: expected one format"));
+  EXPECT_EQ(mixed.error_lines(), 1);
+}
+
 TEST(Quantize, PrintsATable) {
   const TemporaryDirectory dir;
   const Outcome o = lathe("quantize builtin --head -o " + in(dir, "q"));
