@@ -31,6 +31,21 @@ function(lathe_library name)
   target_link_libraries(lathe_${name} PUBLIC ${ARG_LINKS})
 endfunction()
 
+# lathe_embed(library FILES a.html ...): the files as rows {"name", "text"} of <library>_files.inc, which a source
+# of the library includes in a table.
+function(lathe_embed library)
+  cmake_parse_arguments(ARG "" "" "FILES" ${ARGN})
+  set(rows "")
+  foreach(file ${ARG_FILES})
+    set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${file})
+    file(READ ${file} text)
+    string(APPEND rows "{\"${file}\", R\"embedded(${text})embedded\"},\n")
+  endforeach()
+  set(LATHE_ROWS "${rows}")
+  configure_file(${PROJECT_SOURCE_DIR}/cmake/embedded.inc.in ${CMAKE_CURRENT_BINARY_DIR}/${library}_files.inc @ONLY)
+  target_include_directories(lathe_${library} PRIVATE ${CMAKE_CURRENT_BINARY_DIR})
+endfunction()
+
 # lathe_isa_kernels(library isa FLAGS -mavx2 ... SOURCES ...): files compiled for one ISA, joined to `library`.
 # They include argument structs and intrinsics only, so no inline function built for a newer CPU can leak out.
 function(lathe_isa_kernels library isa)

@@ -122,7 +122,8 @@ void serve(Options o) {
       grammars,
       embedder.get(),
       o.limits,
-      {}};
+      {},
+      load_report(opened.checkpoint.path())};
   for (const auto& [name, directory] : o.adapters) service.adapters.push_back(name);
   const Worker stepping([&](const std::atomic<bool>& ended) {
     // What waits for the embedder does not wake the engine.

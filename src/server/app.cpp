@@ -13,6 +13,7 @@
 #include "server/fields.h"
 #include "server/llama_cpp.h"
 #include "server/messages.h"
+#include "server/page.h"
 #include "server/request_body.h"
 #include "server/responses.h"
 #include "server/tools.h"
@@ -162,6 +163,8 @@ constexpr Route routes[] = {
     {"POST", "/detokenize", detokenize},
     {"POST", "/apply-template", apply_template},
     {"GET", "/metrics", metrics},
+    {"GET", "/report.json", report_json},
+    {"GET", "/report.html", report_html},
 };
 
 }  // namespace
@@ -194,6 +197,7 @@ void App::route(const HttpRequest& r, std::shared_ptr<HttpExchange> exchange) {
     if (!service) throw loading;
     return send_json(*exchange, {{"status", "ok"}});
   }
+  if (r.method == "GET" && send_page_file(r.path, *exchange)) return;
   const std::optional<std::string> who = caller(r);
   if (!who) throw ApiError(401, "authentication_error", "expected a valid API key");
   bool path_known = false;

@@ -21,8 +21,8 @@ struct AppOptions {
   double requests_per_minute = 0;  // of one key, or of one address where there are no keys; 0: any number
 };
 
-// Answers 503 until it is given a service, so that a load balancer sees a server that is loading. /health
-// needs no key, every other route does.
+// Answers 503 until it is given a service, so that a load balancer sees a server that is loading. /health and
+// the page need no key, every other route does.
 class App {
  public:
   explicit App(const AppOptions&);

@@ -7,6 +7,7 @@
 #include "core/json.h"
 #include "engine/engine.h"
 #include "server/metrics.h"
+#include "server/page.h"
 #include "server/structured_output.h"
 #include "text/tokenizer.h"
 
@@ -33,6 +34,7 @@ struct Service {
   Embedder* embedder = nullptr;  // null: embeddings are refused
   ServiceLimits limits = {};
   std::vector<std::string> adapters = {};  // as clients name them, in the order of the engine's numbers
+  ModelReport report = {};
 };
 
 }  // namespace lathe

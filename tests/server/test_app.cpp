@@ -31,11 +31,11 @@ TEST(App, IsUnavailableUntilTheModelIsLoaded) {
   EXPECT_EQ(s.ask("GET", "/health").status, 200);
 }
 
-TEST(App, EveryRouteButHealthWantsTheKey) {
+TEST(App, EveryRouteButHealthAndThePageWantsTheKey) {
   Serving s(with_keys({"first", "second"}));
   s.ready();
   EXPECT_EQ(s.ask("GET", "/health").status, 200);
-  for (const std::string path : {"/v1/models", "/metrics", "/nothing", "/"}) {
+  for (const std::string path : {"/v1/models", "/metrics", "/nothing", "/report.json"}) {
     EXPECT_EQ(s.ask("GET", path).status, 401) << path;
     EXPECT_EQ(s.ask("GET", path, "", "Authorization: Bearer firs\r\n").status, 401) << path;
     EXPECT_NE(s.ask("GET", path, "", "Authorization: Bearer second\r\n").status, 401) << path;
