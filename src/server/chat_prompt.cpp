@@ -1,31 +1,13 @@
 #include "server/chat_prompt.h"
 
 #include "server/api_error.h"
+#include "server/content.h"
 #include "text/chat_template.h"
 
 namespace lathe {
 namespace {
 
 constexpr size_t most_messages = 4096, most_calls = 128;
-
-// Templates expect a string; clients also send [{"type": "text", "text": ...}, ...].
-Json flattened(const Json& content, const std::string& where) {
-  if (content.is_null() || content.is_string()) return content;
-  if (!content.is_array())
-    throw ApiError::bad_request(where + ": expected a string or a list of parts, found another value",
-                                "messages");
-  std::string all;
-  for (const Json& part : content) {
-    const Fields f(part);
-    const std::string type = f.text("type").value_or("text");
-    if (type != "text")
-      throw ApiError(501, "not_supported_error",
-                     fmt::format("{}: expected parts of type 'text', found '{}'", where, printable(type)),
-                     "messages");
-    all += f.text("text").value_or("");
-  }
-  return all;
-}
 
 // Clients send arguments as text, templates write an object.
 void parse_arguments(Json& message, const std::string& where) {
@@ -61,7 +43,9 @@ Json checked_messages(const Fields& f) {
     if (!messages[i].is_object() || !messages[i].contains("role") || !messages[i]["role"].is_string())
       throw ApiError::bad_request(where + ": expected an object with a role", "messages");
     Json message = messages[i];
-    if (message.contains("content")) message["content"] = flattened(message["content"], where + ".content");
+    // Templates expect a string.
+    if (message.contains("content") && !message["content"].is_null())
+      message["content"] = content_text(message["content"], where + ".content");
     parse_arguments(message, where);
     checked.push_back(std::move(message));
   }

@@ -1,27 +1,12 @@
 #include "server/messages.h"
 
+#include "server/content.h"
 #include "server/item_reply.h"
 
 namespace lathe {
 namespace {
 
 using Kind = AnswerPart::Kind;
-
-// A text, or the texts of a list of blocks.
-std::string text_of(const Json& content, const std::string& where) {
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) throw ApiError::wrong_field(where, "a string or a list of blocks");
-  std::string all;
-  for (const Json& block : content) {
-    const Fields f(block);
-    if (const std::string type = f.text("type").value_or(""); type != "text")
-      throw ApiError(501, "not_supported_error",
-                     fmt::format("{}: expected blocks of text, found '{}'", where, printable(type, 60)),
-                     where);
-    all += f.text("text").value_or("");
-  }
-  return all;
-}
 
 Json call_of(const Fields& block, const std::string& where) {
   const auto name = block.text("name");
@@ -45,7 +30,7 @@ void add_message(Json& to, const Json& message, const std::string& where) {
     to.push_back(std::move(out));
     return;
   }
-  if (!content.is_array()) throw ApiError::wrong_field(where + ".content", "a string or a list of blocks");
+  if (!content.is_array()) throw ApiError::wrong_field(where + ".content", "a string or a list of parts");
   std::string text, thoughts;
   Json calls = Json::array();
   bool results = false;
@@ -56,14 +41,14 @@ void add_message(Json& to, const Json& message, const std::string& where) {
       const Json* result = f.find("content");
       to.push_back({{"role", "tool"},
                     {"tool_call_id", f.text("tool_use_id").value_or("")},
-                    {"content", result ? text_of(*result, where + ".content") : std::string()}});
+                    {"content", result ? content_text(*result, where + ".content") : std::string()}});
       results = true;
     } else if (type == "tool_use") {
       calls.push_back(call_of(f, where + ".content"));
     } else if (type == "thinking") {
       thoughts += f.text("thinking").value_or("");
     } else if (type != "redacted_thinking") {
-      text += text_of(Json::array({block}), where + ".content");
+      text += content_text(Json::array({block}), where + ".content");
     }
   }
   if (results && text.empty()) return;
@@ -117,7 +102,7 @@ Json chat_of(const Fields& f) {
   if (const Json* choice = f.find("tool_choice")) put_tool_choice(chat, *choice);
   Json& all = chat["messages"] = Json::array();
   if (const Json* system = f.find("system"))
-    all.push_back({{"role", "system"}, {"content", text_of(*system, "system")}});
+    all.push_back({{"role", "system"}, {"content", content_text(*system, "system")}});
   const Json& given = f.at("messages");
   if (!given.is_array() || given.empty()) throw ApiError::wrong_field("messages", "a list of at least one");
   for (size_t i = 0; i < given.size(); ++i) add_message(all, given[i], fmt::format("messages[{}]", i));

@@ -1,6 +1,7 @@
 #include "server/responses.h"
 
 #include "server/api_error.h"
+#include "server/content.h"
 #include "server/item_reply.h"
 
 namespace lathe {
@@ -9,19 +10,7 @@ namespace {
 using Kind = AnswerPart::Kind;
 
 std::string text_of(const Json& content, const std::string& where) {
-  if (content.is_string()) return content.get<std::string>();
-  if (!content.is_array()) throw ApiError::wrong_field(where, "a string or a list of parts");
-  std::string all;
-  for (const Json& part : content) {
-    const Fields f(part);
-    const std::string type = f.text("type").value_or("");
-    if (type != "input_text" && type != "output_text" && type != "text" && type != "reasoning_text")
-      throw ApiError(501, "not_supported_error",
-                     fmt::format("{}: expected parts of text, found '{}'", where, printable(type, 60)),
-                     where);
-    all += f.text("text").value_or("");
-  }
-  return all;
+  return content_text(content, where, {"input_text", "output_text", "text", "reasoning_text"});
 }
 
 // Calls go with the message of the assistant before them, thoughts with the one behind them.

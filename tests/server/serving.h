@@ -39,6 +39,12 @@ struct Got {
   }
 };
 
+// A template that shows tools and calls as Hermes' models do.
+inline constexpr const char* hermes =
+    "{% if tools %}{% for t in tools %}{{ t.function.name }} {% endfor %}as <tool_call>\n{% endif %}"
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls %}"
+    "{{ c.function.name }}={{ c.function.arguments.city }}{% endfor %} {% endfor %}Answer:";
+
 inline std::string without_chunks(const std::string& body) {
   std::string all;
   for (size_t at = 0; at < body.size();) {
@@ -94,6 +100,19 @@ class Serving {
     return got;
   }
   Got post(const std::string& path, const Json& body) { return ask("POST", path, body.dump()); }
+  // The first choice of the answer, which must be one, and its text.
+  Json choice(const Json& body, const std::string& path = "/v1/completions") {
+    const Got got = post(path, body);
+    EXPECT_EQ(got.status, 200) << got.body;
+    return got.status == 200 ? got.json()["choices"][0] : Json::object();
+  }
+  std::string text(const Json& body) { return choice(body).value("text", ""); }
+  // Every block of keys and values comes back. The last step may be counting still when its answer is here.
+  void expect_all_blocks_free() {
+    for (int i = 0; i < 500 && engine_.stats().free_blocks < engine_.stats().blocks; ++i)
+      std::this_thread::sleep_for(std::chrono::milliseconds(10));
+    EXPECT_EQ(engine_.stats().free_blocks, engine_.stats().blocks);
+  }
   // A model that has learned no JSON loves the white space between its values.
   Json no_space() const {
     Json bias = Json::object();

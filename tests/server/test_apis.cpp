@@ -15,10 +15,6 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr const char* hermes =
-    "{% if tools %}{% for t in tools %}{{ t.function.name }} {% endfor %}as <tool_call>\n{% endif %}"
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls %}"
-    "{{ c.function.name }}={{ c.function.arguments.city }}{% endfor %} {% endfor %}Answer:";
 const Json city = {{"type", "object"},
                    {"properties", {{"city", {{"enum", {"Oslo", "Rome"}}}}}},
                    {"required", {"city"}},
@@ -346,7 +342,7 @@ TEST(Adapters, AreChosenByNameAsModels) {
   EXPECT_EQ(adapted["model"], "pirate");
   EXPECT_NE(plain["choices"][0]["text"], adapted["choices"][0]["text"]);
   body["model"] = "builtin";
-  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], plain["choices"][0]["text"]);
+  EXPECT_EQ(s.text(body), plain["choices"][0]["text"]);
   body["model"] = "parrot";
   EXPECT_EQ(s.post("/v1/completions", body).status, 404);
 }

@@ -125,7 +125,7 @@ TEST(App, LogprobsOfChatsAndCompletions) {
   s.ready();
   Json body = story(5);
   body["logprobs"] = 3;
-  const Json columns = s.post("/v1/completions", body).json()["choices"][0]["logprobs"];
+  const Json columns = s.choice(body)["logprobs"];
   for (const auto& name : {"tokens", "token_logprobs", "top_logprobs", "text_offset"})
     EXPECT_EQ(columns[name].size(), 5u);
   EXPECT_EQ(columns["top_logprobs"][0].size(), 3u);
@@ -133,7 +133,7 @@ TEST(App, LogprobsOfChatsAndCompletions) {
           {"max_tokens", 5},
           {"logprobs", true},
           {"top_logprobs", 2}};
-  const Json choice = s.post("/v1/chat/completions", body).json()["choices"][0];
+  const Json choice = s.choice(body, "/v1/chat/completions");
   ASSERT_EQ(choice["logprobs"]["content"].size(), 5u);
   std::string text;
   for (const Json& t : choice["logprobs"]["content"]) {
@@ -148,13 +148,13 @@ TEST(App, SeveralPromptsAreSeveralChoices) {
   Serving s;
   s.ready();
   Json body = story(6);
-  const Json alone = s.post("/v1/completions", body).json()["choices"][0]["text"];
+  const std::string alone = s.text(body);
   body["prompt"] = {"Once upon a time", body["prompt"]};
   const Json both = s.post("/v1/completions", body).json();
   ASSERT_EQ(both["choices"].size(), 2u);
   EXPECT_EQ(both["choices"][1]["text"], alone);
   body["prompt"] = s.tokenizer().encode("The ship had been three weeks at sea");
-  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], alone);
+  EXPECT_EQ(s.text(body), alone);
 }
 
 TEST(App, SaysWhatIsWrongWithARequest) {
@@ -228,7 +228,7 @@ TEST(App, SaysWhatIsWrongWithARequest) {
   EXPECT_EQ(s.post("/v1/completions", {{"prompt", longer}}).status, 400);
   EXPECT_EQ(s.ask("GET", "/v1/completions").status, 405);
   EXPECT_EQ(s.ask("GET", "/v1/nothing").status, 404);
-  EXPECT_EQ(s.engine().stats().free_blocks, s.engine().stats().blocks);
+  s.expect_all_blocks_free();
 }
 
 TEST(App, TheTextIsWhatTheRequestSays) {
@@ -272,7 +272,7 @@ TEST(App, TheTextIsWhatTheRequestSays) {
   for (const auto& [name, value] : digits) {
     Json body = story(50);
     body[name] = value;
-    const Json choice = s.post("/v1/completions", body).json()["choices"][0];
+    const Json choice = s.choice(body);
     EXPECT_EQ(choice["text"].get<std::string>().size(), 5u) << name << choice;
     EXPECT_TRUE(std::ranges::all_of(choice["text"].get<std::string>(), [](char c) { return isdigit(c); }));
     EXPECT_EQ(choice["finish_reason"], "stop");
@@ -282,7 +282,7 @@ TEST(App, TheTextIsWhatTheRequestSays) {
                {"max_tokens", 60},
                {"logit_bias", s.no_space()},
                {"seed", 3}};
-  const Json choice = s.post("/v1/chat/completions", chat).json()["choices"][0];
+  const Json choice = s.choice(chat, "/v1/chat/completions");
   const std::string text = choice["message"]["content"];
   EXPECT_EQ(text[0], '{') << text;
   if (choice["finish_reason"] == "stop") {
@@ -306,31 +306,31 @@ TEST(App, AStreamedTextUnderAGrammarIsTheSameBytes) {
 TEST(App, BiasesAndPenaltiesReachTheSampler) {
   Serving s;
   s.ready();
-  const std::string plain = s.post("/v1/completions", story(12)).json()["choices"][0]["text"];
+  const std::string plain = s.text(story(12));
   const int32_t first =
       s.tokenizer().encode("The ship had been three weeks at sea" +
                            plain)[s.tokenizer().encode("The ship had been three weeks at sea").size()];
   Json body = story(12);
   body["logit_bias"] = {{std::to_string(first), -100}};
-  const Json banned = s.post("/v1/completions", body).json()["choices"][0];
+  const Json banned = s.choice(body);
   EXPECT_NE(banned["text"].get<std::string>().substr(0, 3), plain.substr(0, 3));
   body["logit_bias"] = {{std::to_string(first), 100}};
-  const std::string again = s.post("/v1/completions", body).json()["choices"][0]["text"];
+  const std::string again = s.text(body);
   std::string only;
   for (int i = 0; i < 12; ++i) only += s.tokenizer().decode({&first, 1});
   EXPECT_EQ(again, only);
   body["frequency_penalty"] = 2;  // 100 outlives twelve times 2
-  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], only);
+  EXPECT_EQ(s.text(body), only);
   body["logit_bias"] = {{std::to_string(first), 20}};
   body["presence_penalty"] = 2;
-  EXPECT_NE(s.post("/v1/completions", body).json()["choices"][0]["text"], only);
+  EXPECT_NE(s.text(body), only);
 }
 
 TEST(App, EchoesThePromptAndTheStopString) {
   Serving s;
   s.ready();
   Json body = story(12);
-  const std::string plain = s.post("/v1/completions", body).json()["choices"][0]["text"];
+  const std::string plain = s.text(body);
   body["echo"] = true;
   body["n"] = 2;
   const Json both = s.post("/v1/completions", body).json()["choices"];
@@ -343,9 +343,9 @@ TEST(App, EchoesThePromptAndTheStopString) {
   body = story(12);
   body["stop"] = plain.substr(4, 3);
   const size_t at = plain.find(plain.substr(4, 3));
-  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], plain.substr(0, at));
+  EXPECT_EQ(s.text(body), plain.substr(0, at));
   body["include_stop_str_in_output"] = true;
-  EXPECT_EQ(s.post("/v1/completions", body).json()["choices"][0]["text"], plain.substr(0, at + 3));
+  EXPECT_EQ(s.text(body), plain.substr(0, at + 3));
 }
 
 TEST(App, TooManyWaitingAreToldToComeBack) {
@@ -384,9 +384,7 @@ TEST(App, AClientThatLeavesIsNotWorkedFor) {
         fmt::format("POST /v1/completions HTTP/1.1\r\nContent-Length: {}\r\n\r\n{}", text.size(), text));
     client.read_until("data: ");
   }
-  for (int i = 0; i < 500 && s.engine().stats().free_blocks < s.engine().stats().blocks; ++i)
-    std::this_thread::sleep_for(std::chrono::milliseconds(10));
-  EXPECT_EQ(s.engine().stats().free_blocks, s.engine().stats().blocks);
+  s.expect_all_blocks_free();
 }
 
 TEST(App, PagesOfTheNamedOriginMayCall) {

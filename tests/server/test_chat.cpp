@@ -10,11 +10,6 @@ namespace {
 
 using testing::HasSubstr;
 
-constexpr const char* hermes =
-    "{% if tools %}{% for t in tools %}{{ t.function.name }} {% endfor %}as <tool_call>\n{% endif %}"
-    "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls %}"
-    "{{ c.function.name }}={{ c.function.arguments.city }}{% endfor %} {% endfor %}Answer:";
-
 Json weather() {
   return {{"type", "function"},
           {"function",
@@ -137,7 +132,7 @@ TEST(Chat, TheBytesOfAStreamWithThoughtsTextAndACall) {
           data("", usage.dump(), true) + "data: [DONE]\n\n"));
   body.erase("stream");
   body.erase("stream_options");
-  const Json message = s.post("/v1/chat/completions", body).json()["choices"][0]["message"];
+  const Json message = s.choice(body, "/v1/chat/completions")["message"];
   EXPECT_EQ(message["reasoning_content"], "hm");
   EXPECT_EQ(message["content"], "So:");
   EXPECT_EQ(message["tool_calls"][0]["function"]["arguments"], "{}");
