@@ -25,10 +25,9 @@ def get(url):
 class Server:
     """A server process, from healthy to ended."""
 
-    def __init__(self, command, port):
+    def __init__(self, command, port, stderr=subprocess.DEVNULL):
         self.url = f"http://127.0.0.1:{port}"
-        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL,
-                                        stderr=subprocess.DEVNULL)
+        self.process = subprocess.Popen([str(part) for part in command], stdout=subprocess.DEVNULL, stderr=stderr)
 
     def __enter__(self):
         end = time.monotonic() + HEALTHY_WITHIN

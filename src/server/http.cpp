@@ -10,6 +10,7 @@
 #include <boost/beast/ssl.hpp>
 #include <deque>
 #include <optional>
+#include <poll.h>
 #include <utility>
 
 #include "core/log.h"
@@ -26,6 +27,7 @@ using Plain = beast::tcp_stream;
 using Tls = beast::ssl_stream<beast::tcp_stream>;
 constexpr auto as_tuple = asio::as_tuple(asio::use_awaitable);
 constexpr std::chrono::milliseconds linger{500};  // what a refused client may still send
+constexpr std::chrono::milliseconds look_again{200};
 
 // What a connection writes, filled from any thread, emptied by the connection's coroutine.
 class Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
@@ -96,11 +98,15 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   }
   auto woken() { return wake_.async_wait(as_tuple); }
   void rearm() { wake_.expires_at(std::chrono::steady_clock::time_point::max()); }
+  void rearm(std::chrono::milliseconds longest) { wake_.expires_after(longest); }
   void leave() {
+    const auto call = std::exchange(call_when_gone_, {});
     if (complete() || gone_) return;
     gone_ = true;
-    if (auto call = std::exchange(call_when_gone_, {})) call();
+    if (call) call();
   }
+  // What is called when the client leaves often holds this exchange itself.
+  void forget() { call_when_gone_ = {}; }
 
  private:
   template <class F>
@@ -149,6 +155,12 @@ HttpRequest plain(http::request<http::string_body>&& from, const std::string& cl
   r.body = std::move(from.body());
   r.client = client;
   return r;
+}
+
+// Whether the other end has closed, unread bytes or not.
+bool hung_up(tcp::socket& socket) {
+  pollfd asked{socket.native_handle(), POLLRDHUP, 0};
+  return ::poll(&asked, 1, 0) > 0;
 }
 
 std::string error_body(std::string_view message, std::string_view type) {
@@ -272,8 +284,16 @@ struct HttpServer::Impl {
                                                  parser.get().keep_alive() && !draining, version,
                                                  [&timer] { timer.cancel(); });
       ++exchanges;
+      struct Forget {  // also when the server ends amid an answer
+        Exchange& exchange;
+        ~Forget() { exchange.forget(); }
+      } const forget{*exchange};
       try {
-        handler(plain(parser.release(), client), exchange);
+        if (draining)
+          exchange->send(503, "application/json", error_body("the server is ending", "unavailable_error"),
+                         {{"Retry-After", "1"}});
+        else
+          handler(plain(parser.release(), client), exchange);
       } catch (const std::exception& e) {
         warn("http: {}", printable(e.what()));
         exchange->send(500, "application/json", error_body("internal error", "server_error"), {});
@@ -300,14 +320,17 @@ struct HttpServer::Impl {
         continue;
       }
       timer.expires_never();
-      exchange.rearm();
       if (!watch) {
+        if (hung_up(timer.socket())) co_return false;
+        exchange.rearm(look_again);
         co_await exchange.woken();
         continue;
       }
+      exchange.rearm();
       auto woke = co_await (exchange.woken() || timer.socket().async_wait(tcp::socket::wait_read, as_tuple));
       if (woke.index() == 0) continue;
-      // Readable: the end of the connection, or the next request, which can wait.
+      // Readable: the end of the connection, or the next request, which can wait. An end behind that is seen
+      // by looking again.
       char byte;
       boost::system::error_code failed;
       const size_t n = timer.socket().receive(asio::buffer(&byte, 1), tcp::socket::message_peek, failed);

@@ -64,7 +64,8 @@ class HttpServer {
   uint16_t port() const;
   // Serves on this thread until stop().
   void run();
-  // No new connections or requests; open answers may end. From any thread, and from signal handlers' threads.
+  // No new connections, 503 for new requests; open answers may end. From any thread, and from signal
+  // handlers' threads.
   void drain();
   int64_t open_exchanges() const;
   void stop();

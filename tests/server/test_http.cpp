@@ -120,6 +120,39 @@ TEST(Http, NoticesThatTheClientLeft) {
   kept->write("nobody reads this");
 }
 
+TEST(Http, NoticesThatTheClientLeftBehindItsNextRequest) {
+  std::promise<void> gone, asked;
+  Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) {
+    e->on_gone([&] { gone.set_value(); });
+    asked.set_value();
+  });
+  Client client(server.port());
+  client.send("GET / HTTP/1.1\r\n\r\nG");
+  asked.get_future().wait();
+  client.leave();
+  EXPECT_EQ(gone.get_future().wait_for(std::chrono::seconds(10)), std::future_status::ready);
+}
+
+// It holds the whole answer of a request.
+TEST(Http, ForgetsWhatToCallOnceTheAnswerIsOut) {
+  std::weak_ptr<int> held;
+  std::promise<void> asked;
+  Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) {
+    auto reply = std::make_shared<int>(0);
+    held = reply;
+    e->on_gone([reply, e] {});
+    e->send(200, "text/plain", "done");
+    asked.set_value();
+  });
+  Client client(server.port());
+  client.send("GET / HTTP/1.1\r\n\r\n");
+  EXPECT_THAT(client.read_until("done"), StartsWith("HTTP/1.1 200"));
+  asked.get_future().wait();
+  for (int i = 0; i < 1000 && !held.expired(); ++i)
+    std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  EXPECT_TRUE(held.expired());
+}
+
 TEST(Http, AClientThatDoesNotReadIsGone) {
   std::promise<void> gone;
   std::atomic<bool> stop = false;
@@ -183,15 +216,22 @@ TEST(Http, AHandlerThatThrowsIsAnInternalError) {
 TEST(Http, DrainingFinishesWhatIsOpen) {
   std::shared_ptr<HttpExchange> open;
   std::promise<void> asked;
-  Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) {
+  Serving server([&](HttpRequest r, std::shared_ptr<HttpExchange> e) {
+    if (r.path == "/idle") return echo(std::move(r), std::move(e));
     open = e;
     asked.set_value();
   });
-  Client client(server.port());
+  Client idle(server.port()), client(server.port());
+  idle.send("GET /idle HTTP/1.1\r\n\r\n");
+  EXPECT_THAT(idle.read_until("/idle "), StartsWith("HTTP/1.1 200"));
   client.send("GET / HTTP/1.1\r\n\r\n");
   asked.get_future().wait();
   (*server).drain();
   EXPECT_EQ((*server).open_exchanges(), 1);
+  idle.send("GET /idle HTTP/1.1\r\n\r\n");
+  const std::string refused = idle.read_all();  // and then it is closed
+  EXPECT_THAT(refused, StartsWith("HTTP/1.1 503"));
+  EXPECT_THAT(refused, HasSubstr("Retry-After"));
   open->send(200, "text/plain", "done");
   EXPECT_THAT(client.read_all(), testing::EndsWith("done"));  // and then it is closed
   EXPECT_THROW(
