@@ -1,10 +1,12 @@
 // bench_masks VOCAB.json: microseconds per token mask while JSON is written, on a byte-level vocabulary
 // ("token": id). `first`: a grammar's first text, which finds the tokens of each place; `later`: texts after
-// it. A text is cut into the longest tokens.
+// it. A text is cut into the longest tokens. Then grammars that were written to be slow, with random texts:
+// their longest stall of whoever waits for a mask.
 #include <algorithm>
 #include <chrono>
 #include <fmt/format.h>
 #include <numeric>
+#include <random>
 
 #include "core/file.h"
 #include "core/json.h"
@@ -81,6 +83,66 @@ void measure(const char* name, const Grammar& grammar, const std::shared_ptr<con
   }
 }
 
+struct Hostile {
+  const char* name;
+  Grammar (*make)();
+};
+
+Grammar many_strings() {
+  Json any = Json::array();
+  for (int i = 0; i < 200; ++i) any.push_back({{"type", "string"}, {"maxLength", 100 + i}});
+  return json_schema({{"anyOf", any}});
+}
+
+constexpr Hostile hostile[] = {
+    {"((a?){60}){60}b", [] { return Grammar::regex("((a?){60}){60}b"); }},
+    {"(.{0,60}){0,60}", [] { return Grammar::regex("(.{0,60}){0,60}"); }},
+    {"([a-z ]{0,30}){0,9}x", [] { return Grammar::regex("([a-z ]{0,30}){0,9}x"); }},
+    {"(.*a){1,20}(.*b){1,20}", [] { return Grammar::regex("(.*a){1,20}(.*b){1,20}"); }},
+    {".{4000}", [] { return Grammar::regex(".{4000}"); }},
+    {"root root | a", [] { return Grammar::gbnf("root ::= [a-z ] root root | [a-z ]"); }},
+    {"rules of rules",
+     [] { return Grammar::gbnf("root ::= a+\na ::= b+\nb ::= c+ c*\nc ::= [^x]+ | [a-z]+ a"); }},
+    {"200 strings", many_strings},
+};
+
+// Random texts: every token that may come next is as likely.
+void measure_hostile(const Hostile& h, const std::shared_ptr<const TokenTrie>& trie) {
+  auto begin = Clock::now();
+  const auto masks = std::make_shared<TokenMasks>(h.make(), trie);
+  const double compiled = microseconds(begin);
+  double all = 0, mask_worst = 0, accept_worst = 0;
+  int64_t count = 0;
+  std::string how = "ended";
+  std::mt19937 random(1);
+  try {
+    GrammarMatcher matcher(masks);
+    for (; count < 100; ++count) {
+      begin = Clock::now();
+      const auto mask = matcher.mask();
+      const double took = microseconds(begin);
+      mask_worst = std::max(mask_worst, took), all += took;
+      if (all > 20e6) {
+        how = "given up";
+        break;
+      }
+      std::vector<int32_t> allowed;
+      for (int32_t id = 0; id < trie->size(); ++id)
+        if (mask[static_cast<size_t>(id) / 64] >> (id % 64) & 1) allowed.push_back(id);
+      if (allowed.empty()) break;
+      begin = Clock::now();
+      matcher.accept(allowed[random() % allowed.size()]);
+      accept_worst = std::max(accept_worst, microseconds(begin));
+    }
+  } catch (const InputError& e) {
+    mask_worst = std::max(mask_worst, microseconds(begin));
+    how = e.what();
+  }
+  fmt::print(
+      "{:<24} compiled {:>8.1f} ms   {:>4} masks   worst {:>9.1f} ms   worst accept {:>7.1f} ms   {}\n",
+      h.name, compiled / 1e3, count, mask_worst / 1e3, accept_worst / 1e3, how);
+}
+
 }  // namespace
 
 int main(int argc, char** argv) try {
@@ -113,6 +175,7 @@ int main(int argc, char** argv) try {
   const Grammar grammar = json_schema(schema);
   fmt::print("schema: {} states in {:.0f} us\n", grammar.states(), microseconds(begin));
   measure("schema", grammar, trie, people);
+  for (const Hostile& h : hostile) measure_hostile(h, trie);
 } catch (const std::exception& e) {
   fmt::print(stderr, "bench_masks: {}\n", e.what());
   return 1;

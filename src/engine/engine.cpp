@@ -36,6 +36,7 @@ struct Job {
   uint64_t id;
   Request request;
   Engine::Emit emit;
+  std::shared_ptr<grammar::Work> masks;  // its choices' budget, where there is a grammar
 };
 
 // One choice of a request.
@@ -350,7 +351,7 @@ struct Engine::Impl {
       return exhausted(*r.matcher);
     }
     if (request.grammar && token == request.grammar_after) {
-      r.matcher.emplace(request.grammar);
+      r.matcher.emplace(request.grammar, r.job->masks);
       return exhausted(*r.matcher);
     }
     return false;
@@ -363,7 +364,7 @@ struct Engine::Impl {
     event.choice = r.choice;
     try {
       if (request.grammar && request.grammar_after < 0 && r.generated == 0) {
-        r.matcher.emplace(request.grammar);
+        r.matcher.emplace(request.grammar, r.job->masks);
         if (exhausted(*r.matcher)) {  // only the empty text is allowed
           event.finish = Finish::stop;
           return end(r, event);
@@ -472,7 +473,9 @@ uint64_t Engine::submit(Request request, Emit emit) {
     throw Busy(fmt::format("{} requests are waiting already", i.stats.waiting));
   ++i.stats.waiting;  // until the next step counts them
   const uint64_t id = ++i.last_job;
-  i.submitted.push_back(std::make_shared<const Job>(Job{id, std::move(request), std::move(emit)}));
+  auto masks = request.grammar ? request.grammar->budget() : nullptr;
+  i.submitted.push_back(
+      std::make_shared<const Job>(Job{id, std::move(request), std::move(emit), std::move(masks)}));
   i.changed.notify_one();
   return id;
 }

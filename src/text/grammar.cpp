@@ -60,7 +60,7 @@ Grammar Grammar::json_object() {
 }
 
 bool Grammar::accepts(std::string_view text) const {
-  grammar::Automaton automaton(network_);
+  grammar::Automaton automaton(network_, std::make_shared<grammar::Work>());
   auto state = automaton.start();
   for (const char c : text) {
     if (state == grammar::Automaton::dead) return false;

@@ -88,10 +88,20 @@ TokenMasks::TokenMasks(Grammar grammar, std::shared_ptr<const TokenTrie> trie)
     : grammar_(std::move(grammar)), trie_(std::move(trie)), places_(grammar_.network()->nodes.size()) {}
 TokenMasks::~TokenMasks() = default;
 
+std::shared_ptr<grammar::Work> TokenMasks::budget() const {
+  constexpr int64_t at_once = 8'000'000;
+  return std::make_shared<grammar::Work>(at_once);
+}
+int64_t TokenMasks::budget_of_token() const {
+  constexpr int64_t least = 100'000;
+  return least + 2 * static_cast<int64_t>(trie_->nodes().size());
+}
+
 struct GrammarMatcher::State {
-  explicit State(std::shared_ptr<TokenMasks> m)
+  State(std::shared_ptr<TokenMasks> m, std::shared_ptr<grammar::Work> w)
       : masks(std::move(m)),
-        automaton(std::make_unique<Automaton>(masks->grammar_.network())),
+        work(std::move(w)),
+        automaton(std::make_unique<Automaton>(masks->grammar_.network(), work)),
         current(automaton->start()) {}
 
   std::shared_ptr<const TokenMasks::Place> place(int32_t node);
@@ -99,6 +109,7 @@ struct GrammarMatcher::State {
   void tidy();
 
   std::shared_ptr<TokenMasks> masks;
+  std::shared_ptr<grammar::Work> work;
   std::unique_ptr<Automaton> automaton;
   Automaton::State current;  // never dead
   std::unordered_map<Automaton::State, std::vector<uint64_t>> known;
@@ -152,6 +163,7 @@ const std::vector<uint64_t>& GrammarMatcher::State::mask() {
                                            automaton->places(current).end());
   for (const grammar::Place& p : places) {
     const auto within = place(p.node);
+    work->spend(1 + within->bits.size() / 16 + within->tokens.size() / 4 + 8 * within->ends.size());
     for (size_t i = 0; i < within->bits.size(); ++i) bits[i] |= within->bits[i];
     for (const int32_t id : within->tokens) bits[static_cast<size_t>(id) / 64] |= uint64_t{1} << (id % 64);
     if (p.stack == 0 || within->ends.empty()) continue;
@@ -163,16 +175,17 @@ const std::vector<uint64_t>& GrammarMatcher::State::mask() {
 
 // Remembered states and stacks grow with the text; now and then only the current ones are kept.
 void GrammarMatcher::State::tidy() {
-  constexpr size_t kMaxStates = 20'000;
-  if (automaton->states() < kMaxStates) return;
-  auto fresh = std::make_unique<Automaton>(masks->grammar_.network());
+  constexpr size_t kMaxBytes = size_t{16} << 20;
+  if (automaton->bytes() < kMaxBytes) return;
+  auto fresh = std::make_unique<Automaton>(masks->grammar_.network(), work);
   current = fresh->copy(current, *automaton);
   automaton = std::move(fresh);
   known.clear();
 }
 
-GrammarMatcher::GrammarMatcher(std::shared_ptr<TokenMasks> masks)
-    : state_(std::make_unique<State>(std::move(masks))) {}
+GrammarMatcher::GrammarMatcher(std::shared_ptr<TokenMasks> masks) : GrammarMatcher(masks, masks->budget()) {}
+GrammarMatcher::GrammarMatcher(std::shared_ptr<TokenMasks> masks, std::shared_ptr<grammar::Work> budget)
+    : state_(std::make_unique<State>(std::move(masks), std::move(budget))) {}
 GrammarMatcher::~GrammarMatcher() = default;
 GrammarMatcher::GrammarMatcher(GrammarMatcher&&) noexcept = default;
 GrammarMatcher& GrammarMatcher::operator=(GrammarMatcher&&) noexcept = default;
@@ -192,6 +205,7 @@ bool GrammarMatcher::accept(std::string_view bytes) {
     if (next == Automaton::dead) return false;
   }
   state_->current = next;
+  state_->work->refill(state_->masks->budget_of_token());
   state_->tidy();
   return true;
 }

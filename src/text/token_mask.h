@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "text/grammar.h"
+#include "text/grammar/work.h"
 
 namespace lathe {
 
@@ -53,6 +54,10 @@ class TokenMasks {
   TokenMasks(const TokenMasks&) = delete;
   TokenMasks& operator=(const TokenMasks&) = delete;
   const TokenTrie& trie() const { return *trie_; }
+  // What finding masks may cost one request, all its texts together: about 50 ms at once, and for each token
+  // as much as reading the vocabulary twice, which is what masks of long texts of bounded length need.
+  std::shared_ptr<grammar::Work> budget() const;
+  int64_t budget_of_token() const;
 
  private:
   friend class GrammarMatcher;
@@ -67,14 +72,16 @@ class TokenMasks {
 // One text being written. Not thread-safe.
 class GrammarMatcher {
  public:
-  explicit GrammarMatcher(std::shared_ptr<TokenMasks>);
+  explicit GrammarMatcher(std::shared_ptr<TokenMasks>);  // on a budget of its own
+  GrammarMatcher(std::shared_ptr<TokenMasks>, std::shared_ptr<grammar::Work> budget);
   ~GrammarMatcher();
   GrammarMatcher(GrammarMatcher&&) noexcept;
   GrammarMatcher& operator=(GrammarMatcher&&) noexcept;
 
   // Bit id % 64 of word id / 64: may token `id` come next? Valid until the next call. End tokens are the
   // caller's (they are special and have no bytes): allowed when complete(). All zero only when nothing may
-  // follow. InputError when the grammar is too ambiguous at this point (grammar/automaton.h).
+  // follow. InputError when the grammar is too ambiguous at this point (grammar/automaton.h), or the budget
+  // is spent; so do accept() and the constructors.
   std::span<const uint64_t> mask();
   // False, and nothing changes, when the token is not allowed.
   bool accept(int32_t id);

@@ -353,6 +353,21 @@ TEST(Engine, StopTokensEndAConstrainedTextOnlyWhereItIsComplete) {
   EXPECT_EQ(a.end.stop, "two");
 }
 
+TEST(Engine, AGrammarThatIsTooSlowFailsItsRequestAndNoOther) {
+  const Answer alone = run(options(), {story(40)}).at({0, 0});
+  Request slow = story(40);
+  slow.choices = 3;
+  slow.grammar = masks(Grammar::regex("(.{0,60}){0,60}"));
+  const Answers answers = run(options(), {slow, story(40)});
+  EXPECT_EQ(answers.at({1, 0}).tokens, alone.tokens);
+  for (int64_t choice = 0; choice < 3; ++choice) {
+    const Answer& a = answers.at({0, choice});
+    EXPECT_EQ(a.end.finish, Finish::failed);
+    EXPECT_TRUE(a.end.refused);
+    EXPECT_THAT(a.end.error, testing::HasSubstr("steps before a token"));
+  }
+}
+
 TEST(Engine, AGrammarMayBeginBehindAToken) {
   const Answer plain = run(options(), {story(40)}).at({0, 0});
   Request r = story(40);

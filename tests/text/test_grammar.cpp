@@ -211,6 +211,42 @@ TEST(TokenMask, AmbiguityIsLimited) {
   EXPECT_THROW(g.accepts(std::string(40, 'a')), InputError);
 }
 
+// Refused before the first token or behind some: never a longer wait for those who share the engine.
+TEST(TokenMask, WorkIsLimited) {
+  const auto trie = std::make_shared<TokenTrie>(json_tokens());
+  const auto refused = [&](const Grammar& g) {
+    const auto masks = std::make_shared<TokenMasks>(g, trie);
+    std::mt19937 random(3);
+    try {
+      GrammarMatcher matcher(masks);
+      for (int count = 0; count < 2000; ++count) {
+        const std::span<const uint64_t> mask = matcher.mask();
+        std::vector<int32_t> allowed;
+        for (int32_t id = 0; id < trie->size(); ++id)
+          if (mask[static_cast<size_t>(id) / 64] >> (id % 64) & 1) allowed.push_back(id);
+        if (allowed.empty()) return false;
+        EXPECT_TRUE(matcher.accept(allowed[random() % allowed.size()]));
+      }
+    } catch (const InputError&) {
+      return true;
+    }
+    return false;
+  };
+  EXPECT_TRUE(refused(Grammar::regex("(.{0,60}){0,60}")));
+  EXPECT_TRUE(refused(Grammar::regex("([a-z ]{0,30}){0,90}x")));
+  EXPECT_TRUE(refused(Grammar::gbnf("root ::= [a-z ] root root | [a-z ]")));
+  // What is long but simple goes on for ever.
+  EXPECT_FALSE(refused(Grammar::regex(".{10000}")));
+  EXPECT_FALSE(refused(Grammar::json()));
+  // Texts may share what they may cost.
+  const auto work = std::make_shared<grammar::Work>(1'000'000);
+  const auto first_mask = [&] {
+    GrammarMatcher(std::make_shared<TokenMasks>(Grammar::regex("(a?){800}b"), trie), work).mask();
+  };
+  EXPECT_NO_THROW(first_mask());
+  EXPECT_THROW(for (int i = 0; i < 1000; ++i) first_mask(), InputError);
+}
+
 TEST(TokenMask, TokenBytesAddUpToTexts) {
   SKIP_WITHOUT(kQwen);
   const Tokenizer tokenizer = qwen_tokenizer();

@@ -11,6 +11,7 @@ namespace {
 
 constexpr int32_t kUnknown = -2;
 constexpr size_t kMaxPlaces = 4096;
+constexpr size_t kEntry = 48;  // bytes of an entry of a hash table, about
 
 uint64_t key(int32_t a, int32_t b) {
   return static_cast<uint64_t>(static_cast<uint32_t>(a)) << 32 | static_cast<uint32_t>(b);
@@ -30,17 +31,32 @@ void check_places(size_t count) {
 
 }  // namespace
 
-Automaton::Automaton(std::shared_ptr<const Network> net) : net_(std::move(net)), frames_(1, {-1, -1}) {}
+void Work::refuse() const {
+  throw input_error("grammar", fmt::format("one that takes at most {} steps before a token", most_), "more",
+                    "make its alternatives begin differently and its repetitions fewer");
+}
+
+Automaton::Automaton(std::shared_ptr<const Network> net, std::shared_ptr<Work> work)
+    : net_(std::move(net)), work_(std::move(work)), frames_(1, {-1, -1}) {}
+
+void Automaton::remember(size_t bytes) {
+  work_->spend(bytes / 8);
+  bytes_ += bytes;
+}
 
 int32_t Automaton::push(int32_t node, int32_t parent) {
   const auto [it, fresh] = frame_index_.try_emplace(key(node, parent), static_cast<int32_t>(frames_.size()));
-  if (fresh) frames_.push_back({node, parent});
+  if (fresh) {
+    frames_.push_back({node, parent});
+    remember(sizeof(Frame) + kEntry);
+  }
   return it->second;
 }
 
 // A place whose rule may end here stands for the place after the call as well.
 void Automaton::add(Place p, std::vector<Place>& places, bool& ended) const {
   for (;;) {
+    work_->spend(1);
     const Node& node = net_->nodes[static_cast<size_t>(p.node)];
     if (node.continues) places.push_back(p);
     if (!node.ends) return;
@@ -55,6 +71,7 @@ void Automaton::add(Place p, std::vector<Place>& places, bool& ended) const {
 
 Automaton::State Automaton::intern(std::vector<Place> places, bool ended) {
   if (places.empty() && !ended) return dead;
+  work_->spend(8 * places.size());  // sorted and hashed
   std::sort(places.begin(), places.end());
   places.erase(std::unique(places.begin(), places.end()), places.end());
   check_places(places.size());
@@ -65,6 +82,8 @@ Automaton::State Automaton::intern(std::vector<Place> places, bool ended) {
     if (s.ended == ended && s.places == places) return it->second;
   }
   const auto state = static_cast<State>(states_.size());
+  remember(sizeof(StateData) + places.size() * sizeof(Place) + net_->class_byte.size() * sizeof(State) +
+           kEntry);
   StateData data;
   data.places = std::move(places);
   data.ended = ended;
@@ -105,6 +124,8 @@ void Automaton::expand(StateData& state) {
     const Place p = todo.back();
     todo.pop_back();
     const Node& node = net_->nodes[static_cast<size_t>(p.node)];
+    work_->spend(8 + 2 * (node.empty.size() + node.calls.size()));
+    remember(node.bytes.size() * sizeof(Edge));
     for (const ByteEdge& e : node.bytes) state.edges.push_back({e.first, e.last, {e.target, p.stack}});
     for (const int32_t target : node.empty) visit({target, p.stack});
     for (const CallEdge& e : node.calls) {
@@ -121,8 +142,10 @@ void Automaton::expand(StateData& state) {
 Automaton::State Automaton::next(State from, uint8_t byte) {
   StateData& state = states_[static_cast<size_t>(from)];
   const size_t byte_class = net_->byte_class[byte];
+  work_->spend(1);
   if (state.next[byte_class] != kUnknown) return state.next[byte_class];
   if (!state.expanded) expand(state);
+  work_->spend(state.edges.size() / 4);
   std::vector<Place> places;
   bool ended = false;
   for (const Edge& e : state.edges)
@@ -138,6 +161,7 @@ Automaton::State Automaton::copy(State s, const Automaton& from) {
     std::vector<int32_t> nodes;
     for (int32_t stack = p.stack; stack != 0; stack = from.frames_[static_cast<size_t>(stack)].parent)
       nodes.push_back(from.frames_[static_cast<size_t>(stack)].node);
+    work_->spend(4 * nodes.size());
     int32_t stack = 0;
     for (size_t i = nodes.size(); i-- > 0;) stack = push(nodes[i], stack);
     places.push_back({p.node, stack});

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "text/grammar/network.h"
+#include "text/grammar/work.h"
 
 namespace lathe::grammar {
 
@@ -23,7 +24,8 @@ class Automaton {
   using State = int32_t;
   static constexpr State dead = -1;
 
-  explicit Automaton(std::shared_ptr<const Network>);
+  // Everything below spends `work`: InputError when none is left.
+  Automaton(std::shared_ptr<const Network>, std::shared_ptr<Work> work);
 
   State start();                     // before the first byte of the root rule
   State at(std::span<const Place>);  // may be dead
@@ -33,7 +35,7 @@ class Automaton {
   bool ended(State s) const { return states_[static_cast<size_t>(s)].ended; }  // the text is complete
   std::span<const Place> places(State s) const { return states_[static_cast<size_t>(s)].places; }
 
-  size_t states() const { return states_.size(); }
+  size_t bytes() const { return bytes_; }  // that states and stacks take, about
   // The same state in a fresh automaton over the same network.
   State copy(State, const Automaton& from);
 
@@ -59,8 +61,11 @@ class Automaton {
   void add(Place, std::vector<Place>& places, bool& ended) const;
   State intern(std::vector<Place> places, bool ended);
   void expand(StateData&);
+  void remember(size_t bytes);
 
   std::shared_ptr<const Network> net_;
+  std::shared_ptr<Work> work_;
+  size_t bytes_ = 0;
   std::vector<Frame> frames_;
   std::unordered_map<uint64_t, int32_t> frame_index_;  // (node, parent)
   std::vector<StateData> states_;
