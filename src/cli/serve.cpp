@@ -7,6 +7,7 @@
 #include <memory>
 #include <thread>
 
+#include "cli/config_file.h"
 #include "cli/interrupt.h"
 #include "cli/options.h"
 #include "cli/verbs.h"
@@ -20,7 +21,7 @@ namespace lathe {
 namespace {
 
 struct Options {
-  std::string model, name, key_file, chat_template;
+  std::string config, model, name, key_file, chat_template;
   HttpOptions http;
   AppOptions app;
   EngineOptions engine;
@@ -153,7 +154,11 @@ void add_serve(CLI::App& app) {
   auto o = std::make_shared<Options>();
   CLI::App& verb =
       add_verb(app, "serve", "Serve a model to many users, as OpenAI's API does", "builtin --port 8080");
-  add_model(verb, o->model);
+  add_model(verb, o->model).required(false);  // it may be in --config
+  verb.add_option("--config", o->config,
+                  "A YAML file of these flags: keys are their names without --, and model; what the command "
+                  "line says comes first (docs/serving.md)")
+      ->check(CLI::ExistingFile);
   verb.add_option("--host", o->http.host, "The address to listen on")->capture_default_str();
   verb.add_option("--port", o->http.port, "0: any free one")->capture_default_str();
   verb.add_option("--model-name", o->name, "What clients call the model; default: its directory's name");
@@ -227,7 +232,12 @@ void add_serve(CLI::App& app) {
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   add_threads(verb, o->engine.threads);
-  verb.callback([o] { serve(*o); });
+  verb.callback([o, &verb] {
+    if (!o->config.empty()) apply_config(verb, o->config);
+    if (o->model.empty())
+      throw input_error("lathe serve", "MODEL, or `model` in the file of --config", "neither");
+    serve(*o);
+  });
 }
 
 }  // namespace lathe

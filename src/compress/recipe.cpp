@@ -3,59 +3,18 @@
 #include <algorithm>
 #include <optional>
 #include <set>
-#include <yaml-cpp/yaml.h>
 
 #include "compress/method.h"
 #include "core/error.h"
+#include "core/yaml.h"
 
 namespace lathe {
 namespace {
 
 constexpr int64_t format_version = 1;
 
-// ---- YAML <-> JSON
+// ---- JSON -> YAML
 // -----------------------------------------------------------------------------------------------
-
-std::string at_line(std::string_view where, const YAML::Mark& mark) {
-  return fmt::format("{}: line {}", where, mark.line + 1);
-}
-
-// Plain scalars are numbers and booleans where they look like one; quoted ones stay text.
-Json scalar(const YAML::Node& node) {
-  if (node.Tag() == "!") return node.Scalar();
-  int64_t integer = 0;
-  double number = 0;
-  bool boolean = false;
-  if (YAML::convert<int64_t>::decode(node, integer)) return integer;
-  if (YAML::convert<double>::decode(node, number)) return number;
-  if (YAML::convert<bool>::decode(node, boolean)) return boolean;
-  return node.Scalar();
-}
-
-Json to_json(const YAML::Node& node, std::string_view where) {
-  switch (node.Type()) {
-    case YAML::NodeType::Scalar:
-      return scalar(node);
-    case YAML::NodeType::Sequence: {
-      Json list = Json::array();
-      for (const YAML::Node& item : node) list.push_back(to_json(item, where));
-      return list;
-    }
-    case YAML::NodeType::Map: {
-      Json object = Json::object();
-      for (const auto& item : node) {
-        const std::string key = item.first.Scalar();
-        if (object.contains(key))
-          throw input_error(at_line(where, item.first.Mark()), "distinct keys",
-                            fmt::format("'{}' twice", printable(key)));
-        object[key] = to_json(item.second, where);
-      }
-      return object;
-    }
-    default:
-      return nullptr;
-  }
-}
 
 void emit(YAML::Emitter& out, const Json& json) {
   if (json.is_object()) {
@@ -78,13 +37,6 @@ void emit(YAML::Emitter& out, const Json& json) {
 
 // ---- the recipe
 // --------------------------------------------------------------------------------------------------
-
-void check_keys(const YAML::Node& map, const std::set<std::string>& known, std::string_view where) {
-  for (const auto& item : map)
-    if (!known.contains(item.first.Scalar()))
-      throw input_error(at_line(where, item.first.Mark()), fmt::format("one of {}", fmt::join(known, ", ")),
-                        fmt::format("key '{}'", printable(item.first.Scalar())));
-}
 
 std::string text_of(const YAML::Node& root, const char* key, std::string_view where) {
   const YAML::Node node = root[key];
@@ -191,12 +143,7 @@ std::string to_yaml(const Recipe& recipe) {
 }
 
 Recipe parse_recipe(std::string_view yaml, std::string_view where) {
-  YAML::Node root;
-  try {
-    root = YAML::Load(std::string(yaml));
-  } catch (const YAML::Exception& e) {
-    throw input_error(at_line(where, e.mark), "valid YAML", printable(e.msg));
-  }
+  const YAML::Node root = parse_yaml(yaml, where);
   if (!root.IsMap()) throw input_error(where, "a mapping with model and steps", "something else");
   check_keys(root, {"lathe", "model", "source_hash", "result_hash", "seed", "steps"}, where);
   if (const auto version = integer_of<int64_t>(root, "lathe", where); version != format_version)
