@@ -12,7 +12,7 @@ namespace lathe {
 namespace {
 
 struct Options {
-  std::string model, output, scheme = "w8a16", method = "rtn", scale_search = "mse";
+  std::string model, output, scheme = "w8a16", method = "rtn", scale_search = "mse", observer = "minmax";
   int group_size = -1, threads = 0;
   bool asymmetric = false, json = false;
   uint64_t seed = 0;
@@ -62,11 +62,17 @@ void quantize_verb(const Options& o) {
   Assignment assignment = step.assignment;
   apply_policies(shape, step.policies, step.fused, "--policy", assignment);
   warn_about(shape, assignment, o);
-  const bool reads = parse_method(o.method).needs_text();
+  const bool finds = finds_input_scales(assignment), reads = finds || parse_method(o.method).needs_text();
   if (reads && o.text.path.empty())
-    throw input_error("--calibration", fmt::format("a text, which method {} looks at", o.method), "none");
+    throw input_error("--calibration",
+                      fmt::format("a text, which {} looks at",
+                                  finds ? "a static scale of activations" : "method " + o.method),
+                      "none");
   if (!reads && !o.text.path.empty()) warn("method {} does not look at the calibration text", o.method);
+  if (!finds && o.observer != step.observer)
+    warn("nothing has a static scale of activations: --observer changes nothing");
   if (reads) step.text = o.text;
+  step.observer = o.observer;
   recipe.steps.emplace_back("quantize", quantize_step(shape, step));
   const Applied applied = apply(recipe, from, o.output, o.threads);
   o.json ? print_json(to_json(applied, o.output)) : print(applied, o.output);
@@ -83,7 +89,8 @@ void add_quantize(CLI::App& app) {
   add_output(verb, o->output);
   verb.add_option(
           "--scheme", o->scheme,
-          "Bits of weights and activations: w2a16 ... w8a16, w8a8; floats: fp8 (per channel), fp8-tensor,\n"
+          "Bits of weights and activations: w2a16 ... w8a16, w8a8 (activations per token), w8a8-static (one\n"
+          "scale per layer, from the calibration text); floats: fp8 (per channel), fp8-tensor,\n"
           "fp8-block, nvfp4, mxfp4, mxfp8; nf4 (written for bitsandbytes)")
       ->capture_default_str();
   verb.add_option(
@@ -101,6 +108,13 @@ void add_quantize(CLI::App& app) {
         }
       })
       ->capture_default_str();
+  std::vector<std::string> observers;
+  std::string what = "How large a static scale of activations reaches:";
+  for (const InputObserver& each : input_observers()) {
+    observers.emplace_back(each.name);
+    what += fmt::format("\n{}: {}", each.name, each.summary);
+  }
+  verb.add_option("--observer", o->observer, what)->check(CLI::IsMember(observers))->capture_default_str();
   verb.add_option("--calibration", o->text.path, "UTF-8 text that the method looks at");
   verb.add_option("--calibration-tokens", o->text.max_tokens,
                   "Tokens of it that are used, from its beginning; 0: all")

@@ -22,13 +22,14 @@ class Strip {
         first_(first),
         rows_(rows),
         cols_(f.cols()),
-        grids_(groups() * rows) {
+        values_(out.numerics.is_grid() ? grid_values(out.numerics.kind) : std::span<const float>()),
+        grids_(values_.empty() ? groups() * rows : 0) {
     left_.resize(static_cast<size_t>(cols_ * rows_));
     for (int64_t i = 0; i < cols_; ++i)
       for (int64_t r = 0; r < rows_; ++r)
         left_[static_cast<size_t>(i * rows_ + r)] =
             w[(first + r) * cols_ + f.order()[static_cast<size_t>(i)]];
-    if (!o.static_groups) return;
+    if (!o.static_groups || !values_.empty()) return;
     for (int64_t g = 0; g < groups(); ++g)
       for (int64_t r = 0; r < rows_; ++r) fit(g, r, w + (first + r) * cols_ + g * group());
   }
@@ -79,9 +80,10 @@ class Strip {
 
   void round_column(int64_t i, float* e) {
     const int64_t column = factor_.order()[static_cast<size_t>(i)], g = column / group();
-    if (!options_.static_groups && column % group() == 0) fit_from_what_is_left(g);
     const float spread = factor_.factor()[static_cast<size_t>(i * (cols_ + 1))];
     const float* x = left_.data() + i * rows_;
+    if (!values_.empty()) return round_column_to_values(x, column, g, spread, e);
+    if (!options_.static_groups && column % group() == 0) fit_from_what_is_left(g);
     for (int64_t r = 0; r < rows_; ++r) {
       const Grid& grid = grids_[static_cast<size_t>(g * rows_ + r)];
       const float code = grid.code(x[r]);
@@ -90,12 +92,22 @@ class Strip {
     }
   }
 
+  void round_column_to_values(const float* x, int64_t column, int64_t g, float spread, float* e) {
+    for (int64_t r = 0; r < rows_; ++r) {
+      const float scale = out_.scales[static_cast<size_t>((first_ + r) * groups() + g)] * out_.global;
+      const int code = nearest_code(out_.numerics.kind, x[r] / scale);
+      out_.codes[static_cast<size_t>((first_ + r) * cols_ + column)] = static_cast<int16_t>(code);
+      e[r] = (x[r] - scale * values_[static_cast<size_t>(code)]) / spread;
+    }
+  }
+
   const GptqFactor& factor_;
   const GptqOptions& options_;
   Codes& out_;
   int64_t first_, rows_, cols_;
-  std::vector<Grid> grids_;  // [groups, rows]
-  std::vector<float> left_;  // [columns in order, rows]: weights, compensated
+  std::span<const float> values_;  // of codes of a grid, whose scales are in out_ already
+  std::vector<Grid> grids_;        // [groups, rows]
+  std::vector<float> left_;        // [columns in order, rows]: weights, compensated
 };
 
 // One row of the error's gradient, g = (q - w) H, kept up to date while its codes and scales move.
@@ -215,12 +227,14 @@ GptqFactor::GptqFactor(const float* hessian, int64_t cols, double damping, bool 
 
 Codes gptq(ThreadPool& pool, const float* w, int64_t rows, int64_t cols, const Numerics& numerics,
            const GptqFactor& factor, const GptqOptions& options) {
-  Codes codes = blank_codes(rows, cols, numerics);
+  Codes codes = numerics.is_grid()
+                    ? round_to_nearest(w, rows, cols, numerics, options.search, options.largest)
+                    : blank_codes(rows, cols, numerics);
   for_each_item(pool, (rows + strip_rows - 1) / strip_rows, [&](int64_t item) {
     const int64_t first = item * strip_rows;
     Strip(w, first, std::min(strip_rows, rows - first), factor, options, codes).run();
   });
-  if (options.descent > 0) descend(pool, w, codes, factor, options.descent);
+  if (options.descent > 0 && numerics.is_integer()) descend(pool, w, codes, factor, options.descent);
   return codes;
 }
 

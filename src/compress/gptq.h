@@ -40,9 +40,11 @@ struct GptqOptions {
   // Afterwards, times that all codes and scales are gone through once more, each moved to where it fits best
   // with the others as they are (coordinate descent on the same error).
   int descent = 0;
+  float largest = -1;  // of grids: as round_to_nearest() has it
 };
 
-// Rows [rows, cols] of a layer's weight to codes. Threads never change a bit.
+// Rows [rows, cols] of a layer's weight to codes. Grids have the scales of round_to_nearest(), and no
+// descent. Threads never change a bit.
 Codes gptq(ThreadPool&, const float* w, int64_t rows, int64_t cols, const Numerics&, const GptqFactor&,
            const GptqOptions&);
 

@@ -30,6 +30,8 @@ Codes by_strips(const RoundingJob& job, Round round) {
 }
 
 Codes nearest(const RoundingJob& job) {
+  if (job.numerics.is_grid())
+    return round_to_nearest(job.w, job.rows, job.cols, job.numerics, ScaleSearch::mse, job.largest);
   return by_strips(job, [&](const float* w, int64_t rows) {
     return round_to_nearest(w, rows, job.cols, job.numerics, ScaleSearch::mse);
   });
@@ -40,8 +42,9 @@ Codes by_importance(const RoundingJob& job) {
   });
 }
 Codes by_gptq(const RoundingJob& job) {
-  if (!job.factor->usable()) return by_importance(job);
-  return gptq(job.pool, job.w, job.rows, job.cols, job.numerics, *job.factor, {.descent = job.descent});
+  if (!job.factor->usable()) return job.numerics.is_grid() ? nearest(job) : by_importance(job);
+  return gptq(job.pool, job.w, job.rows, job.cols, job.numerics, *job.factor,
+              {.descent = job.descent, .largest = job.largest});
 }
 Codes by_estimate(const RoundingJob& job) {
   return by_strips(job, [&](const float* w, int64_t rows) {
@@ -54,14 +57,14 @@ Codes by_half_quadratic(const RoundingJob& job) {
 }
 
 constexpr RoundingMethod methods[] = {
-    {"rtn", "to nearest, the scale of least squared error", false, nearest},
-    {"importance", "to nearest, errors weighted by the mean square of each input channel", false,
+    {"rtn", "to nearest, the scale of least squared error", false, true, nearest},
+    {"importance", "to nearest, errors weighted by the mean square of each input channel", false, false,
      by_importance},
-    {"gptq", "column by column, later ones make up for earlier ones", true, by_gptq},
-    {"gptq-descent", "gptq, then all codes and scales again until they settle", true, by_gptq},
+    {"gptq", "column by column, later ones make up for earlier ones", true, true, by_gptq},
+    {"gptq-descent", "gptq, then all codes and scales again until they settle", true, false, by_gptq},
     {"scale-estimation", "scales that fit the codes, weighted by the mean size of each input channel", false,
-     by_estimate},
-    {"hqq", "zero points of the least 0.7-norm; needs no text", false, by_half_quadratic},
+     false, by_estimate},
+    {"hqq", "zero points of the least 0.7-norm; needs no text", false, false, by_half_quadratic},
 };
 
 constexpr std::string_view extras = "awq+, smooth+ before, +bias, +drift after";
@@ -76,9 +79,10 @@ class Calibrated {
         pool_(options.sweep.threads > 0 ? options.sweep.threads : physical_cores()),
         groups_(input_groups(model.graph)) {
     for (const auto& [param, numerics] : assignment)
-      if (!numerics.is_integer())
+      if (!numerics.is_integer() &&
+          !(numerics.is_grid() && method_.rounding->grids && method_.equalize == Equalize::none))
         throw input_error(param, fmt::format("integers, which method {} rounds to", method_.text),
-                          to_string(numerics), "use --method rtn");
+                          to_string(numerics), "use --method rtn or gptq");
   }
 
   std::vector<LayerReport> run(std::span<const int32_t> tokens, SweepReport* swept) {
@@ -125,7 +129,9 @@ class Calibrated {
   Wanted wanted() const {
     return {.hessian = method_.rounding->wants_hessian || method_.drift,
             .cross = method_.drift,
-            .sample = method_.rounding->name == "scale-estimation"};
+            .sample = method_.rounding->name == "scale-estimation",
+            .magnitudes = std::ranges::any_of(
+                assignment_, [](const auto& each) { return each.second.has_input_scale(); })};
   }
 
   // A scale may move where every layer that would take it is rounded anyway, and so is the matrix that gives
@@ -163,11 +169,16 @@ class Calibrated {
       if (!factor->usable())
         warn("{}: its inputs have no usable Hessian; rounded by importance", joint_name(model_.graph, g));
     }
+    float largest = -1;  // runtimes fuse the layers of an input and expect one global scale
     for (const NodeId id : g.nodes)
-      if (assigned(id)) round_layer(model_.graph.node(id), stats, factor.get());
+      if (assigned(id) && assignment_.at(param_of(id)).global)
+        for (const float w : read_all(model_.weights.at(param_of(id))))
+          largest = std::max(largest, std::fabs(w));
+    for (const NodeId id : g.nodes)
+      if (assigned(id)) round_layer(model_.graph.node(id), stats, factor.get(), largest);
   }
 
-  void round_layer(const Node& node, const InputStats& stats, const GptqFactor* factor) {
+  void round_layer(const Node& node, const InputStats& stats, const GptqFactor* factor, float largest) {
     const std::string& param = node.params[0];
     Weight& weight = model_.weights.at(param);
     const Numerics& numerics = assignment_.at(param);
@@ -180,8 +191,14 @@ class Calibrated {
     std::vector<float> aim = w;
     if (method_.drift && !stats.cross.empty()) aim_at_original(aim, rows, stats);
 
-    const RoundingJob job{pool_, aim.data(), rows, cols, numerics, stats, factor, method_.descent};
-    const Codes codes = method_.rounding->run(job);
+    const RoundingJob job{pool_,  aim.data(),      rows,
+                          cols,   numerics,        stats,
+                          factor, method_.descent, numerics.global ? largest : -1};
+    Codes codes = method_.rounding->run(job);
+    if (numerics.has_input_scale()) {
+      const float limit = options_.observer->limit(stats.magnitudes);
+      codes.input_scale = (limit > 0 ? limit : 1) / 127;  // an input of zeros has any scale
+    }
     std::vector<float> rounded(w.size());
     dequantize(codes, rounded.data());
     if (!stats.hessian.empty()) {
@@ -258,7 +275,9 @@ class Calibrated {
       });
       if (head || !read_as_embedding(param)) continue;
       Weight& table = model_.weights.at(param);
-      table = quantize_weight(table, numerics, options_.scale_search, options_.sweep.threads);
+      Numerics alone = numerics;  // nothing is multiplied with it
+      alone.activations = Numerics::Activations::as_they_are;
+      table = quantize_weight(table, alone, options_.scale_search, options_.sweep.threads);
       reports_.push_back(
           {.module = module_path(param), .numerics = numerics, .note = "a table: rounded to nearest"});
     }

@@ -23,11 +23,12 @@ struct RoundingJob {
   const InputStats& stats;
   const GptqFactor* factor;  // for methods that want a Hessian; shared by the layers of an input
   int descent;               // passes, for methods that have any
+  float largest;             // magnitude among the weights that share a global scale; negative: none do
 };
 
 struct RoundingMethod {
   std::string_view name, summary;
-  bool wants_hessian;
+  bool wants_hessian, grids;  // grids: it rounds to those too
   Codes (*run)(const RoundingJob&);
 };
 std::span<const RoundingMethod> rounding_methods();
@@ -63,6 +64,7 @@ struct LayerReport {
 struct CalibrationOptions {
   Method method;
   ScaleSearch scale_search = ScaleSearch::mse;
+  const InputObserver* observer = &input_observers()[0];  // of static scales of activations
   SweepOptions sweep = {};
 };
 

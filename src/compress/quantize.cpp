@@ -70,6 +70,7 @@ float largest_of(ThreadPool& pool, const Weight& from, const Numerics& numerics)
 Weight quantize_on(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleSearch search,
                    float largest) {
   if (numerics.is_dense()) return to_dense(from, numerics.dtype);
+  if (numerics.has_input_scale()) fail("{} needs a scale of its input: calibrate", to_string(numerics));
   Weight to = make_weight(numerics, storage_packing(numerics), from.shape);
   if (numerics.scales_by_whole() && largest < 0) largest = largest_of(pool, from, numerics);
   for_strips(pool, from, numerics, [&](int64_t row, int64_t rows, const std::vector<float>& values) {
@@ -89,15 +90,17 @@ const Packing& storage_packing(const Numerics& numerics) {
   if (numerics == Numerics::mxfp4()) return packing("ct.mxfp4");
   if (numerics == Numerics::mxfp8()) return packing("ct.mxfp8");
   if (numerics.kind == Numerics::Kind::e4m3) return packing("ct.fp8");
-  return packing(numerics.activations == Numerics::Activations::as_they_are ? "ct.pack32" : "ct.int8");
+  return packing(numerics.rounds_activations() ? "ct.int8" : "ct.pack32");
 }
 
 Weight pack_codes(const Codes& codes, const Shape& shape) {
   Weight to = make_weight(codes.numerics, storage_packing(codes.numerics), shape);
   const int64_t groups = codes.numerics.groups(codes.cols);
   Codes strip = codes;
-  for (int64_t row = 0; row < codes.rows; row += pack_row_multiple) {
-    strip.rows = std::min(pack_row_multiple, codes.rows - row);
+  const int64_t tall = codes.numerics.block_rows;  // rows that share scales stay together
+  const int64_t step = tall == 0 ? codes.rows : std::lcm(pack_row_multiple, tall);
+  for (int64_t row = 0; row < codes.rows; row += step) {
+    strip.rows = std::min(step, codes.rows - row);
     strip.codes.assign(codes.codes.begin() + row * codes.cols,
                        codes.codes.begin() + (row + strip.rows) * codes.cols);
     strip.scales.assign(codes.scales.begin() + row * groups,

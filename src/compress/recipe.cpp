@@ -71,7 +71,9 @@ Json to_json(const Numerics& n) {
           {"group", n.group},
           {"asymmetric", n.offset == Numerics::Offset::zero_point},
           {"scale", dtype_name(n.dtype)},
-          {"activations", n.activations == Numerics::Activations::int8_per_row ? "int8" : "keep"}};
+          {"activations", n.has_input_scale()      ? "int8-static"
+                          : n.rounds_activations() ? "int8"
+                                                   : "keep"}};
 }
 
 void check_keys(const Json& object, const std::set<std::string>& known, std::string_view where) {
@@ -109,13 +111,14 @@ std::optional<Numerics> read_format(const Json& json, DType type, std::string_vi
                                  static_cast<int>(get_int_or(json, "group", where, 0, 1 << 20, 0)),
                                  get_bool_or(json, "asymmetric", where, false),
                                  parse_scale(get_string_or(json, "scale", where, "bf16"), where));
-  if (activations == "int8") {
+  if (activations == "int8" || activations == "int8-static") {
     if (n != Numerics::integer(8, 0, false, n.dtype))
-      throw input_error(where, "8 bits, group 0 and no zero point with activations int8", to_string(n));
-    return Numerics::w8a8(n.dtype);
+      throw input_error(where, "8 bits, group 0 and no zero point with activations in int8", to_string(n));
+    return activations == "int8" ? Numerics::w8a8(n.dtype) : Numerics::w8a8_static(n.dtype);
   }
   if (activations != "keep")
-    throw input_error(where, "activations keep or int8", fmt::format("'{}'", printable(activations)));
+    throw input_error(where, "activations keep, int8 or int8-static",
+                      fmt::format("'{}'", printable(activations)));
   return n;
 }
 
@@ -197,6 +200,8 @@ Json quantize_step(const Model& model, const QuantizeStep& q) {
     step["policy"] = std::move(policy);
     step["fused"] = fused_names[static_cast<size_t>(q.fused)];
   }
+  if (finds_input_scales(q.assignment) || q.observer != QuantizeStep{}.observer)
+    step["observer"] = q.observer;
   if (!q.text.path.empty())
     step["calibration"] = {{"text", q.text.path},
                            {"sha256", q.text.sha256},
@@ -225,12 +230,15 @@ static std::vector<Policy> parse_policies(const Json& step, std::string_view whe
   return policies;
 }
 
+bool finds_input_scales(const Assignment& assignment) {
+  return std::ranges::any_of(assignment, [](const auto& each) { return each.second.has_input_scale(); });
+}
+
 QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::string_view where) {
-  check_keys(step, {"method", "scale_search", "default", "modules", "policy", "fused", "calibration"}, where);
+  check_keys(step,
+             {"method", "scale_search", "default", "modules", "policy", "fused", "calibration", "observer"},
+             where);
   const std::string method = get_string(step, "method", where);
-  const CalibrationText text = parse_text(step, where);
-  if (parse_method(method).needs_text() && text.path.empty())
-    throw input_error(where, fmt::format("key 'calibration' with method {}", method), "none");
   const std::string search = get_string_or(step, "scale_search", where, "mse");
   if (search != "mse" && search != "absmax")
     throw input_error(where, "scale_search mse or absmax", fmt::format("'{}'", printable(search)));
@@ -258,13 +266,20 @@ QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::stri
   Reasons why = apply_policies(model, policies, fused, fmt::format("{}: policy", where), assignment);
   for (const auto& [param, numerics] : assignment)
     require_whole_groups(param, model.weights.at(param), numerics);
+  const CalibrationText text = parse_text(step, where);
+  const bool finds = finds_input_scales(assignment);
+  if (text.path.empty() && (finds || parse_method(method).needs_text()))
+    throw input_error(
+        where, fmt::format("key 'calibration' with {}", finds ? "static activations" : "method " + method),
+        "none");
   return {.assignment = std::move(assignment),
           .search = search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
           .method = method,
           .text = text,
           .policies = std::move(policies),
           .fused = fused,
-          .why = std::move(why)};
+          .why = std::move(why),
+          .observer = std::string(input_observer(get_string_or(step, "observer", where, "minmax")).name)};
 }
 
 // ---- the rotate step

@@ -34,11 +34,14 @@ struct QuantizeStep {
   Assignment assignment;
   ScaleSearch search = ScaleSearch::mse;
   std::string method = "rtn";  // compress/method.h
-  CalibrationText text = {};   // no path: the method needs none
+  CalibrationText text = {};   // no path: nothing needs one
   std::vector<Policy> policies = {};
-  Fused fused = Fused::error;  // where there are policies
-  Reasons why = {};            // parameters that policies decided
+  Fused fused = Fused::error;       // where there are policies
+  Reasons why = {};                 // parameters that policies decided
+  std::string observer = "minmax";  // of static scales of activations: compress/observers.h
 };
+
+bool finds_input_scales(const Assignment&);  // whether some weight has one, for which it takes a text
 
 // The quantize step: a default format, per-module exceptions, then policies. Written is the assignment before
 // policies; read, the one after.

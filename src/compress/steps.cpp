@@ -48,7 +48,7 @@ StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from, cons
       result.why.insert_or_assign(param, why);
     }
     const Method method = parse_method(step.method);
-    if (method.text == "rtn") {
+    if (method.text == "rtn" && !finds_input_scales(step.assignment)) {
       result.search = step.search;
       for (const auto& [param, numerics] : step.assignment) result.left.insert_or_assign(param, numerics);
       continue;
@@ -66,7 +66,10 @@ StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from, cons
       tokens = text.tokens;
       json["calibration"]["sha256"] = text.sha256;
     }
-    CalibrationOptions calibration{.method = method, .scale_search = step.search, .sweep = {}};
+    CalibrationOptions calibration{.method = method,
+                                   .scale_search = step.search,
+                                   .observer = &input_observer(step.observer),
+                                   .sweep = {}};
     calibration.sweep.context = std::min<int64_t>(step.text.context, model.max_context());
     calibration.sweep.work = options.work;
     calibration.sweep.memory = options.activation_memory;

@@ -259,6 +259,7 @@ void InputStats::add(ThreadPool& pool, const float* x, const float* original, in
     for (size_t i = 0; i < moved.size(); ++i) moved[i] = original[i] - x[i];
     add_cross(pool, moved.data(), x, count, cols, cross.data());
   }
+  if (wanted.magnitudes) magnitudes.add(pool, x, first, count, cols);
   if (wanted.sample) {
     const int64_t step = std::max<int64_t>(1, total / most_sample_rows);
     for (int64_t r = (step - first % step) % step; r < count && sample_rows < most_sample_rows; r += step) {
@@ -276,6 +277,7 @@ void InputStats::finish() {
 }
 
 void InputStats::divide_columns(std::span<const float> s) {
+  if (!magnitudes.counts.empty()) fail("magnitudes of x do not say those of x / s");
   for (size_t c = 0; c < s.size(); ++c) {
     const float by = 1 / s[c];
     for (auto* v : {&mean, &mean_abs, &abs_max}) (*v)[c] *= by;

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "compress/edges.h"
+#include "compress/observers.h"
 #include "core/cpu.h"
 #include "core/file.h"
 #include "core/thread_pool.h"
@@ -21,6 +22,7 @@ struct Wanted {
   bool hessian = false;  // columns^2 floats
   bool cross = false;    // the same again, and a second walk with the original weights
   bool sample = false;   // some rows as they are
+  bool magnitudes = false;
 };
 
 // The input x of an InputGroup over all calibration tokens.
@@ -31,11 +33,12 @@ struct InputStats {
   std::vector<float> cross;                                 // [cols, cols]: (x_original - x)^T x / rows
   std::vector<float> sample;  // [sample_rows, cols], evenly spread over the tokens
   int64_t sample_rows = 0;
+  Magnitudes magnitudes;
 
   void add(ThreadPool&, const float* x, const float* original, int64_t first, int64_t count, int64_t total,
            const Wanted&);
   void finish();  // sums become means
-  // The statistics of x / s.
+  // The statistics of x / s. Magnitudes have no channels: there must be none.
   void divide_columns(std::span<const float> s);
 };
 inline constexpr int64_t most_sample_rows = 256;

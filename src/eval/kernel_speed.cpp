@@ -124,7 +124,7 @@ double linear_error(KernelRunner& runner, const Weight& w, const std::vector<flo
   Weight expanded = make_weight(floats.numerics, packing(reference.packing), {n, k});
   expanded.packing->pack(floats, 0, expanded);
   std::vector<float> expected(static_cast<size_t>(rows * n)), input(x.begin(), x.begin() + rows * k);
-  if (w.numerics.activations == Numerics::Activations::int8_per_row)
+  if (w.numerics.rounds_activations())
     for (int64_t r = 0; r < rows; ++r)
       round_row_to_int8(&input[static_cast<size_t>(r * k)], k, &input[static_cast<size_t>(r * k)]);
   runner.run(reference.path(false).run, arguments(expanded, input.data(), nullptr, expected.data(), rows));

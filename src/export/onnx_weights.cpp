@@ -19,6 +19,7 @@ void for_strips(const Weight& w, F&& f) {
 }
 
 std::string scale_of(const OnnxWeight& w) { return w.name + "_scale"; }
+std::string input_scale_of(const OnnxWeight& w) { return w.name + "_input_scale"; }
 std::string zero_of(const OnnxWeight& w) { return w.name + "_zero_point"; }
 
 // codes [rows, groups, n] and what belongs to them [rows, groups, 1] -> rows of floats.
@@ -50,8 +51,8 @@ int stored_bits(const Numerics& n) { return n.bits <= 4 ? 4 : 8; }
 
 bool holds_nbits(const Numerics& n, int64_t cols) {
   return n.is_integer() && n.offset != Offset::minimum && n.super == 0 && !n.act_order && !n.column_scales &&
-         n.activations == Numerics::Activations::as_they_are && n.group >= 16 &&
-         std::has_single_bit(static_cast<unsigned>(n.group)) && cols % n.group == 0;
+         !n.rounds_activations() && n.group >= 16 && std::has_single_bit(static_cast<unsigned>(n.group)) &&
+         cols % n.group == 0;
 }
 
 void store_nbits(OnnxFile& out, const OnnxWeight& as, const Weight& w, DType) {
@@ -145,6 +146,9 @@ void store_qdq(OnnxFile& out, const OnnxWeight& as, const Weight& w, DType) {
   out.tensor(as.name, OnnxType::i8, {w.rows(), w.cols()}, std::as_bytes(std::span(codes)));
   out.tensor(scale_of(as), OnnxType::f32, per_group, std::as_bytes(std::span(scales)));
   if (!zeros.empty()) out.tensor(zero_of(as), OnnxType::i8, per_group, std::as_bytes(std::span(zeros)));
+  if (!w.numerics.has_input_scale()) return;
+  const float scale = input_scale(w);
+  out.tensor(input_scale_of(as), OnnxType::f32, {}, std::as_bytes(std::span(&scale, 1)));
 }
 
 // Rows rounded to integers in -127 .. 127 times max |x| / 127: quant/activations.h. A row of zeros would
@@ -164,14 +168,27 @@ std::string rounded_rows(OnnxFile& out, const std::string& x) {
   return out.add({.op = "DequantizeLinear", .inputs = {codes, scale, zeros}, .attributes = rows});
 }
 
+// The same with the scale that the weight brings. QuantizeLinear would cut off at -128.
+std::string rounded(OnnxFile& out, const OnnxWeight& w, const std::string& x) {
+  const std::string scale = input_scale_of(w);
+  const std::string from = out.add("Max", {x, out.add("Mul", {scale, out.number(-127.0f)})});
+  const std::string zero = out.add({.op = "Cast",
+                                    .inputs = {out.number(int64_t{0})},
+                                    .attributes = {{"to", static_cast<int64_t>(OnnxType::i8)}}});
+  return out.add("DequantizeLinear", {out.add("QuantizeLinear", {from, scale, zero}), scale, zero});
+}
+
 std::string linear_qdq(OnnxFile& out, const OnnxWeight& w, const std::string& x, const std::string& bias) {
   Strings inputs = {w.name, scale_of(w)};
   if (w.numerics.offset == Offset::zero_point) inputs.push_back(zero_of(w));
-  std::vector<OnnxAttribute> attributes = {{"axis", int64_t{w.numerics.group != 0}}};
-  if (w.numerics.group != 0) attributes.push_back({"block_size", int64_t{w.numerics.group}});
-  const std::string matrix = out.add({.op = "DequantizeLinear", .inputs = inputs, .attributes = attributes});
-  const bool rounds = w.numerics.activations == Numerics::Activations::int8_per_row;
-  return gemm(out, rounds ? rounded_rows(out, x) : x, matrix, bias);
+  const bool grouped = w.numerics.group != 0;
+  const std::vector<OnnxAttribute> per_row = {{"axis", int64_t{0}}},
+                                   per_group = {{"axis", int64_t{1}},
+                                                {"block_size", int64_t{w.numerics.group}}};
+  const std::string matrix =
+      out.add({.op = "DequantizeLinear", .inputs = inputs, .attributes = grouped ? per_group : per_row});
+  if (!w.numerics.rounds_activations()) return gemm(out, x, matrix, bias);
+  return gemm(out, w.numerics.has_input_scale() ? rounded(out, w, x) : rounded_rows(out, x), matrix, bias);
 }
 
 std::string gather_qdq(OnnxFile& out, const OnnxWeight& w, const std::string& ids) {

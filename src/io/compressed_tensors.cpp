@@ -42,7 +42,7 @@ int group_size(const Json& weights, const std::string& where) {
 }
 
 // Integers: only what the runtime computes, which is none, or symmetric int8 with a scale per token found at
-// run time. Floats: none.
+// run time or one per tensor that the file has. Floats: none.
 Numerics::Activations parse_activations(const Json& group, bool floats, const std::string& where) {
   const Json* given = find(group, "input_activations");
   if (!given) return Numerics::Activations::as_they_are;
@@ -56,10 +56,13 @@ Numerics::Activations parse_activations(const Json& group, bool floats, const st
     return Numerics::Activations::as_they_are;
   }
   const Json* dynamic = find(*given, "dynamic");
-  if (type != "int" || bits != 8 || strategy != "token" || !get_bool_or(*given, "symmetric", at, true) ||
-      !dynamic || *dynamic != true)
-    throw input_error(at, "dynamic symmetric int8 per token, or null", printable(given->dump(), 80));
-  return Numerics::Activations::int8_per_row;
+  const bool finds = dynamic && *dynamic == true, given_once = !dynamic || *dynamic == false;
+  if (type == "int" && bits == 8 && get_bool_or(*given, "symmetric", at, true)) {
+    if (strategy == "token" && finds) return Numerics::Activations::int8_per_row;
+    if (strategy == "tensor" && given_once) return Numerics::Activations::int8_static;
+  }
+  throw input_error(at, "symmetric int8, dynamic per token or static per tensor, or null",
+                    printable(given->dump(), 80));
 }
 
 // Weights of "type": "float". Scales are bf16 until a checkpoint says otherwise.
@@ -113,7 +116,7 @@ QuantScheme parse_scheme(const Json& group, const std::string& global_format, co
                                       group_size(weights, at), !get_bool_or(weights, "symmetric", at, true));
   Numerics& n = scheme.numerics;
   n.activations = parse_activations(group, false, where);
-  if (n.activations == Numerics::Activations::int8_per_row && n != Numerics::w8a8())
+  if (n.rounds_activations() && n != Numerics::w8a8(n.dtype, n.activations))
     throw input_error(where, "symmetric int8 weights per channel beside int8 activations",
                       fmt::format("{} bits, group {}{}", n.bits, n.group,
                                   n.offset == Numerics::Offset::none ? "" : ", asymmetric"));
@@ -234,15 +237,15 @@ Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
   if (n.dtype == DType::f8e8m0) weights["scale_dtype"] = "torch.uint8";
   if (n.dtype == DType::f8e4m3) weights["scale_dtype"] = "torch.float8_e4m3fn";
   Json activations = nullptr;
-  if (n.activations == Numerics::Activations::int8_per_row)
+  if (n.rounds_activations())
     activations = {{"actorder", nullptr},
                    {"block_structure", nullptr},
-                   {"dynamic", true},
+                   {"dynamic", !n.has_input_scale()},
                    {"group_size", nullptr},
                    {"num_bits", 8},
-                   {"observer", nullptr},
+                   {"observer", n.has_input_scale() ? Json("minmax") : Json(nullptr)},
                    {"observer_kwargs", Json::object()},
-                   {"strategy", "token"},
+                   {"strategy", n.has_input_scale() ? "tensor" : "token"},
                    {"symmetric", true},
                    {"type", "int"}};
   return {{"format", format_of(first)},

@@ -29,7 +29,8 @@ struct GatedArgs {
 struct PackRowsArgs {
   const float* x;  // [m, k], rows x_stride floats apart
   int64_t m, k, x_stride;
-  void* out;  // 64-byte aligned
+  void* out;        // 64-byte aligned
+  float scale = 0;  // of all rows, where they are rounded to int8 with one; 0: each row's own
 };
 
 }  // namespace lathe

@@ -24,7 +24,7 @@
 namespace lathe {
 namespace {
 
-bool rounds_rows(const Numerics& n) { return n.activations == Numerics::Activations::int8_per_row; }
+bool rounds_rows(const Numerics& n) { return n.rounds_activations(); }
 bool anything(const Numerics& n, int64_t, int64_t) { return !rounds_rows(n); }
 bool anything_a8(const Numerics& n, int64_t, int64_t) { return rounds_rows(n); }
 bool any_head(int64_t head_dim, KvType kv) { return kv != KvType::int4 || head_dim % kv_group == 0; }
@@ -77,10 +77,11 @@ bool k_quant(const Numerics& numerics, int64_t, int64_t k) {
   return numerics == Numerics::k_quant(bits, bits == 4 || bits == 5 ? 32 : 16, minimum) && k % 256 == 0;
 }
 
-// int8 per channel without zero points, which is all that Numerics::w8a8 makes.
+// int8 per channel without zero points, which is all that Numerics::w8a8 makes. A scale of the input that is
+// given comes with PackRowsArgs.
 template <DType scale>
 bool w8a8(const Numerics& numerics, int64_t, int64_t) {
-  return numerics == Numerics::w8a8(scale);
+  return numerics == Numerics::w8a8(scale) || numerics == Numerics::w8a8_static(scale);
 }
 
 size_t int8_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Rows(m, k).bytes()); }

@@ -18,6 +18,7 @@ struct Codes {
   std::vector<float> scales;
   std::vector<float> zeros;  // zero points or minima, [rows, groups]; empty when numerics.offset is none
   float global = 1;          // of the whole weight: numerics.global
+  float input_scale = 0;     // of what the weight is multiplied with: numerics.has_input_scale()
   std::vector<int32_t> group_of = {};  // [cols], numerics.act_order: otherwise column k is in group k / group
   std::vector<float> columns = {};     // [cols], numerics.column_scales
 };

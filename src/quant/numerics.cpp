@@ -129,7 +129,7 @@ std::string to_string(const Numerics& n) {
   if (n.super > 0) text += fmt::format("/{}", n.super);
   if (n.offset == Numerics::Offset::zero_point) text += " asym";
   if (n.offset == Numerics::Offset::minimum) text += " min";
-  if (n.activations == Numerics::Activations::int8_per_row) text += " a8";
+  if (n.rounds_activations()) text += n.has_input_scale() ? " a8 static" : " a8";
   if (n.act_order) text += " act-order";
   if (n.column_scales) text += " column scales";
   return text;
@@ -143,9 +143,9 @@ Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, 
       throw input_error(fmt::format("scheme {}", scheme), what,
                         asymmetric ? "--asymmetric" : fmt::format("--group-size {}", group_size));
   };
-  if (scheme == "w8a8") {
+  if (scheme == "w8a8" || scheme == "w8a8-static") {
     fixed("one scale per channel and no zero point");
-    return Numerics::w8a8(scale);
+    return scheme == "w8a8" ? Numerics::w8a8(scale) : Numerics::w8a8_static(scale);
   }
   for (const Known& k : known) {
     if (k.scheme.empty() || k.scheme != scheme) continue;
@@ -157,9 +157,10 @@ Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, 
   const bool integers = scheme.size() == 5 && scheme[0] == 'w' && scheme[1] >= '2' && scheme[1] <= '8' &&
                         scheme.substr(2) == "a16";
   if (!integers && scheme != "nf4")
-    throw input_error("scheme",
-                      "w2a16 ... w8a16, w8a8, fp8, fp8-tensor, fp8-block, nvfp4, mxfp4, mxfp8 or nf4",
-                      printable(scheme), "w8a8, w8a16 and w4a16 are the usual ones");
+    throw input_error(
+        "scheme",
+        "w2a16 ... w8a16, w8a8, w8a8-static, fp8, fp8-tensor, fp8-block, nvfp4, mxfp4, mxfp8 or nf4",
+        printable(scheme), "w8a8, w8a16 and w4a16 are the usual ones");
   if (group_size < -1 || group_size > 1 << 20)
     throw input_error("group size", "-1 (the scheme's default), 0 (per channel) or up to 1048576",
                       std::to_string(group_size));

@@ -21,9 +21,9 @@ struct Numerics {
   // the 16 integers from -127 to 113 of ggml's kvalues_iq4nl.
   enum class Kind : uint8_t { dense, integer, e4m3, e2m1, nf4, iq4_nl };
   enum class Offset : uint8_t { none, zero_point, minimum };
-  // What a linear layer does to its input first. int8_per_row: rounds each row to integers in -127 .. 127
-  // times max |x| / 127 (quant/activations.h).
-  enum class Activations : uint8_t { as_they_are, int8_per_row };
+  // What a linear layer does to its input first: rounds it to integers in -127 .. 127 times, per row, max |x|
+  // / 127, or one scale that was found by calibration and is stored with the weight (quant/activations.h).
+  enum class Activations : uint8_t { as_they_are, int8_per_row, int8_static };
 
   Kind kind = Kind::dense;
   DType dtype = DType::bf16;  // dense: the element; otherwise: the stored scale
@@ -63,12 +63,13 @@ struct Numerics {
     n.super = 256;
     return n;
   }
-  // W8A8: int8 weights with a scale per row, int8 activations with a scale per token.
-  static Numerics w8a8(DType scale = DType::bf16) {
+  // W8A8: int8 weights with a scale per row, int8 activations with a scale per token or one for all.
+  static Numerics w8a8(DType scale = DType::bf16, Activations activations = Activations::int8_per_row) {
     Numerics n = integer(8, 0, false, scale);
-    n.activations = Activations::int8_per_row;
+    n.activations = activations;
     return n;
   }
+  static Numerics w8a8_static(DType scale = DType::bf16) { return w8a8(scale, Activations::int8_static); }
   static constexpr Numerics grid(Kind kind, int group, DType scale, int block_rows = 1, bool global = false) {
     const uint8_t bits = kind == Kind::e4m3 ? 8 : 4;
     return {kind, scale, bits, group, Offset::none, {}, block_rows, global};
@@ -84,6 +85,8 @@ struct Numerics {
   static constexpr Numerics nf4(int group = 64) { return grid(Kind::nf4, group, DType::f32); }
   static constexpr Numerics iq4_nl() { return grid(Kind::iq4_nl, 32, DType::f32); }  // scales are f16 numbers
 
+  bool rounds_activations() const { return activations != Activations::as_they_are; }
+  bool has_input_scale() const { return activations == Activations::int8_static; }
   bool is_dense() const { return kind == Kind::dense; }
   bool is_integer() const { return kind == Kind::integer; }
   bool is_grid() const { return kind >= Kind::e4m3; }
@@ -105,9 +108,10 @@ std::string to_string(const Numerics&);  // "bf16", "int8", "int4 g32 asym", "in
 
 // The command line's name of a grid without its group size: "fp8-block", "nvfp4"; empty where there is none.
 std::string_view scheme_of(const Numerics&);
-// "w8a16", "w4a16", "w8a8", "fp8", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4", "mxfp8" or "nf4" (of the
-// command line) with a group size; InputError on an unknown scheme. group_size: -1 takes the scheme's default
-// (int8: per channel, int4: 128, nf4: 64), 0: per channel. Of grids only nf4 has a choice of groups: 64, 128,
+// "w8a16", "w4a16", "w8a8", "w8a8-static", "fp8", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4", "mxfp8" or
+// "nf4" (of the command line) with a group size; InputError on an unknown scheme. group_size: -1 takes the
+// scheme's default (int8: per channel, int4: 128, nf4: 64), 0: per channel. Of grids only nf4 has a choice of
+// groups: 64, 128,
 // ... 4096. `scale` is the type of scales where the scheme leaves that open.
 Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, DType scale);
 

@@ -1,5 +1,7 @@
 #include "quant/packing.h"
 
+#include <cmath>
+
 #include "core/error.h"
 #include "core/float.h"
 #include "quant/packings/families.h"
@@ -47,6 +49,7 @@ void prepare(Codes& c, const Numerics& numerics, int64_t rows, int64_t cols) {
   c.codes.resize(dense ? 0 : n);
   c.scales.resize(dense ? 0 : groups);
   c.global = 1;
+  c.input_scale = 0;
   c.zeros.resize(dense || numerics.offset == Numerics::Offset::none ? 0 : groups);
   c.group_of.resize(numerics.act_order ? static_cast<size_t>(cols) : 0);
   c.columns.resize(numerics.column_scales ? static_cast<size_t>(cols) : 0);
@@ -58,6 +61,18 @@ Weight make_weight(const Numerics& numerics, const Packing& packing, const Shape
   for (Part& part : packing.parts(numerics, shape))
     w.parts.push_back(Tensor::zeros(part.dtype, std::move(part.shape)));
   return w;
+}
+
+float input_scale(const Weight& w) {
+  if (!w.numerics.has_input_scale()) return 0;
+  const std::vector<Part> parts = w.packing->parts(w.numerics, w.shape);
+  float scale = 0;
+  for (size_t i = 0; i < parts.size(); ++i)
+    if (parts[i].name == "input_scale") to_f32(parts[i].dtype, w.parts[i].storage.data, &scale, 1);
+  if (!(scale > 0 && std::isfinite(scale)))
+    throw input_error("input_scale", "a positive number", fmt::format("{}", scale),
+                      "calibrate the model's activations again");
+  return scale;
 }
 
 Weight dense_weight(Tensor tensor) {

@@ -60,6 +60,10 @@ Weight dense_weight(Tensor);  // wraps; the packing is "dense"
 // Checks parts against packing->parts(): InputError naming `where`, expected and found.
 void check_parts(const Weight&, std::string_view where);
 
+// The scale that the weight's input is rounded with: 0 where numerics have none, or it is found per row.
+// InputError when it is not a positive number.
+float input_scale(const Weight&);
+
 // Rows as floats; out holds rows * cols. What is not stored as floats is unpacked on the way: into `between`
 // by callers that read again and again.
 void read_rows(const Weight&, int64_t row, int64_t rows, float* out);

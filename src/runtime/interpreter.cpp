@@ -52,6 +52,7 @@ struct Walker::Impl {
   struct Packed {
     const LinearKernel* kernel = nullptr;
     Weight weight;
+    float input_scale = 0;
   };
 
   int64_t rows(ValueId v) const {
@@ -77,6 +78,7 @@ struct Walker::Impl {
     if (p.kernel) return p;
     const Weight& stored = model_.weights.find(name)->second;
     p.kernel = &choose_linear(stored.numerics, stored.rows(), stored.cols(), isa_);
+    p.input_scale = input_scale(stored);
     const Packing& wanted = packing(p.kernel->packing);
     p.weight = stored.packing == &wanted ? stored : repack(stored, wanted);
     return p;
@@ -112,8 +114,12 @@ struct Walker::Impl {
     Storage rows_for_kernel;
     if (path.rows) {
       rows_for_kernel = Storage::allocate(path.rows->bytes(m, k));
-      parallel(path.rows->run,
-               PackRowsArgs{.x = args.x, .m = m, .k = k, .x_stride = k, .out = rows_for_kernel.data});
+      parallel(path.rows->run, PackRowsArgs{.x = args.x,
+                                            .m = m,
+                                            .k = k,
+                                            .x_stride = k,
+                                            .out = rows_for_kernel.data,
+                                            .scale = matrix.input_scale});
       args.packed_x = rows_for_kernel.data;
     }
     parallel(path.run, args);

@@ -11,11 +11,12 @@ void Plan::Impl::plan_packed_rows() {
     const Node& node = graph.node(id);
     for (size_t i = 0; i < matrices_of(node); ++i)
       for (Phase phase : phases) {
-        const RowPacking* packing = packed.at(node.params[i]).path(phase).rows;
+        const Packed& matrix = packed.at(node.params[i]);
+        const RowPacking* packing = matrix.path(phase).rows;
         if (!packing) continue;
         const ValueId x = node.inputs[0];
         const int64_t most = most_rows(x);
-        auto [it, fresh] = packed_rows.try_emplace({x, phase, packing});
+        auto [it, fresh] = packed_rows.try_emplace({x, phase, packing, matrix.input_scale});
         if (fresh) it->second = {id, {step, step, packing->bytes(most, cols(x))}, nullptr, false};
         it->second.lifetime.last = step;
       }

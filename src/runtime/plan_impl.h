@@ -46,6 +46,7 @@ struct Plan::Impl {
     ValueId x;
     Phase phase;
     const RowPacking* packing;
+    float scale;  // PackRowsArgs::scale
     auto operator<=>(const RowsKey&) const = default;
   };
   struct PackedRows {
@@ -59,6 +60,7 @@ struct Plan::Impl {
   struct Packed {
     Weight weight;
     const LinearKernel* kernel = nullptr;
+    float input_scale = 0;  // of x, where the model has one
     // The rows whose paths run, where a tuning names others than `kernel`; same packing, same bits.
     const LinearKernel *prompts = nullptr, *decoding = nullptr;
     const LinearKernel& row(Phase phase) const {
@@ -191,10 +193,10 @@ struct Plan::Impl {
     choices.push_back(std::move(choice));
   }
   void chose(const Node&, const std::string& param);
-  void use_packed_rows(const Node&, Phase, const LinearPath&, LinearArgs&);
+  void use_packed_rows(const Node&, Phase, const Packed&, LinearArgs&);
   void build_linear(const Node&, bool bias);
   void build_gated_linear(const Node&, const ElementwiseKernels&);
-  void add_pack_step(ValueId x, Phase, const RowPacking&, void* out);
+  void add_pack_step(const RowsKey&, void* out);
   struct HeadStep;
   const RopeBuffer& rope_buffer(const op::Rope&);
   void build_attention(const Node&, const op::Attention&, const op::Rope*, const ElementwiseKernels&);

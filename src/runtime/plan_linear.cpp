@@ -3,9 +3,10 @@
 
 namespace lathe {
 
-void Plan::Impl::add_pack_step(ValueId x, Phase phase, const RowPacking& packing, void* out) {
-  const PackRowsArgs args{.x = buffer(x), .m = 0, .k = cols(x), .x_stride = cols(x), .out = out};
-  add_step([this, args, x, phase, run = packing.run](const Batch& b) {
+void Plan::Impl::add_pack_step(const RowsKey& key, void* out) {
+  const int64_t k = cols(key.x);
+  const PackRowsArgs args{.x = buffer(key.x), .m = 0, .k = k, .x_stride = k, .out = out, .scale = key.scale};
+  add_step([this, args, x = key.x, phase = key.phase, run = key.packing->run](const Batch& b) {
     const Range rows = rows_of(x, phase, b);
     PackRowsArgs now = args;
     now.m = rows.end - rows.begin;
@@ -56,13 +57,14 @@ void Plan::Impl::chose(const Node& node, const std::string& param) {
 }
 
 // Points the arguments to the packed x of a path, packing it first where this node is the first to want it.
-void Plan::Impl::use_packed_rows(const Node& node, Phase phase, const LinearPath& path, LinearArgs& args) {
-  if (!path.rows) return;
-  PackedRows& rows = packed_rows.at({node.inputs[0], phase, path.rows});
+void Plan::Impl::use_packed_rows(const Node& node, Phase phase, const Packed& matrix, LinearArgs& args) {
+  const RowsKey key{node.inputs[0], phase, matrix.path(phase).rows, matrix.input_scale};
+  if (!key.packing) return;
+  PackedRows& rows = packed_rows.at(key);
   args.packed_x = rows.data;
   if (rows.first != node.id || rows.made) return;
   rows.made = true;
-  add_pack_step(node.inputs[0], phase, *path.rows, rows.data);
+  add_pack_step(key, rows.data);
 }
 
 // The rows of a phase.
@@ -88,7 +90,7 @@ void Plan::Impl::build_linear(const Node& node, bool bias) {
       const ValueId y = node.outputs[i];
       LinearArgs args = linear_args(matrix, node.inputs[0], buffer(y), cols(y));
       if (bias) args.bias = vectors.at(node.params[count + i]).data();
-      use_packed_rows(node, phase, matrix.path(phase), args);
+      use_packed_rows(node, phase, matrix, args);
       layers.push_back({&matrix, args});
     }
     add_step([this, layers = std::move(layers), y = node.outputs[0], phase](const Batch& b) {
@@ -113,12 +115,12 @@ void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& 
   const ValueId y = node.outputs[0];
   for (Phase phase : phases) {
     const bool fused = gate.path(phase).gated && &gate.row(phase) == &up.row(phase) &&
-                       gate.weight.numerics == up.weight.numerics;
+                       gate.weight.numerics == up.weight.numerics && gate.input_scale == up.input_scale;
     float* other = fused ? buffer(y) : locals.at(node.id)[0];
     LinearArgs args = linear_args(gate, node.inputs[0], buffer(y), cols(y)),
                up_args = linear_args(up, node.inputs[0], other, cols(y));
-    use_packed_rows(node, phase, gate.path(phase), args);
-    use_packed_rows(node, phase, up.path(phase), up_args);
+    use_packed_rows(node, phase, gate, args);
+    use_packed_rows(node, phase, up, up_args);
     add_step([this, args, up_args, y, phase, fused, &gate, &up, silu_mul = kernels.silu_mul](const Batch& b) {
       const Range rows = rows_of(y, phase, b);
       if (rows.begin == rows.end) return;

@@ -31,6 +31,7 @@ void Plan::Impl::pack_weights(const Model& model) {
         if (!fresh) continue;
         const LinearKernel& chosen = choose_linear(weight.numerics, weight.rows(), weight.cols(), target.isa);
         it->second.kernel = &chosen;
+        it->second.input_scale = input_scale(weight);
         if (weight.packing->name == chosen.packing)
           it->second.weight = weight;
         else
@@ -46,8 +47,9 @@ void Plan::Impl::pack_weights(const Model& model) {
     const LinearKernel* first =
         target.ready_at_once ? row_that_starts_for(settled, job.from->packing->name) : nullptr;
     if (!first) return false;
-    *job.to = {*job.from, first};
-    settling.push_back({job.name, job.to, {{}, &settled}});
+    const float scale = job.to->input_scale;
+    *job.to = {*job.from, first, scale};
+    settling.push_back({job.name, job.to, {{}, &settled, scale}});
     return true;
   });
   for_each_weight(jobs, [](const Repacking& job) {

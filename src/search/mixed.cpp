@@ -104,7 +104,7 @@ class Measurement {
         if (stats) {
           const Codes codes =
               options_.method.rounding->run({pool_, w.data(), weight.rows(), weight.cols(), numerics, *stats,
-                                             factor ? &*factor : nullptr, options_.method.descent});
+                                             factor ? &*factor : nullptr, options_.method.descent, -1});
           dequantize(codes, now.data());
           packed[f][param] = pack_codes(codes, weight.shape);
           error +=

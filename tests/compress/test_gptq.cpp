@@ -6,6 +6,7 @@
 #include "calibration_data.h"
 #include "compress/gptq.h"
 #include "compress/linalg.h"
+#include "compress/quantize.h"
 
 namespace lathe {
 namespace {
@@ -215,6 +216,32 @@ TEST(Linalg, GramOfManyTilesIsTheSumOfProducts) {
   add_gram(pool, x.data(), rows, k, h.data());
   for (size_t i = 0; i < h.size(); ++i)  // 33 products of normals: sums below 2^7, 33 roundings of 2^-24
     ASSERT_NEAR(h[i], plain[i] * rows, 33 * 0x1p-24 * 128) << i;
+}
+
+TEST(Gptq, RoundsToGridsWithTheScalesOfPlainRounding) {
+  ThreadPool pool(2);
+  constexpr int64_t rows = 160, cols = 256;
+  const std::vector<float> w = random_values(rows * cols, 4), x = correlated_inputs(1000, cols, 5);
+  const std::vector<float> hessian = plain_hessian(x, cols);
+  std::vector<float> identity(cols * cols);
+  for (size_t c = 0; c < cols; ++c) identity[c * (cols + 1)] = 1;
+  const GptqFactor factor(hessian.data(), cols, 0.01, true), none(identity.data(), cols, 0.01, true);
+  for (const Numerics& n : {Numerics::fp8(), Numerics::fp8_tensor(), Numerics::fp8_block(), Numerics::mxfp8(),
+                            Numerics::nvfp4(), Numerics::mxfp4(), Numerics::nf4()}) {
+    SCOPED_TRACE(to_string(n));
+    const Codes plain = round_to_nearest(w.data(), rows, cols, n, ScaleSearch::mse),
+                better = gptq(pool, w.data(), rows, cols, n, factor, {});
+    EXPECT_EQ(better.scales, plain.scales);
+    EXPECT_EQ(better.global, plain.global);
+    const auto error = [&](const Codes& c) {
+      return output_error(pool, w.data(), values_of(c).data(), rows, cols, hessian.data());
+    };
+    EXPECT_LT(error(better), 0.8 * error(plain));
+    // Where columns have nothing to do with each other there is nothing to make up for.
+    EXPECT_EQ(gptq(pool, w.data(), rows, cols, n, none, {}).codes, plain.codes);
+    const Codes stored = unpack(pack_codes(better, {rows, cols}), 0, rows);
+    EXPECT_EQ(values_of(stored), values_of(better));
+  }
 }
 
 }  // namespace

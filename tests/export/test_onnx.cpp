@@ -204,6 +204,27 @@ TEST(OnnxExport, QuantizedWeightsKeepTheirNumbers) {
   }
 }
 
+TEST(OnnxExport, StaticScalesOfActivationsComeAlong) {
+  const Checkpoint from = Checkpoint::open(golden("qwen2"));
+  Model model = load(from);
+  const Assignment assignment = assign_all(model, Numerics::w8a8(), {.head = true, .keep = {}});
+  quantize(model, assignment, ScaleSearch::absmax, 1);
+  for (const auto& [name, numerics] : assignment) {
+    Weight& w = model.weights.at(name);
+    Codes codes = unpack(w, 0, w.rows());
+    codes.numerics = Numerics::w8a8_static();
+    codes.input_scale = 0.0625f;
+    w = pack_codes(codes, w.shape);
+  }
+  const Exported file(model, from);
+  EXPECT_EQ(file.summary.forms.at("QDQ"), std::ssize(assignment));
+  EXPECT_GE(file.model.ops.at("QuantizeLinear"), std::ssize(assignment));
+  for (const auto& [name, numerics] : assignment) {
+    ASSERT_EQ(read_back(file.model, name, model.weights.at(name)), read_all(model.weights.at(name))) << name;
+    EXPECT_EQ(file.model.values<float>(name + "_input_scale"), std::vector{0.0625f}) << name;
+  }
+}
+
 TEST(OnnxExport, WhatHasNoFormIsWrittenAsTheFloatsThatItMeans) {
   const Checkpoint from = Checkpoint::open(golden("qwen2"));
   Model model = load(from);

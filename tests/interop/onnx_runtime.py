@@ -13,6 +13,7 @@ import onnxruntime
 import tokenizers
 
 lathe, work = sys.argv[1], pathlib.Path(sys.argv[2]) / "onnx"
+calibration = pathlib.Path(__file__).parents[2] / "models" / "builtin" / "calibration.txt"
 prompt, steps = "It was a truth universally acknowledged", 48
 
 # Name, how the model is quantized, how it is exported; the form that most matrices must have.
@@ -26,6 +27,7 @@ cases = [
     ("int8", ["--scheme", "w8a16", "--head"], [], "QDQ"),
     ("int8-groups", ["--scheme", "w8a16", "--group-size", "64", "--asymmetric", "--head"], [], "MatMulNBits"),
     ("w8a8", ["--scheme", "w8a8"], [], "QDQ"),
+    ("w8a8-static", ["--scheme", "w8a8-static", "--calibration", calibration], [], "QDQ"),
     ("nvfp4", ["--scheme", "nvfp4"], [], "dequantized"),
 ]
 

@@ -222,6 +222,26 @@ TEST(QuantizationConfig, MixedPrecision) {
   EXPECT_EQ(back->schemes_for("c")[0]->packing->name, "ct.pack32");
 }
 
+TEST(QuantConfig, Int8ActivationsPerTokenOrWithAStoredScale) {
+  const std::string w8 =
+      R"({"num_bits":8,"strategy":"channel"},"input_activations":{"num_bits":8,"type":"int",)";
+  const auto scheme = [&](const std::string& activations) {
+    return parse(config(w8 + activations, R"("int-quantized")"))->schemes_for("x")[0]->numerics;
+  };
+  EXPECT_EQ(scheme(R"("strategy":"token","dynamic":true})"), Numerics::w8a8());
+  EXPECT_EQ(scheme(R"("strategy":"tensor","dynamic":false})"), Numerics::w8a8_static());
+  EXPECT_EQ(scheme(R"("strategy":"tensor","observer":"minmax"})"), Numerics::w8a8_static());
+  for (const char* other :
+       {R"("strategy":"tensor","dynamic":true})", R"("strategy":"token","dynamic":false})",
+        R"("strategy":"tensor","symmetric":false})", R"("strategy":"tensor","dynamic":"local"})"})
+    EXPECT_THAT(refusal([&] { scheme(other); }), testing::HasSubstr("static per tensor")) << other;
+  for (const Numerics& n : {Numerics::w8a8(), Numerics::w8a8_static()}) {
+    const Json written = quantization_config({entry("a.weight", n, "ct.int8")});
+    const auto back = QuantConfig::parse({{"quantization_config", written}}, "config.json");
+    EXPECT_EQ(back->schemes_for("a")[0]->numerics, n);
+  }
+}
+
 TEST(QuantConfig, Floats) {
   const auto scheme = [&](const std::string& weights, const std::string& format) {
     return parse(config(weights, '"' + format + '"'))->schemes_for("x")[0]->numerics;

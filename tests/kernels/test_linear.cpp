@@ -20,6 +20,7 @@ std::vector<Numerics> all_numerics() {
   std::vector<Numerics> out;
   for (DType t : {DType::f32, DType::bf16, DType::f16, DType::f8e4m3}) out.push_back(Numerics::dense(t));
   for (DType t : {DType::f32, DType::bf16, DType::f16}) out.push_back(Numerics::w8a8(t));
+  for (DType t : {DType::f32, DType::bf16, DType::f16}) out.push_back(Numerics::w8a8_static(t));
   for (int bits : {2, 3, 4, 5, 6, 8})
     for (int group : {0, 6, 32, 128})
       for (DType t : {DType::bf16, DType::f16, DType::f32})
@@ -46,6 +47,7 @@ Codes random_codes(const Numerics& numerics, int64_t rows, int64_t cols, Rng& rn
   c.numerics = numerics;
   c.rows = rows;
   c.cols = cols;
+  if (numerics.has_input_scale()) c.input_scale = 0.0156f;  // normals beyond 2 are cut off
   const auto rounded = [&](DType dtype, float f) {
     uint32_t bits = 0;
     from_f32(dtype, &f, &bits, 1);
@@ -161,13 +163,14 @@ struct PathArgs {
   std::vector<std::byte> storage;
   LinearArgs args;
 };
-PathArgs path_arguments(const LinearPath& path, const LinearArgs& args, int workers) {
+// `scale`: of rows that are all rounded with one; 0: with their own.
+PathArgs path_arguments(const LinearPath& path, const LinearArgs& args, int workers, float scale = 0) {
   PathArgs out{{}, args};
   if (!path.rows) return out;
   out.storage.resize(path.rows->bytes(args.m, args.k) + 64, std::byte{0xff});
   auto* at = out.storage.data();
   at += 64 - reinterpret_cast<uintptr_t>(at) % 64;
-  run_as(path.rows->run, PackRowsArgs{args.x, args.m, args.k, args.x_stride, at}, workers);
+  run_as(path.rows->run, PackRowsArgs{args.x, args.m, args.k, args.x_stride, at, scale}, workers);
   out.args.packed_x = at;
   return out;
 }
@@ -189,8 +192,9 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
       for (int64_t i = 0; i < most_rows; ++i)
         for (int64_t c = 0; c < k; c += 32)
           round_row_to_int8(given.row(i) + c, std::min<int64_t>(32, k - c), grouped.row(i) + c);
-      if (numerics.activations == Numerics::Activations::int8_per_row)
-        for (int64_t i = 0; i < most_rows; ++i) round_row_to_int8(given.row(i), k, x.row(i));
+      if (numerics.rounds_activations())
+        for (int64_t i = 0; i < most_rows; ++i)
+          round_row_to_int8(given.row(i), k, x.row(i), codes.input_scale);
       const Matrix bias = random_matrix(1, n, rng, 0);
       Matrix chain(most_rows, n), magnitude(most_rows, n);
       for (int64_t i = 0; i < most_rows; ++i)
@@ -216,8 +220,9 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
           SCOPED_TRACE(describe(row, codes, m, with_bias));
           Matrix y(m, n, 5);
           const int workers = static_cast<int>(m % 3 + 1);
-          const PathArgs path = path_arguments(
-              row.decode, arguments(w, given, with_bias ? bias.row(0) : nullptr, y, m), workers);
+          const PathArgs path =
+              path_arguments(row.decode, arguments(w, given, with_bias ? bias.row(0) : nullptr, y, m),
+                             workers, codes.input_scale);
           run_as(row.decode.run, path.args, workers);
           ASSERT_TRUE(y.intact());
           for (int64_t i = 0; i < m; ++i)
@@ -292,15 +297,16 @@ struct Rounded {
   std::vector<int> values;
   std::vector<float> scales;
 };
-Rounded round_to_int8(const float* x, int64_t k, int64_t columns) {
+Rounded round_to_int8(const float* x, int64_t k, int64_t columns, float scale) {
   Rounded out;
   for (int64_t begin = 0; begin < k; begin += columns) {
     const int64_t end = std::min(k, begin + columns);
     float most = 0;
     for (int64_t c = begin; c < end; ++c) most = std::max(most, std::fabs(x[c]));
-    const float inverse = most > 0 ? 127.0f / most : 0;
-    out.scales.push_back(most / 127.0f);
-    for (int64_t c = begin; c < end; ++c) out.values.push_back(static_cast<int>(std::rint(x[c] * inverse)));
+    const float inverse = scale > 0 ? 1 / scale : most > 0 ? 127.0f / most : 0;
+    out.scales.push_back(scale > 0 ? scale : most / 127.0f);
+    for (int64_t c = begin; c < end; ++c)
+      out.values.push_back(std::clamp(static_cast<int>(std::rint(x[c] * inverse)), -127, 127));
   }
   return out;
 }
@@ -344,8 +350,7 @@ float integer_dot(const Codes& w, int64_t j, const Rounded& x, float bias) {
     }
     const auto at = static_cast<size_t>(first / columns),
                wg = static_cast<size_t>(j * groups + first / group);
-    if (n.activations == Numerics::Activations::int8_per_row)
-      return static_cast<float>(exact) * x.scales[0] * w.scales[wg] + bias;
+    if (n.rounds_activations()) return static_cast<float>(exact) * x.scales[0] * w.scales[wg] + bias;
     if (n.offset == Offset::zero_point) exact -= of_x * static_cast<int>(w.zeros[wg]);
     sum = std::fma(static_cast<float>(exact) * x.scales[at], w.scales[wg], sum);
     if (n.offset == Offset::minimum) sum -= static_cast<float>(of_x) * x.scales[at] * w.zeros[wg];
@@ -370,6 +375,7 @@ TEST(Linear, IntegerRowsGiveTheSameBitsOnEveryLevel) {
         Matrix x = random_matrix(most, k, rng);
         const Matrix bias = random_matrix(1, n, rng, 0);
         if (extreme) {
+          if (numerics.has_input_scale()) codes.input_scale = 1.0f / 200;  // ones are cut off
           const int low =
               numerics.kind == Numerics::Kind::e2m1 ? 7 : numerics.code_min();  // 6, and -6 is last
           for (size_t i = 0; i < codes.codes.size(); ++i)
@@ -384,8 +390,8 @@ TEST(Linear, IntegerRowsGiveTheSameBitsOnEveryLevel) {
           seen.insert(row.name);
           if (expected.empty())
             for (int64_t i = 0; i < most; ++i) {
-              const bool per_row = numerics.activations == Numerics::Activations::int8_per_row;
-              const Rounded rounded = round_to_int8(x.row(i), k, per_row ? k : 32);
+              const Rounded rounded =
+                  round_to_int8(x.row(i), k, numerics.rounds_activations() ? k : 32, codes.input_scale);
               for (int64_t j = 0; j < n; ++j)
                 expected.push_back(integer_dot(codes, j, rounded, bias.at(0, j)));
             }
@@ -397,7 +403,8 @@ TEST(Linear, IntegerRowsGiveTheSameBitsOnEveryLevel) {
               SCOPED_TRACE(describe(row, codes, m, true) + (prompt ? " prompt" : "") +
                            (extreme ? " extreme" : ""));
               Matrix y(m, n, 5);
-              const PathArgs args = path_arguments(path, arguments(w, x, bias.row(0), y, m), 2);
+              const PathArgs args =
+                  path_arguments(path, arguments(w, x, bias.row(0), y, m), 2, codes.input_scale);
               run_as(path.run, args.args, 1 + static_cast<int>(m % 3));
               ASSERT_TRUE(y.intact());
               for (int64_t i = 0; i < m; ++i)

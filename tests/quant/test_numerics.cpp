@@ -42,6 +42,7 @@ TEST(ParseScheme, KnownNamesWithTheirDefaults) {
   EXPECT_EQ(parse_scheme("w4a16", 0, true, DType::f16), Numerics::integer(4, 0, true, DType::f16));
   EXPECT_EQ(parse_scheme("w8a16", 64, false, DType::f32), Numerics::integer(8, 64, false, DType::f32));
   EXPECT_EQ(parse_scheme("w8a8", -1, false, DType::f16), Numerics::w8a8(DType::f16));
+  EXPECT_EQ(parse_scheme("w8a8-static", -1, false, DType::f16), Numerics::w8a8_static(DType::f16));
   for (int bits = 2; bits <= 8; ++bits)
     EXPECT_EQ(parse_scheme(fmt::format("w{}a16", bits), 32, false, DType::bf16).bits, bits);
 }
@@ -92,6 +93,13 @@ TEST(Activations, RoundToInt8PerRow) {
   round_row_to_int8(zeros, 2, y);
   EXPECT_EQ(y[0], 0);
   EXPECT_EQ(y[1], 0);
+}
+
+TEST(Activations, AScaleThatIsGivenCutsOffWhatIsBeyondIt) {
+  const float x[] = {0, 0.9f, -63.5f, 63.6f, 0.25f, 0.75f, -1e30f};  // halves go to the even integer
+  float y[7];
+  round_row_to_int8(x, 7, y, 0.5f);
+  EXPECT_THAT(y, testing::ElementsAre(0, 1, -63.5, 63.5, 0, 1, -63.5));
 }
 
 TEST(ParseScheme, RefusesOthers) {

@@ -1,5 +1,6 @@
 // Rows of x as int8, for integer dot products: rint(x * 127 / m) and the scale m / 127, m = max |x| of a
-// whole row (W8A8) or of 32 columns of it. The same bits on every ISA.
+// whole row (W8A8) or of 32 columns of it; or rint(x / scale), cut to +-127, of a given scale. The same bits
+// on every ISA.
 #pragma once
 
 #include "kernels/simd/packed_rows.h"
@@ -8,17 +9,24 @@ namespace lathe {
 namespace {
 
 // Calls use(i, integers) for the vectors of `columns` floats, of which `n` exist; the others count as zeros.
-// Returns the sum of the integers; `scale` is theirs.
+// Returns the sum of the integers. `scale` is theirs: given, or 0 and then found.
 template <class Use>
 inline int32_t round_to_int8(const float* x, int64_t n, int64_t columns, float& scale, Use&& use) {
-  V most = zero();
-  for (int64_t i = 0; i < n; i += lanes) most = max(most, abs(load_n(x + i, n - i)));
-  const float m = largest(most);
-  scale = m / 127.0f;
-  const V inverse = set(m > 0 ? 127.0f / m : 0.0f);
+  V inverse;
+  if (scale > 0) {
+    inverse = set(1.0f / scale);
+  } else {
+    V most = zero();
+    for (int64_t i = 0; i < n; i += lanes) most = max(most, abs(load_n(x + i, n - i)));
+    const float m = largest(most);
+    scale = m / 127.0f;
+    inverse = set(m > 0 ? 127.0f / m : 0.0f);
+  }
+  const V limit = set(127.0f), lowest = set(-127.0f);  // a row's own scale keeps within them
   I sum = set_words(0);
   for (int64_t i = 0; i < columns; i += lanes) {
-    const I q = round_to_words(mul(i < n ? load_n(x + i, n - i) : zero(), inverse));
+    const V q_real = mul(i < n ? load_n(x + i, n - i) : zero(), inverse);
+    const I q = round_to_words(min(max(q_real, lowest), limit));
     sum = add_words(sum, q);
     use(i, q);
   }
@@ -35,6 +43,7 @@ inline void int8_rows(const PackRowsArgs& a, const Share& share) {
   for (int64_t row = mine.begin * tile_side; row < mine.end * tile_side; ++row) {
     const bool exists = row < a.m;
     char* to = out + row % tile_side * 64;
+    scales[row] = a.scale;
     sums[row] = round_to_int8(a.x + (exists ? row * a.x_stride : 0), exists ? a.k : 0, packed.depth * 64,
                               scales[row], [&](int64_t column, I integers) {
                                 const int64_t tile = column / 64;
@@ -62,6 +71,7 @@ inline void int8_groups(const PackRowsArgs& a, const Share& share) {
   for (int64_t item = mine.begin; item < mine.end; ++item) {
     const int64_t row = item / x.count, column = item % x.count * x.columns;
     char bytes[Int8Groups::columns];
+    scales[item] = 0;
     sums[item] = round_to_int8(a.x + row * a.x_stride + column,
                                a.k - column < x.columns ? a.k - column : x.columns, x.columns, scales[item],
                                [&](int64_t i, I integers) { store_bytes(bytes + i, integers); });

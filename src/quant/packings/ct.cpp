@@ -15,6 +15,7 @@ bool holds_integers(const Numerics& n) {
          !n.column_scales && !(n.act_order && n.group == 0);
 }
 
+bool holds_pack32(const Numerics& n) { return holds_integers(n) && !n.has_input_scale(); }
 bool holds_int8(const Numerics& n) { return holds_integers(n) && n.bits == 8 && !n.act_order; }
 bool holds_words(const Numerics& n) { return holds_integers(n) && 32 % n.bits != 0; }
 
@@ -54,6 +55,7 @@ std::vector<Part> int8_parts(const Numerics& n, const Shape& shape) {
   std::vector<Part> parts = {{"weight", DType::i8, shape}, {"weight_scale", n.dtype, {rows, groups}}};
   if (n.offset == Numerics::Offset::zero_point)
     parts.push_back({"weight_zero_point", DType::i8, {rows, groups}});
+  if (n.has_input_scale()) parts.push_back({"input_scale", n.dtype, {1}});
   return parts;
 }
 
@@ -144,6 +146,8 @@ void pack_int8(const Codes& c, int64_t row, Weight& out) {
   std::transform(c.codes.begin(), c.codes.end(), codes.begin() + row * c.cols,
                  [](int16_t q) { return static_cast<int8_t>(q); });
   store_scales(c, row, out.parts[1]);
+  if (out.numerics.has_input_scale())
+    from_f32(out.numerics.dtype, &c.input_scale, out.parts.back().storage.data, 1);
   if (c.zeros.empty()) return;
   auto zeros = out.parts[2].as_mutable<int8_t>();
   std::transform(c.zeros.begin(), c.zeros.end(), zeros.begin() + row * c.numerics.groups(c.cols),
@@ -155,6 +159,7 @@ void unpack_int8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   const auto codes = w.parts[0].as<int8_t>().subspan(static_cast<size_t>(row * c.cols), c.codes.size());
   std::copy(codes.begin(), codes.end(), c.codes.begin());
   load_scales(w.parts[1], row, c);
+  if (w.numerics.has_input_scale()) to_f32(w.numerics.dtype, w.parts.back().storage.data, &c.input_scale, 1);
   if (c.zeros.empty()) return;
   const auto zeros =
       w.parts[2].as<int8_t>().subspan(static_cast<size_t>(row * c.numerics.groups(c.cols)), c.zeros.size());
@@ -162,7 +167,7 @@ void unpack_int8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
 }
 
 constexpr Packing rows[] = {
-    {"ct.pack32", holds_integers, packed_parts<words>, pack_pack32, unpack_pack32},
+    {"ct.pack32", holds_pack32, packed_parts<words>, pack_pack32, unpack_pack32},
     {"ct.words32", holds_words, packed_parts<whole_words>, nullptr, unpack_words32},
     {"ct.int8", holds_int8, int8_parts, pack_int8, unpack_int8},
 };

@@ -1,0 +1,109 @@
+// Static scales of activations: found by calibration, stored, read back, used by every plan.
+#include <cmath>
+#include <gmock/gmock.h>
+
+#include "compress/method.h"
+#include "compress/recipe.h"
+#include "core/error.h"
+#include "runtime/interpreter.h"
+#include "runtime/plan.h"
+#include "support.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+
+std::vector<int32_t> tokens_of(int64_t n) {
+  std::vector<int32_t> tokens;
+  for (int64_t i = 0; i < n; ++i) tokens.push_back(static_cast<int32_t>(i * i * 31 % 127));
+  return tokens;
+}
+
+std::vector<float> logits(const Model& model) {
+  const std::vector<int32_t> tokens = tokens_of(24);
+  const Tensor out = interpret(model, SingleSequence(tokens, 0, 24, false));
+  return {out.as<float>().begin(), out.as<float>().end()};
+}
+
+Model calibrated(const char* method, const char* observer) {
+  Model model = load(Checkpoint::open(golden("qwen2")));
+  const Assignment assignment = assign_all(model, Numerics::w8a8_static(), {.head = true, .keep = {}});
+  CalibrationOptions options{
+      .method = parse_method(method), .observer = &input_observer(observer), .sweep = {}};
+  options.sweep.context = 32;
+  options.sweep.threads = 2;
+  quantize_calibrated(model, assignment, tokens_of(256), options);
+  return model;
+}
+
+TEST(StaticActivations, MinmaxReachesTheLargestInput) {
+  const Model model = calibrated("rtn", "minmax");
+  // The first layers read what the embedding and a norm make of tokens. The embedding is the head too, so it
+  // was rounded before the text went through the blocks.
+  Model plain = load(Checkpoint::open(golden("qwen2")));
+  plain.weights.at("model.embed_tokens.weight") = model.weights.at("model.embed_tokens.weight");
+  struct Largest : Observer {
+    float most = 0;
+    void before(const Node& node, std::span<const Tensor> inputs) override {
+      if (node.name != "model.layers.0.self_attn.q_proj") return;
+      for (const float v : inputs[0].as<float>()) most = std::max(most, std::fabs(v));
+    }
+  } largest;
+  const std::vector<int32_t> tokens = tokens_of(256);
+  for (size_t begin = 0; begin < tokens.size(); begin += 32)
+    interpret(plain, SingleSequence(std::span(tokens).subspan(begin, 32), 0, 1, false), &largest);
+  const float scale = input_scale(model.weights.at("model.layers.0.self_attn.q_proj.weight"));
+  EXPECT_NEAR(scale, largest.most / 127, scale / 256);  // stored in bf16
+  // Layers that read one input have one scale.
+  EXPECT_EQ(scale, input_scale(model.weights.at("model.layers.0.self_attn.v_proj.weight")));
+}
+
+TEST(StaticActivations, AreNearTheModelAndComeBackFromDiskBitForBit) {
+  const Checkpoint from = Checkpoint::open(golden("qwen2"));
+  const std::vector<float> base = logits(load(from));
+  double size = 0;
+  for (const float v : base) size += static_cast<double>(v) * static_cast<double>(v);
+  for (const InputObserver& observer : input_observers()) {
+    SCOPED_TRACE(observer.name);
+    const Model model = calibrated("smooth+gptq", std::string(observer.name).c_str());
+    const std::vector<float> now = logits(model);
+    double error = 0;
+    for (size_t i = 0; i < now.size(); ++i) error += std::pow(static_cast<double>(now[i] - base[i]), 2);
+    EXPECT_LT(error, 0.01 * size);
+    const TemporaryDirectory directory;
+    save(model, from, {}, ScaleSearch::mse, directory.path(), 1);
+    EXPECT_EQ(logits(load(Checkpoint::open(directory.path()))), now);
+  }
+}
+
+TEST(StaticActivations, EveryPlanRoundsAsTheInterpreterDoes) {
+  const Model model = calibrated("rtn", "percentile");
+  const std::vector<int32_t> tokens = tokens_of(24);
+  const std::vector<float> expected = logits(model);
+  for (const IsaLevel& level : isa_levels()) {
+    SCOPED_TRACE(level.name);
+    Plan plan =
+        Plan::compile(model, {.threads = 2, .isa = level.features, .max_tokens = 24, .max_outputs = 24});
+    const auto out = plan.run(SingleSequence(tokens, 0, 24, false)).as<float>();
+    ASSERT_EQ(out.size(), expected.size());
+    // Integer sums are exact; attention and norms differ by roundings, which may move an element of some
+    // layer's input across the middle between two integers: one step of 1/127 of its range.
+    for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], 2e-2f) << i;
+  }
+}
+
+TEST(StaticActivations, NeedACalibrationTextAndAScale) {
+  Model model = load(Checkpoint::open(golden("qwen2")));
+  const Assignment assignment = assign_all(model, Numerics::w8a8_static(), {});
+  EXPECT_THROW(quantize(model, assignment, ScaleSearch::mse, 1), Error);
+  const Json step = quantize_step(model, {.assignment = assignment});
+  EXPECT_THROW(parse_quantize_step(step, model, "recipe"), InputError);  // no text
+  Model broken = calibrated("rtn", "minmax");
+  Weight& w = broken.weights.at("model.layers.0.mlp.up_proj.weight");
+  w.parts.back().as_mutable<uint16_t>()[0] = 0;
+  EXPECT_THROW(logits(broken), InputError);
+}
+
+}  // namespace
+}  // namespace lathe
