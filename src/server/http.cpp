@@ -47,6 +47,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   void send(int status, std::string_view content_type, std::string body, const Headers& headers) override {
     post([=, this, type = std::string(content_type), body = std::move(body)] {
       if (started_) return;
+      whole_ = true;
       push(head(status, type, headers, fmt::format("Content-Length: {}\r\n", body.size())));
       push(body);
       ended_ = true;
@@ -87,7 +88,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   // On the server's thread.
   bool keep_alive() const { return keep_alive_; }
   bool complete() const { return ended_ && out_.empty(); }
-  bool overflowed() const { return unsent_ > most_; }
+  bool overflowed() const { return !whole_ && unsent_ > most_; }
   bool has_output() const { return !out_.empty(); }
   std::string take_output() {
     std::string all;
@@ -136,6 +137,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   size_t most_, unsent_ = 0;
   std::deque<std::string> out_;
   bool keep_alive_, started_ = false, chunked_ = false, ended_ = false, gone_ = false;
+  bool whole_ = false;  // an answer at once: as large as it is
   unsigned version_;
   std::function<void()> give_up_, call_when_gone_;
 };

@@ -31,7 +31,7 @@ class HttpExchange {
   virtual ~HttpExchange() = default;
   virtual void send(int status, std::string_view content_type, std::string body, const Headers& = {}) = 0;
   // An answer of unknown length, in chunks: start, write any number, finish. A client that does not read what
-  // it is sent (HttpLimits::unsent_bytes) counts as gone.
+  // it is sent (HttpLimits::unsent_bytes) counts as gone; what send() is given may be larger.
   virtual void start(int status, std::string_view content_type, const Headers& = {}) = 0;
   virtual void write(std::string chunk) = 0;
   virtual void finish() = 0;

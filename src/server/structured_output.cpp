@@ -8,7 +8,8 @@
 namespace lathe {
 namespace {
 
-constexpr size_t most_kept = 16;  // TokenMasks hold up to 64 MiB each
+constexpr size_t most_kept = 16;         // TokenMasks hold up to 64 MiB each,
+constexpr size_t most_states = 500'000;  // and 150 bytes for each state of their grammars
 constexpr size_t most_choices = 1024;
 
 enum class GrammarKind : char { json_object = 'o', json_schema = 's', regex = 'r', choice = 'c', gbnf = 'g' };
@@ -150,7 +151,9 @@ std::shared_ptr<TokenMasks> Grammars::compile(const std::string& source, const s
   } catch (const InputError& e) {
     throw ApiError::bad_request(e.what(), name);
   }
-  if (recent_.size() == most_kept) {
+  states_ += masks->states();
+  while (!recent_.empty() && (recent_.size() == most_kept || states_ > most_states)) {
+    states_ -= recent_.back().masks->states();
     known_.erase(recent_.back().source);
     recent_.pop_back();
   }

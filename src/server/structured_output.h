@@ -43,6 +43,7 @@ class Grammars {
   std::mutex mutex_;
   std::shared_ptr<const TokenTrie> trie_;  // made for the first grammar: a fraction of a second
   std::list<Entry> recent_;                // last used first
+  size_t states_ = 0;                      // of all of them
   std::map<std::string, std::list<Entry>::iterator> known_;
 };
 

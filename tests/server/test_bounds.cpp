@@ -65,6 +65,9 @@ TEST(RequestBody, MembersAndValuesAreBounded) {
   for (int i = 0; i < 999'000; ++i) list += "1,";
   EXPECT_EQ(parse_body(list + "1]").size(), 999'001u);
   EXPECT_THROW(parse_body(list + list), InputError);
+  list = "[";
+  for (int i = 0; i < 499'000; ++i) list += "{},";
+  EXPECT_EQ(parse_body(list + "{}]").size(), 499'001u);  // was a minute's work
   for (const char* bad : {"", "{", "}", "]", "{]", "\"", "\"\\", "{\"a\":", ":::", "[1,]"})
     EXPECT_THROW(parse_body(bad), InputError) << bad;
 }
@@ -115,6 +118,24 @@ TEST(Limits, OfGrammarsAndSchemas) {
   for (int i = 0; i < 30'000; ++i) parentheses += '(';
   status({{"guided_regex", parentheses}});
   status({{"grammar", "root ::= " + parentheses}});
+}
+
+TEST(Limits, OfGrammarsThatAreKept) {
+  Serving s;
+  const auto compile = [&](int i) -> std::weak_ptr<TokenMasks> {
+    return s.service().grammars.compile(std::to_string(i), "regex", [&] {
+      std::string all;
+      for (int part = 0; part < 30; ++part) all += fmt::format("(ab|c{}){{0,9000}}", i);
+      const Grammar g = Grammar::regex(all);
+      EXPECT_GT(g.states(), 250'000u);
+      return g;
+    });
+  };
+  const auto first = compile(1);
+  EXPECT_FALSE(first.expired());
+  const auto second = compile(2);
+  EXPECT_TRUE(first.expired()) << "half a million states, and no more";
+  EXPECT_FALSE(second.expired());
 }
 
 }  // namespace

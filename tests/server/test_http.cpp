@@ -177,6 +177,16 @@ TEST(Http, AClientThatDoesNotReadIsGone) {
   }
 }
 
+TEST(Http, AnAnswerAtOnceMayBeLargerThanWhatAStreamMayHold) {
+  const std::string large(8 << 20, 'x');
+  Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) { e->send(200, "text/plain", large); });
+  Client client(server.port());
+  client.send("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+  const std::string all = client.read_all();
+  EXPECT_THAT(all, StartsWith("HTTP/1.1 200"));
+  EXPECT_EQ(all.size() - all.find("\r\n\r\n") - 4, large.size());
+}
+
 TEST(Http, RefusesWhatIsTooLargeMalformedOrSlow) {
   std::atomic<int> handled = 0;
   Serving server([&](HttpRequest r, std::shared_ptr<HttpExchange> e) {
