@@ -60,6 +60,35 @@ float suggested_scale(const Slice& s, const Grid& grid, const InputStats& stats)
   return weight > 0 ? sum / weight : 0;
 }
 
+double fractional_norm(const Slice& s, const Grid& grid, float norm) {
+  double sum = 0;
+  for (int64_t i = 0; i < s.n; ++i)
+    sum += static_cast<double>(std::pow(std::abs(s.w[i] - grid.value(grid.code(s.w[i]))), norm));
+  return sum;
+}
+
+// With the codes q as they are, what the shrinkage of |e|^norm takes for outliers is left out of w; the line
+// through the rest over q gives the zero point, and, once that is an integer, least squares the scale.
+Grid half_quadratic_step(const Slice& s, const Grid& now, float norm, float beta, DType dtype) {
+  double of_q = 0, of_w = 0, qq = 0, qw = 0;
+  for (int64_t i = 0; i < s.n; ++i) {
+    const float q = now.code(s.w[i]), d = s.w[i] - now.value(q), steps = std::abs(d) / now.scale;
+    const float kept = steps > 0 ? std::max(0.0f, steps - std::pow(steps, norm - 1) / beta) * now.scale : 0;
+    const double w = static_cast<double>(s.w[i] - std::copysign(kept, d)), code = static_cast<double>(q);
+    of_q += code, of_w += w, qq += code * code, qw += code * w;
+  }
+  const auto n = static_cast<double>(s.n);
+  const double slope = (qw - of_q * of_w / n) / (qq - of_q * of_q / n);
+  if (!(slope > 0 && std::isfinite(slope))) return now;
+  Grid next = now;
+  next.zero = std::clamp(std::nearbyint(static_cast<float>((of_q - of_w / slope) / n)), now.lo, now.hi);
+  const double zero = static_cast<double>(next.zero);
+  const double scale = (qw - zero * of_w) / (qq - 2 * zero * of_q + n * zero * zero);
+  if (!(scale > 0 && std::isfinite(scale))) return now;
+  next.scale = storable_scale(static_cast<float>(scale), dtype);
+  return next;
+}
+
 }  // namespace
 
 Codes estimate_scales(const float* w, int64_t rows, int64_t cols, const Numerics& numerics,
@@ -93,35 +122,22 @@ Codes estimate_scales(const float* w, int64_t rows, int64_t cols, const Numerics
 Codes half_quadratic(const float* w, int64_t rows, int64_t cols, const Numerics& numerics) {
   if (numerics.offset != Numerics::Offset::zero_point)
     throw input_error("method hqq", "a scheme with zero points", to_string(numerics), "add --asymmetric");
+  // An element that is off by more than half a step was cut off: there the shrinkage starts.
+  constexpr float norm = 0.7f, growth = 1.01f;
+  const float threshold = std::pow(0.5f, norm - 2);
   constexpr int most = 20;
-  constexpr float norm = 0.7f;
   return by_group(w, rows, cols, numerics, [&](const Slice& s) {
-    const Grid first = fit_grid(s.w, nullptr, s.n, numerics, ScaleSearch::absmax);
-    const auto distance = [&](const Grid& grid) {
-      double sum = 0;
-      for (int64_t i = 0; i < s.n; ++i)
-        sum += std::pow(std::abs(static_cast<double>(s.w[i] - grid.value(grid.code(s.w[i])))), 0.7);
-      return sum;
-    };
-    Grid now = first;
-    float beta = 10;
-    double before = 1e30;
-    for (int i = 0; i < most; ++i) {
-      float zero = 0, change = 0;
-      for (int64_t j = 0; j < s.n; ++j) {
-        const float q = now.code(s.w[j]), d = s.w[j] - now.value(q), size = std::abs(d);
-        // The shrinkage of |e|^p: what of the difference is left to the outliers.
-        const float kept = size > 0 ? std::max(0.0f, size - std::pow(size, norm - 1) / beta) : 0;
-        zero += q - (s.w[j] - std::copysign(kept, d)) / now.scale;
-        change += size;
-      }
-      if (static_cast<double>(change) >= before) break;
-      before = static_cast<double>(change);
-      now.zero = zero / static_cast<float>(s.n);
-      beta *= 1.01f;
+    Grid best = fit_grid(s.w, nullptr, s.n, numerics, ScaleSearch::absmax);
+    double least = fractional_norm(s, best, norm);
+    float beta = threshold;
+    for (int i = 0; i < most; ++i, beta *= growth) {
+      const Grid next = half_quadratic_step(s, best, norm, beta, numerics.dtype);
+      const double now = fractional_norm(s, next, norm);
+      if (!(now < least)) break;
+      least = now;
+      best = next;
     }
-    now.zero = std::clamp(std::nearbyint(now.zero), now.lo, now.hi);
-    return distance(now) < distance(first) ? now : first;
+    return best;
   });
 }
 

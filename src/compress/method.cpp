@@ -64,7 +64,7 @@ constexpr RoundingMethod methods[] = {
     {"gptq-descent", "gptq, then all codes and scales again until they settle", true, false, by_gptq},
     {"scale-estimation", "scales that fit the codes, weighted by the mean size of each input channel", false,
      false, by_estimate},
-    {"hqq", "zero points of the least 0.7-norm; needs no text", false, false, by_half_quadratic},
+    {"hqq", "zero points and scales of the least 0.7-norm; needs no text", false, false, by_half_quadratic},
 };
 
 constexpr std::string_view extras = "awq+, smooth+ before, +bias, +drift after";
