@@ -8,6 +8,7 @@
 #include "cli/interrupt.h"
 #include "compress/matrices.h"
 #include "core/log.h"
+#include "models/low_rank.h"
 
 namespace lathe {
 namespace {
@@ -17,7 +18,23 @@ struct Energy {
   double signal = 0, error = 0;
 };
 
-Energy compare(const Weight& before, const Weight& after) {
+// What a correction adds to some rows.
+void add_correction(const Model& model, const std::string& param, int64_t row, int64_t rows,
+                    std::vector<float>& values) {
+  const std::string name = correction_of(module_path(param));
+  const auto a = model.weights.find(name + ".a"), b = model.weights.find(name + ".b");
+  if (a == model.weights.end() || b == model.weights.end()) return;
+  const std::vector<float> across = read_all(a->second), down = read_all(b->second);
+  const int64_t cols = a->second.cols(), rank = a->second.rows();
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t k = 0; k < rank; ++k)
+      for (int64_t c = 0; c < cols; ++c)
+        values[static_cast<size_t>(r * cols + c)] +=
+            down[static_cast<size_t>((row + r) * rank + k)] * across[static_cast<size_t>(k * cols + c)];
+}
+
+Energy compare(const Weight& before, const Model& model, const std::string& param) {
+  const Weight& after = model.weights.at(param);
   constexpr int64_t strips = 8;
   Energy sum;
   std::vector<float> a, b;
@@ -29,6 +46,7 @@ Energy compare(const Weight& before, const Weight& after) {
     b.resize(a.size());
     read_rows(before, row, rows, a.data());
     read_rows(after, row, rows, b.data());
+    add_correction(model, param, row, rows, b);
     for (size_t i = 0; i < a.size(); ++i) {
       const double x = static_cast<double>(a[i]), e = x - static_cast<double>(b[i]);
       sum.signal += x * x;
@@ -41,6 +59,13 @@ Energy compare(const Weight& before, const Weight& after) {
 std::vector<FormatRow> compare_formats(const Model& before, const Model& after, bool transformed) {
   std::map<std::pair<std::string, std::string>, std::pair<FormatRow, Energy>> rows;
   for (const auto& [name, now] : after.weights) {
+    if (is_correction(after.graph, name)) {  // bytes beside the weights that they correct
+      FormatRow& row = rows[{"-", fmt::format("{} low rank", to_string(now.numerics))}].first;
+      ++row.matrices;
+      row.bytes_before += before.weights.contains(name) ? now.bytes() : 0;
+      row.bytes_after += now.bytes();
+      continue;
+    }
     const auto found = before.weights.find(name);
     const Weight& old = found == before.weights.end() ? now : found->second;  // a head of its own, untied
     auto& [row, energy] = rows[{to_string(old.numerics), to_string(now.numerics)}];
@@ -49,7 +74,7 @@ std::vector<FormatRow> compare_formats(const Model& before, const Model& after, 
     row.bytes_before += old.bytes();
     row.bytes_after += now.bytes();
     if (old.numerics == now.numerics || transformed) continue;
-    const Energy e = compare(old, now);
+    const Energy e = compare(old, after, name);
     energy.signal += e.signal;
     energy.error += e.error;
   }

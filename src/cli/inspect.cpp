@@ -102,6 +102,7 @@ Findings inspect_checkpoint(const fs::path& path, const Options& o) {
   try {
     f.graph = define(f.config);
     const Model model = load(checkpoint);
+    f.graph = model.graph;  // with what the weights add to it: low-rank corrections
     if (o.plan) {
       f.tuning = load_tuning(cache_directory(), model, allowed_features());
       Target target;

@@ -7,6 +7,7 @@
 #include "core/cache_directory.h"
 #include "core/log.h"
 #include "kernels/tables.h"
+#include "models/low_rank.h"
 #include "runtime/tune.h"
 
 namespace lathe {
@@ -115,7 +116,7 @@ std::string human_count(double n) {
 int64_t parameter_count(const Model& model) {
   int64_t n = 0;
   for (const auto& [name, weight] : model.weights) n += elements(weight.shape);
-  return n;
+  return n - correction_weights(model.graph);
 }
 
 double bits_per_weight(const Model& model) {

@@ -44,6 +44,6 @@ void print_json(const Json&);           // the one object on stdout
 std::string human_bytes(double bytes);  // "2.31 GB"
 std::string human_count(double n);      // "1.24 B", "5.77 M"
 double bits_per_weight(const Model&);   // stored bits of all parameters, scales included, per parameter
-int64_t parameter_count(const Model&);
+int64_t parameter_count(const Model&);  // without low-rank corrections, which are only bytes
 
 }  // namespace lathe

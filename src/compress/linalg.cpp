@@ -6,8 +6,12 @@
 #include <exception>
 #include <mutex>
 
+#include "core/error.h"
+
 extern "C" {
 void dpotrf_(const char* uplo, const int* n, double* a, const int* lda, int* info);
+void dsyev_(const char* job, const char* uplo, const int* n, double* a, const int* lda, double* w,
+            double* work, const int* lwork, int* info);
 void dtrtri_(const char* uplo, const char* diag, const int* n, double* a, const int* lda, int* info);
 }
 
@@ -103,6 +107,20 @@ std::vector<float> inverse_factor(const float* h, int64_t k, double damping) {
       u[static_cast<size_t>(i * k + j)] =
           static_cast<float>(a[static_cast<size_t>((k - 1 - j) * k + (k - 1 - i))]);
   return u;
+}
+
+std::vector<float> leading_eigenvectors(std::vector<double> a, int64_t n, int64_t count) {
+  const int size = as_int(n), room = as_int(34 * n);
+  int info = 0;
+  std::vector<double> values(static_cast<size_t>(n)), work(static_cast<size_t>(room));
+  dsyev_("V", "U", &size, a.data(), &size, values.data(), work.data(), &room, &info);
+  if (info != 0) fail("the eigenvalues of a [{}, {}] matrix were not found", n, n);
+  std::vector<float> out(static_cast<size_t>(n * count));  // LAPACK's are columns, in ascending order
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = 0; j < count; ++j)
+      out[static_cast<size_t>(i * count + j)] =
+          static_cast<float>(a[static_cast<size_t>((n - 1 - j) * n + i)]);
+  return out;
 }
 
 bool solve_rows(ThreadPool& pool, const float* h, int64_t k, double damping, float* b, int64_t rows) {

@@ -28,6 +28,8 @@ void subtract_product(int64_t m, int64_t n, int64_t k, const float* a, int64_t l
 // The upper triangular U with U^T U = (h + damping I)^-1, row-major, the rest zero. Empty when h + damping I
 // is not positive definite.
 std::vector<float> inverse_factor(const float* h, int64_t k, double damping);
+// Eigenvectors of the largest eigenvalues of the symmetric a [n, n], as the columns of [n, count].
+std::vector<float> leading_eigenvectors(std::vector<double> a, int64_t n, int64_t count);
 // x with (h + damping I) x = b^T, as [rows, k] row-major like b: one right-hand side a row. False, and b as
 // it was, when h + damping I is not positive definite.
 bool solve_rows(ThreadPool&, const float* h, int64_t k, double damping, float* b, int64_t rows);

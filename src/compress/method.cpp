@@ -1,15 +1,19 @@
 #include "compress/method.h"
 
 #include <algorithm>
+#include <charconv>
 #include <cmath>
 #include <memory>
 #include <set>
 
 #include "compress/estimate.h"
 #include "compress/linalg.h"
+#include "compress/low_rank.h"
 #include "core/cpu.h"
 #include "core/error.h"
+#include "core/float.h"
 #include "core/log.h"
+#include "models/low_rank.h"
 
 namespace lathe {
 namespace {
@@ -67,7 +71,8 @@ constexpr RoundingMethod methods[] = {
     {"hqq", "zero points and scales of the least 0.7-norm; needs no text", false, false, by_half_quadratic},
 };
 
-constexpr std::string_view extras = "awq+, smooth+ before, +bias, +drift after";
+constexpr std::string_view extras =
+    "awq+, smooth+ before, +bias, +drift, +rankN (a bf16 correction of rank N) after";
 
 class Calibrated {
  public:
@@ -76,8 +81,9 @@ class Calibrated {
         assignment_(assignment),
         options_(options),
         method_(options.method),
-        pool_(options.sweep.threads > 0 ? options.sweep.threads : physical_cores()),
-        groups_(input_groups(model.graph)) {
+        pool_(options.sweep.threads > 0 ? options.sweep.threads : physical_cores()) {
+    if (method_.rank > 0) make_room_for_corrections();
+    groups_ = input_groups(model.graph);
     for (const auto& [param, numerics] : assignment)
       if (!numerics.is_integer() &&
           !(numerics.is_grid() && method_.rounding->grids && method_.equalize == Equalize::none))
@@ -127,7 +133,7 @@ class Calibrated {
     return std::ranges::any_of(g.nodes, [&](NodeId id) { return read_as_embedding(param_of(id)); });
   }
   Wanted wanted() const {
-    return {.hessian = method_.rounding->wants_hessian || method_.drift,
+    return {.hessian = method_.rounding->wants_hessian || method_.drift || method_.rank > 0,
             .cross = method_.drift,
             .sample = method_.rounding->name == "scale-estimation",
             .magnitudes = std::ranges::any_of(
@@ -194,13 +200,26 @@ class Calibrated {
     const RoundingJob job{pool_,  aim.data(),      rows,
                           cols,   numerics,        stats,
                           factor, method_.descent, numerics.global ? largest : -1};
-    Codes codes = method_.rounding->run(job);
+    std::vector<float> rounded(w.size());  // with its correction
+    Codes codes;
+    if (corrected(node)) {
+      Corrected found = round_and_correct(pool_, aim.data(), rows, cols, method_.rank, stats.hessian.data(),
+                                          [&](const float* rest) {
+                                            RoundingJob now = job;
+                                            now.w = rest;
+                                            return method_.rounding->run(now);
+                                          });
+      store_correction(node, found.low);
+      codes = std::move(found.codes);
+      rounded = std::move(found.values);
+    } else {
+      codes = method_.rounding->run(job);
+      dequantize(codes, rounded.data());
+    }
     if (numerics.has_input_scale()) {
       const float limit = options_.observer->limit(stats.magnitudes);
       codes.input_scale = (limit > 0 ? limit : 1) / 127;  // an input of zeros has any scale
     }
-    std::vector<float> rounded(w.size());
-    dequantize(codes, rounded.data());
     if (!stats.hessian.empty()) {
       const std::vector<float> none(w.size());
       const double size = output_error(pool_, none.data(), w.data(), rows, cols, stats.hessian.data());
@@ -216,6 +235,41 @@ class Calibrated {
     if (method_.bias && node.params.size() > 1) correct_bias(node, stats, w, rounded);
     weight = pack_codes(codes, weight.shape);
     reports_.push_back(std::move(report));
+  }
+
+  bool corrected(const Node& node) const { return model_.graph.find(correction_of(node.name)) >= 0; }
+
+  // Zeros where corrections are going to be: the graph stays as it is while it is walked. A table is read as
+  // an embedding too, where no correction could be: it gets none.
+  void make_room_for_corrections() {
+    const std::vector<NodeId> order(model_.graph.order().begin(), model_.graph.order().end());
+    for (const NodeId id : order) {
+      const Node node = model_.graph.node(id);
+      if (!std::holds_alternative<op::Linear>(node.op) || !assigned(id) || read_as_embedding(node.params[0]))
+        continue;
+      const Weight& w = model_.weights.at(node.params[0]);
+      if (corrected(node))
+        throw input_error(node.name, "a layer without a low-rank correction", "one", "quantize the original");
+      if (method_.rank * (w.rows() + w.cols()) >= w.rows() * w.cols())
+        throw input_error(node.name, "a rank whose factors are smaller than the matrix",
+                          fmt::format("{} for {}", method_.rank, to_string(w.shape)),
+                          "a smaller rank, or keep the layer");
+      const std::string name = correction_of(node.name);
+      add_low_rank(model_.graph, id, name, {.rank = method_.rank});
+      for (const auto& [param, shape] :
+           {std::pair{".a", Shape{method_.rank, w.cols()}}, std::pair{".b", Shape{w.rows(), method_.rank}}})
+        model_.weights[name + param] = dense_weight(Tensor::zeros(DType::bf16, shape));
+    }
+  }
+
+  void store_correction(const Node& node, const LowRank& low) {
+    const std::string name = correction_of(node.name);
+    for (const auto& [param, values] : {std::pair{name + ".a", &low.a}, std::pair{name + ".b", &low.b}}) {
+      Weight& w = model_.weights.at(param);
+      Tensor t = Tensor::zeros(DType::bf16, w.shape);
+      from_f32(DType::bf16, values->data(), t.storage.data, std::ssize(*values));
+      w = dense_weight(std::move(t));
+    }
   }
 
   // W (H + C) H^-1, whose outputs on present inputs come nearest to those of W on the original ones.
@@ -304,7 +358,16 @@ std::string method_names() {
 }
 
 bool Method::needs_text() const {
-  return equalize != Equalize::none || bias || drift || (rounding->name != "rtn" && rounding->name != "hqq");
+  return equalize != Equalize::none || bias || drift || rank > 0 ||
+         (rounding->name != "rtn" && rounding->name != "hqq");
+}
+
+// 0: not a rank.
+static int rank_of(std::string_view digits) {
+  int rank = 0;
+  const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), rank);
+  return error == std::errc() && end == digits.data() + digits.size() && rank > 0 && rank <= most_rank ? rank
+                                                                                                       : 0;
 }
 
 Method parse_method(std::string_view text) {
@@ -327,6 +390,7 @@ Method parse_method(std::string_view text) {
       m.bias = true;
     } else if (word == "drift") {
       m.drift = true;
+    } else if (word.starts_with("rank") && m.rank == 0 && (m.rank = rank_of(word.substr(4))) > 0) {
     } else if (found != std::end(methods) && !m.rounding) {
       m.rounding = found;
     } else {
@@ -338,6 +402,9 @@ Method parse_method(std::string_view text) {
     m.rounding =
         std::ranges::find(methods, m.equalize == Equalize::awq ? "importance" : "rtn", &RoundingMethod::name);
   if (!m.rounding) refuse(std::string(text));
+  if (m.rank > 0 && m.equalize != Equalize::none)
+    throw input_error("method", "+rankN without awq or smooth", fmt::format("'{}'", printable(text)),
+                      "scales are not moved through layers that have a correction");
   if (m.rounding->name == "gptq-descent") m.descent = 4;
   return m;
 }

@@ -34,7 +34,7 @@ struct RoundingMethod {
 std::span<const RoundingMethod> rounding_methods();
 
 // "gptq", "awq+gptq", "smooth+rtn+bias": at most one way to equalize, exactly one rounding method, perhaps
-// bias.
+// bias and a low-rank correction.
 struct Method {
   Equalize equalize = Equalize::none;
   const RoundingMethod* rounding = nullptr;
@@ -44,6 +44,7 @@ struct Method {
   double damping = 0.01;
   bool act_order = true;
   int descent = 0;
+  int rank = 0;      // of a low-rank correction beside each rounded layer; 0: none
   std::string text;  // as it was written
 
   bool needs_text() const;  // false: round to nearest, weight by weight

@@ -10,6 +10,7 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "models/low_rank.h"
 
 namespace lathe {
 namespace {
@@ -251,6 +252,9 @@ void Rotation::apply(double* x) const {
   }
 }
 
-void rotate(Model& model, const Rotations& what, int threads) { Rotator(model, what, threads).run(); }
+void rotate(Model& model, const Rotations& what, int threads) {
+  refuse_corrections(model.graph, "a rotation would leave it as it is");
+  Rotator(model, what, threads).run();
+}
 
 }  // namespace lathe

@@ -242,7 +242,16 @@ class Exporter {
     return out_.add("Expand", {column, out_.add("Shape", {first})});
   }
 
-  std::string write(const op::LowRank&, const Node& node) {
+  std::string write(const op::LowRank& low, const Node& node) {
+    if (low.adapter == 0) {
+      const auto linear = [&](size_t param, const std::string& x) {
+        const OnnxWeight& w = matrix(node.params[param]);
+        return w.form->linear(out_, w, x, "");
+      };
+      const std::string y = linear(1, linear(0, in(node, 1)));
+      return out_.add("Add",
+                      {in(node, 0), low.scale == 1 ? y : out_.add("Mul", {y, out_.number(low.scale)})});
+    }
     fail("{}: an adapter has no place in an exported model; merge it into the weights first", node.name);
   }
   std::string write(const op::SiluMul&, const Node& node) { fused(node); }

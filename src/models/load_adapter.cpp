@@ -4,13 +4,13 @@
 #include "core/error.h"
 #include "io/safetensors.h"
 #include "models/adapter.h"
+#include "models/low_rank.h"
 
 namespace lathe {
 namespace {
 
 constexpr std::string_view prefix = "base_model.model.", a_suffix = ".lora_A.weight",
                            b_suffix = ".lora_B.weight";
-constexpr int64_t most_rank = 1024;
 
 struct AdapterConfig {
   int64_t rank = 0;
@@ -86,39 +86,14 @@ void add_adapter(Model& model, const fs::path& directory, int number) {
     const std::string a = fmt::format("{}{}{}", prefix, linear.name, a_suffix),
                       b = fmt::format("{}{}{}", prefix, linear.name, b_suffix);
     if (!left.contains(a) && !left.contains(b)) continue;
-    const ValueId x = linear.inputs[0];
-    // Behind the adapters that are there already.
-    ValueId y = linear.outputs[0];
-    NodeId last = id;
-    for (bool more = true; more;) {
-      more = false;
-      for (const NodeId user : model.graph.users(y))
-        if (const Node& node = model.graph.node(user);
-            std::holds_alternative<op::LowRank>(node.op) && node.inputs[0] == y) {
-          y = node.outputs[0];
-          last = user;
-          more = true;
-          break;
-        }
-    }
-    const int64_t in = model.graph.value(x).cols, out = model.graph.value(y).cols;
+    const int64_t in = model.graph.value(linear.inputs[0]).cols,
+                  out = model.graph.value(linear.outputs[0]).cols;
     const std::string name = fmt::format("{}.adapter_{}", linear.name, number);
-    Node low{.id = -1,
-             .op = op::LowRank{static_cast<int>(config.rank), config.scale, number},
-             .name = name,
-             .inputs = {y, x},
-             .outputs = {},
-             .params = {name + ".a", name + ".b"},
-             .block = linear.block};
-    model.weights[low.params[0]] = load_factor(file, where, a, {config.rank, in});
-    model.weights[low.params[1]] = load_factor(file, where, b, {out, config.rank});
+    model.weights[name + ".a"] = load_factor(file, where, a, {config.rank, in});
+    model.weights[name + ".b"] = load_factor(file, where, b, {out, config.rank});
     left.erase(a);
     left.erase(b);
-    const auto next = std::find(model.graph.order().begin(), model.graph.order().end(), last) + 1;
-    const int64_t cols[] = {out};
-    const ValueId adapted =
-        model.graph.insert(next == model.graph.order().end() ? -1 : *next, std::move(low), cols);
-    model.graph.replace(y, adapted);
+    add_low_rank(model.graph, id, name, {static_cast<int>(config.rank), config.scale, number});
   }
   if (!left.empty())
     throw input_error(fmt::format("{}: {}", where.string(), printable(*left.begin())),

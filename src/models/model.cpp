@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/float.h"
 #include "models/definitions.h"
+#include "models/low_rank.h"
 #include "models/names.h"
 
 namespace lathe {
@@ -124,6 +125,7 @@ Model load(const Checkpoint& checkpoint) {
   model.config = with_rope_factors(checkpoint);
   model.source = checkpoint.path();
   model.graph = define(model.config);
+  add_corrections(model.graph, checkpoint);
   auto bindings = bind_names(checkpoint);
 
   const auto shapes = model.graph.param_shapes();

@@ -47,7 +47,12 @@ TEST(Method, ReadsItsParts) {
   EXPECT_TRUE(m.needs_text());
   EXPECT_FALSE(parse_method("rtn").needs_text());
   EXPECT_EQ(parse_method("awq").rounding->name, "importance");
-  for (const char* bad : {"", "gptq+", "magic", "gptq+rtn", "awq+smooth", "bias"})
+  EXPECT_EQ(parse_method("rtn+rank16").rank, 16);
+  EXPECT_TRUE(parse_method("rtn+rank16").needs_text());
+  EXPECT_THAT([] { parse_method("awq+gptq+rank8"); },
+              ThrowsMessage<InputError>(HasSubstr("without awq or smooth")));
+  for (const char* bad : {"", "gptq+", "magic", "gptq+rtn", "awq+smooth", "bias", "rank8", "gptq+rank",
+                          "gptq+rank0", "gptq+rank1025", "gptq+rank8x", "gptq+rank8+rank8"})
     EXPECT_THAT([&] { parse_method(bad); },
                 ThrowsMessage<InputError>(HasSubstr("expected rtn, importance, gptq")))
         << bad;

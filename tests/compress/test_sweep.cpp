@@ -120,7 +120,7 @@ Model compressed(const SweepOptions& options, const char* method, SweepReport* r
 }
 
 TEST(Sweep, NeitherThreadsNorFilesNorResumingChangeABit) {
-  for (const char* method : {"awq+gptq", "gptq+drift"}) {
+  for (const char* method : {"awq+gptq", "gptq+drift", "gptq+rank3"}) {
     const SweepOptions plain{.context = 8, .work = {}, .fingerprint = {}, .threads = 1};
     const std::string expected = hash_of(compressed(plain, method));
     SweepOptions threads = plain;

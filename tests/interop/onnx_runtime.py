@@ -29,6 +29,9 @@ cases = [
     ("w8a8", ["--scheme", "w8a8"], [], "QDQ"),
     ("w8a8-static", ["--scheme", "w8a8-static", "--calibration", calibration], [], "QDQ"),
     ("nvfp4", ["--scheme", "nvfp4"], [], "dequantized"),
+    ("low-rank", ["--scheme", "w4a16", "--group-size", "32", "--method", "gptq+rank8", "--calibration",
+                  pathlib.Path(__file__).parents[2] / "models/builtin/calibration.txt", "--calibration-tokens", "4096"],
+     [], "dense"),  # the factors
 ]
 
 
