@@ -23,6 +23,8 @@ struct LinearArgs {
 // weight is read. No biases.
 struct GatedArgs {
   LinearArgs gate, up;
+  void* packed_y = nullptr;  // where given, y is written there alone, as the rows that the kernel reads
+                             // (RowPacking::gated_writes)
 };
 
 // Rows of x as a kernel wants them; made once for all the linear layers that read the same x.

@@ -98,7 +98,8 @@ constexpr uint32_t isa_tiles = isa_amx | isa_avx512 | isa_avx512bf16 | isa_avx51
 constexpr uint32_t isa_bf16 = isa_avx512 | isa_avx512bf16;
 constexpr uint32_t isa_512 = isa_avx512 | isa_avx512vnni, isa_256 = isa_avx2 | isa_avxvnni;
 constexpr RowPacking bf16_parts = {"bf16 parts", Products::bf16, amx::bf16_parts_bytes, amx::pack_bf16_parts};
-constexpr RowPacking bf16_rows = {"bf16 tiles", Products::bf16, amx::bf16_rows_bytes, amx::pack_bf16_rows};
+constexpr RowPacking bf16_rows = {"bf16 tiles", Products::bf16, amx::bf16_rows_bytes, amx::pack_bf16_rows,
+                                  true};
 constexpr RowPacking bf16_words = {"bf16 words", Products::bf16, avx512bf16::bf16_rows_bytes,
                                    avx512bf16::pack_bf16_rows};
 constexpr RowPacking int8_rows_512 = {"int8 tiles", Products::int8, int8_rows_bytes, avx512::pack_int8_rows};

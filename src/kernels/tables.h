@@ -21,6 +21,9 @@ struct RowPacking {
   Products products;
   size_t (*bytes)(int64_t m, int64_t k);
   void (*run)(const PackRowsArgs&, const Share&) noexcept;
+  // Gated kernels that read these rows can write them too: an element needs no other of its row, and no
+  // scale.
+  bool gated_writes = false;
 };
 
 // One way to compute a linear layer. A row's bits depend neither on the other rows nor on the workers.

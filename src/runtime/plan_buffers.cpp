@@ -9,6 +9,12 @@ void Plan::Impl::plan_packed_rows() {
   int step = 0;
   for (NodeId id : graph.order()) {
     const Node& node = graph.node(id);
+    for (Phase phase : phases)
+      if (const RowPacking* packing = packed_output(node, phase)) {  // written here, not packed by a reader
+        const ValueId y = node.outputs[0];
+        packed_rows[{y, phase, packing, 0}] = {
+            id, {step, step, packing->bytes(most_rows(y), cols(y))}, nullptr, true};
+      }
     for (size_t i = 0; i < matrices_of(node); ++i)
       for (Phase phase : phases) {
         const Packed& matrix = packed.at(node.params[i]);

@@ -194,6 +194,8 @@ struct Plan::Impl {
   }
   void chose(const Node&, const std::string& param);
   void use_packed_rows(const Node&, Phase, const Packed&, LinearArgs&);
+  bool runs_gated(const Node&, Phase) const;
+  const RowPacking* packed_output(const Node&, Phase) const;
   void build_linear(const Node&, bool bias);
   void build_gated_linear(const Node&, const ElementwiseKernels&);
   void add_pack_step(const RowsKey&, void* out);

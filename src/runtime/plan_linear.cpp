@@ -108,23 +108,48 @@ void Plan::Impl::build_linear(const Node& node, bool bias) {
   }
 }
 
+// One kernel computes gate, up and their product.
+bool Plan::Impl::runs_gated(const Node& node, Phase phase) const {
+  const Packed &gate = packed.at(node.params[0]), &up = packed.at(node.params[1]);
+  return gate.path(phase).gated && &gate.row(phase) == &up.row(phase) &&
+         gate.weight.numerics == up.weight.numerics && gate.input_scale == up.input_scale;
+}
+
+// The rows that a gated node writes in place of y, where every reader of y wants those; else null.
+const RowPacking* Plan::Impl::packed_output(const Node& node, Phase phase) const {
+  if (!std::holds_alternative<op::GatedLinear>(node.op) || !runs_gated(node, phase)) return nullptr;
+  const RowPacking* rows = packed.at(node.params[0]).path(phase).rows;
+  const ValueId y = node.outputs[0];
+  if (!rows || !rows->gated_writes || y == graph.output()) return nullptr;
+  for (NodeId id : graph.users(y)) {
+    const Node& reader = graph.node(id);
+    const size_t matrices = matrices_of(reader);
+    if (matrices == 0) return nullptr;
+    for (size_t i = 0; i < matrices; ++i)
+      if (packed.at(reader.params[i]).path(phase).rows != rows) return nullptr;
+  }
+  return rows;
+}
+
 void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& kernels) {
   const Packed &gate = packed.at(node.params[0]), &up = packed.at(node.params[1]);
   chose(node, node.params[0]);
   chose(node, node.params[1]);
   const ValueId y = node.outputs[0];
   for (Phase phase : phases) {
-    const bool fused = gate.path(phase).gated && &gate.row(phase) == &up.row(phase) &&
-                       gate.weight.numerics == up.weight.numerics && gate.input_scale == up.input_scale;
+    const bool fused = runs_gated(node, phase);
+    const RowPacking* rows_out = packed_output(node, phase);
+    void* packed_y = rows_out ? packed_rows.at({y, phase, rows_out, 0}).data : nullptr;
     float* other = fused ? buffer(y) : locals.at(node.id)[0];
     LinearArgs args = linear_args(gate, node.inputs[0], buffer(y), cols(y)),
                up_args = linear_args(up, node.inputs[0], other, cols(y));
     use_packed_rows(node, phase, gate, args);
     use_packed_rows(node, phase, up, up_args);
-    add_step([this, args, up_args, y, phase, fused, &gate, &up, silu_mul = kernels.silu_mul](const Batch& b) {
+    add_step([this, args, up_args, packed_y, y, phase, fused, &gate, &up,
+              silu_mul = kernels.silu_mul](const Batch& b) {
       const Range rows = rows_of(y, phase, b);
       if (rows.begin == rows.end) return;
-      GatedArgs now{args, up_args};
+      GatedArgs now{args, up_args, packed_y};
       gate.bind(now.gate);
       up.bind(now.up);
       narrow(now.gate, rows);

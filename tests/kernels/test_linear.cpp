@@ -1,4 +1,5 @@
 // Walks the table of linear kernels: every row that this machine can run, on every numerics that it accepts.
+#include <cstring>
 #include <gmock/gmock.h>
 #include <set>
 
@@ -454,6 +455,46 @@ TEST(Linear, GatedIsSiluOfOneTimesTheOther) {
       }
     }
   EXPECT_EQ(checked > 0, runs_here(isa_avx2) || runs_here(isa_neon));
+}
+
+TEST(Linear, GatedWritesTheRowsThatPackingWouldMake) {
+  // The same numbers rounded in the same way, padding included: equal bytes.
+  Rng rng(23);
+  int checked = 0;
+  for (const Numerics& numerics : all_numerics())
+    for (const auto [n, k] :
+         {Shape2{1, 33}, Shape2{300, 70}}) {  // 300: two passes of a reader, the last ragged
+      const Codes gate = random_codes(numerics, n, k, rng), up = random_codes(numerics, n, k, rng);
+      const Matrix x = random_matrix(37, k, rng);
+      for (const LinearKernel& row : linear_kernels()) {
+        const LinearPath& path = row.prefill;
+        if (!runs_here(row.isa) || !path.gated || !path.rows->gated_writes || !row.accepts(numerics, n, k))
+          continue;
+        if (row.packing.starts_with("expand") && (numerics.group != 6 || numerics.offset == Offset::minimum))
+          continue;
+        const Weight a = packed(gate, row.packing), b = packed(up, row.packing);
+        for (int64_t m : {1, 16, 37}) {
+          SCOPED_TRACE(describe(row, gate, m, false));
+          Matrix y(m, n), untouched(m, n, 5);
+          const PathArgs packed_x = path_arguments(path, arguments(a, x, nullptr, y, m), 2);
+          const auto of = [&](const Weight& w, Matrix& out) {
+            LinearArgs args = arguments(w, x, nullptr, out, m);
+            args.packed_x = packed_x.args.packed_x;
+            return args;
+          };
+          run_as(path.gated, GatedArgs{of(a, y), of(b, y)}, 3);
+          const size_t bytes = path.rows->bytes(m, n);
+          const Storage expected = Storage::allocate(bytes), found = Storage::allocate(bytes);
+          std::memset(found.data, 0x5a, bytes);  // every byte must be written
+          run_as(path.rows->run, PackRowsArgs{y.row(0), m, n, y.stride, expected.data}, 2);
+          run_as(path.gated, GatedArgs{of(a, untouched), of(b, untouched), found.data}, 3);
+          ASSERT_EQ(std::memcmp(expected.data, found.data, bytes), 0);
+          for (float f : untouched.data) ASSERT_TRUE(std::isnan(f));
+          ++checked;
+        }
+      }
+    }
+  EXPECT_EQ(checked > 0, runs_here(isa_amx));
 }
 
 TEST(Linear, PromptsAreSumsOfBf16Products) {

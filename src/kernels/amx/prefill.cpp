@@ -32,13 +32,21 @@ inline void multiply_tiles(const char* x0, const char* x1, const char* w, int64_
   }
 }
 
+// A row of a tile of activations, of which `n` columns exist, as pack_bf16_rows writes it.
+inline void store_bf16(char* to, V low, V high, int64_t n) {
+  const auto row = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+  const __mmask32 exist = n >= columns ? ~0u : (1u << n) - 1;
+  _mm512_store_si512(to, _mm512_maskz_mov_epi16(exist, row));
+}
+
 // Where `up` is given, half of a block's strips are the gate's and half the other weight's, of the same
-// columns, and y = silu(gate) * up.
+// columns, and y = silu(gate) * up. Where `packed_y` is given too, y becomes bf16 rows there (a strip is as
+// wide as a tile of them) and never passes through memory as f32.
 template <class Source>
-void prefill(const LinearArgs& a, const LinearArgs* up, const Share& share) {
+void prefill(const LinearArgs& a, const LinearArgs* up, const Share& share, void* packed_y) {
   const Tiles tiles;
   const Source source(a), other(up ? *up : a);
-  const PackedRows x(a.m, a.k, columns);
+  const PackedRows x(a.m, a.k, columns), y_rows(a.m, a.n, columns);
   const auto* packed = static_cast<const char*>(a.packed_x);
   char* weights = static_cast<char*>(share.scratch);  // [strips, 2 * depth_tiles] tiles
   float* sums = reinterpret_cast<float*>(weights + block_strips * 2 * depth_tiles * tile_bytes);
@@ -90,7 +98,11 @@ void prefill(const LinearArgs& a, const LinearArgs* up, const Share& share) {
       const int64_t rows =
           a.m - top * tile_side < row_tiles * tile_side ? a.m - top * tile_side : row_tiles * tile_side;
       for (int64_t s = 0; s < wide; ++s) {
-        const int64_t column = (block + s) * pair;
+        const int64_t strip = block + s, column = strip * pair;
+        const auto row_of = [&](int64_t r) {
+          return static_cast<char*>(packed_y) + y_rows.at(strip / depth_tiles, top + r / tile_side) +
+                 strip % depth_tiles * tile_bytes + r % tile_side * 64;
+        };
         const V bias0 = a.bias ? load_n(a.bias + column, a.n - column) : zero(),
                 bias1 = a.bias ? load_n(a.bias + column + 16, a.n - column - 16) : zero();
         for (int64_t r = 0; r < rows; ++r) {
@@ -103,9 +115,15 @@ void prefill(const LinearArgs& a, const LinearArgs* up, const Share& share) {
             y0 = mul(silu(y0), load(u));
             y1 = mul(silu(y1), load(u + 256));
           }
+          if (packed_y) {
+            store_bf16(row_of(r), y0, y1, a.n - column);
+            continue;
+          }
           store_n(y, y0, a.n - column);
           store_n(y + 16, y1, a.n - column - 16);
         }
+        if (packed_y)
+          for (int64_t r = rows; r < row_tiles * tile_side; ++r) store_bf16(row_of(r), zero(), zero(), pair);
       }
     }
   }
@@ -115,44 +133,29 @@ static_assert(block_strips * (2 * depth_tiles * tile_bytes + block_rows_most * p
               static_cast<int64_t>(kernel_scratch_bytes));
 
 template <class Format>
-void prompts(const LinearArgs& a, const LinearArgs* up, const Share& share) {
-  prefill<Panels<Format>>(a, up, share);
+void prompts(const LinearArgs& a, const Share& share) {
+  prefill<Panels<Format>>(a, nullptr, share, nullptr);
+}
+
+template <class Format>
+void prompts(const GatedArgs& a, const Share& share) {
+  prefill<Panels<Format>>(a.gate, &a.up, share, a.packed_y);
 }
 
 }  // namespace
 
-void prefill_bf16(const LinearArgs& a, const Share& s) noexcept { prefill<Tiled>(a, nullptr, s); }
-void gated_bf16(const GatedArgs& a, const Share& s) noexcept { prefill<Tiled>(a.gate, &a.up, s); }
+void prefill_bf16(const LinearArgs& a, const Share& s) noexcept { prefill<Tiled>(a, nullptr, s, nullptr); }
+void gated_bf16(const GatedArgs& a, const Share& s) noexcept { prefill<Tiled>(a.gate, &a.up, s, a.packed_y); }
 #include "kernels/simd/prompt_formats.inl"
-void prefill_k2(const LinearArgs& a, const Share& s) noexcept {
-  prompts<KFormat<2, 16, true>>(a, nullptr, s);
-}
-void gated_k2(const GatedArgs& a, const Share& s) noexcept {
-  prompts<KFormat<2, 16, true>>(a.gate, &a.up, s);
-}
-void prefill_k3(const LinearArgs& a, const Share& s) noexcept {
-  prompts<KFormat<3, 16, false>>(a, nullptr, s);
-}
-void gated_k3(const GatedArgs& a, const Share& s) noexcept {
-  prompts<KFormat<3, 16, false>>(a.gate, &a.up, s);
-}
-void prefill_k4(const LinearArgs& a, const Share& s) noexcept {
-  prompts<KFormat<4, 32, true>>(a, nullptr, s);
-}
-void gated_k4(const GatedArgs& a, const Share& s) noexcept {
-  prompts<KFormat<4, 32, true>>(a.gate, &a.up, s);
-}
-void prefill_k5(const LinearArgs& a, const Share& s) noexcept {
-  prompts<KFormat<5, 32, true>>(a, nullptr, s);
-}
-void gated_k5(const GatedArgs& a, const Share& s) noexcept {
-  prompts<KFormat<5, 32, true>>(a.gate, &a.up, s);
-}
-void prefill_k6(const LinearArgs& a, const Share& s) noexcept {
-  prompts<KFormat<6, 16, false>>(a, nullptr, s);
-}
-void gated_k6(const GatedArgs& a, const Share& s) noexcept {
-  prompts<KFormat<6, 16, false>>(a.gate, &a.up, s);
-}
+void prefill_k2(const LinearArgs& a, const Share& s) noexcept { prompts<KFormat<2, 16, true>>(a, s); }
+void gated_k2(const GatedArgs& a, const Share& s) noexcept { prompts<KFormat<2, 16, true>>(a, s); }
+void prefill_k3(const LinearArgs& a, const Share& s) noexcept { prompts<KFormat<3, 16, false>>(a, s); }
+void gated_k3(const GatedArgs& a, const Share& s) noexcept { prompts<KFormat<3, 16, false>>(a, s); }
+void prefill_k4(const LinearArgs& a, const Share& s) noexcept { prompts<KFormat<4, 32, true>>(a, s); }
+void gated_k4(const GatedArgs& a, const Share& s) noexcept { prompts<KFormat<4, 32, true>>(a, s); }
+void prefill_k5(const LinearArgs& a, const Share& s) noexcept { prompts<KFormat<5, 32, true>>(a, s); }
+void gated_k5(const GatedArgs& a, const Share& s) noexcept { prompts<KFormat<5, 32, true>>(a, s); }
+void prefill_k6(const LinearArgs& a, const Share& s) noexcept { prompts<KFormat<6, 16, false>>(a, s); }
+void gated_k6(const GatedArgs& a, const Share& s) noexcept { prompts<KFormat<6, 16, false>>(a, s); }
 
 }  // namespace lathe::amx

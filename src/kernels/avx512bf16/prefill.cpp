@@ -50,7 +50,7 @@ void expand(const Format& f, int64_t p, int64_t begin, int64_t end, float* out) 
 
 // Where `up` is given, y = silu(x W^T) * (x up^T): its products lie in scratch for as many rows as fit.
 template <class Format>
-void prompts(const LinearArgs& a, const LinearArgs* up, const Share& share) {
+void prefill(const LinearArgs& a, const LinearArgs* up, const Share& share) {
   const Format format(a), other(up ? *up : a);
   const Bf16Rows x(a.m, a.k);
   const auto* packed = static_cast<const float*>(a.packed_x);
@@ -94,10 +94,20 @@ void prompts(const LinearArgs& a, const LinearArgs* up, const Share& share) {
   }
 }
 
+template <class Format>
+void prompts(const LinearArgs& a, const Share& share) {
+  prefill<Format>(a, nullptr, share);
+}
+
+template <class Format>
+void prompts(const GatedArgs& a, const Share& share) {
+  prefill<Format>(a.gate, &a.up, share);
+}
+
 }  // namespace
 
-void prefill_bf16(const LinearArgs& a, const Share& s) noexcept { prompts<Dense<BF16>>(a, nullptr, s); }
-void gated_bf16(const GatedArgs& a, const Share& s) noexcept { prompts<Dense<BF16>>(a.gate, &a.up, s); }
+void prefill_bf16(const LinearArgs& a, const Share& s) noexcept { prompts<Dense<BF16>>(a, s); }
+void gated_bf16(const GatedArgs& a, const Share& s) noexcept { prompts<Dense<BF16>>(a, s); }
 #include "kernels/simd/prompt_formats.inl"
 
 }  // namespace lathe::avx512bf16
