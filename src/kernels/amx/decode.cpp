@@ -4,8 +4,10 @@
 // a batch costs little more than one row does: [8192 x 2048] 34.5 GB/s for 1 row, 28 for 16 (f32 vectors: 34
 // and 9).
 //
-// The first parts have sums of their own and the others share theirs, in the tile unit's order over all of k;
-// they meet at the end. A row's bits do not depend on the other rows or on the workers.
+// The parts of all rows lie one below the other, so that five rows of x are one tile: a tile unit that is
+// shared or slowed (2 of 6 TFLOP/s were seen) then still outruns memory. Every part has sums of its own, in
+// the tile unit's order over all of k; they meet at the end. A row's bits do not depend on the other rows or
+// on the workers.
 #include "kernels/amx/amx.h"
 #include "kernels/amx/bf16_weights.h"
 
@@ -14,54 +16,103 @@ namespace {
 
 constexpr int64_t parts = 3;
 
-// A row tile of x: for each 32 columns, for each part, `rows` rows of 64 bytes.
+// 16 rows of x, or the last of fewer: their parts, in as few tiles of equally many rows as hold them. For
+// each 32 columns, for each tile, its rows of 64 bytes.
+struct Block {
+  int64_t rows, tiles, tile_rows;
+  explicit Block(int64_t r)
+      : rows(r), tiles(ceil_div(r * parts, tile_side)), tile_rows(ceil_div(r * parts, tiles)) {}
+  int64_t step() const { return tiles * tile_rows * 64; }  // bytes of 32 columns
+  // Row `r`'s part: the tile, and the row in it.
+  int64_t tile_of(int64_t r, int64_t part) const { return (r * parts + part) / tile_rows; }
+  int64_t row_of(int64_t r, int64_t part) const { return (r * parts + part) % tile_rows; }
+};
+
+// All rows of x, block after block.
 struct Parts {
   int64_t m, depth;
   Parts(int64_t rows, int64_t k) : m(rows), depth(ceil_div(k, columns)) {}
-  int64_t row_tiles() const { return ceil_div(m, tile_side); }
-  int64_t rows_in(int64_t tile) const { return m - tile * tile_side < 16 ? m - tile * tile_side : 16; }
-  int64_t at(int64_t tile) const { return tile * tile_side * parts * depth * 64; }
-  int64_t bytes() const { return m * parts * depth * 64; }
+  int64_t blocks() const { return ceil_div(m, tile_side); }
+  Block block(int64_t b) const {
+    return Block(m - b * tile_side < tile_side ? m - b * tile_side : tile_side);
+  }
+  int64_t at(int64_t b) const { return b * Block(tile_side).step() * depth; }
+  int64_t bytes() const { return m == 0 ? 0 : at(blocks() - 1) + block(blocks() - 1).step() * depth; }
 };
 
-// The tiles of tiles.h, with `rows` rows of x.
+// The tiles of results and of x have `rows` rows: all but the two of weights.
 struct PartTiles {
-  explicit PartTiles(int64_t rows) {
+  PartTiles(int64_t rows, bool three) {
+    struct Configs {
+      TileConfig of_rows[2][tile_side + 1];
+    };
     static constexpr auto configs = [] {
-      struct {
-        TileConfig of_rows[tile_side + 1];
-      } all;
-      for (int r = 0; r <= tile_side; ++r)
-        for (int t = 0; t < 6; ++t) all.of_rows[r].rows[t] = static_cast<uint8_t>(r);
+      Configs all;
+      for (int more = 0; more < 2; ++more)
+        for (int r = 0; r <= tile_side; ++r)
+          for (int t = 0; t < 8; ++t)
+            if (t < 6 || (more == 1 && t == 7)) all.of_rows[more][r].rows[t] = static_cast<uint8_t>(r);
       return all;
     }();
-    _tile_loadconfig(&configs.of_rows[rows]);
+    _tile_loadconfig(&configs.of_rows[three][rows]);
   }
   ~PartTiles() { _tile_release(); }
 };
 
-inline void multiply(const char* x, int64_t rows, const char* w, int64_t depth) {
-  const int64_t part = rows * 64;
-  for (int64_t t = 0; t < depth; ++t, x += parts * part, w += 2 * tile_bytes) {
-    const auto ahead = [&](int quarter) __attribute__((always_inline)) {
+// Steps of 32 columns, of which a step's weights are two tiles: results in 0 and 1 for the first tile of x,
+// in 2 and 3 for the second, in 4 and 5 for the third.
+inline void ahead(const char* w, int quarter) {
 #pragma GCC unroll 8
-      for (int i = 0; i < 8; ++i) _mm_prefetch(w + read_ahead + (quarter * 8 + i) * 64, _MM_HINT_T0);
-    };
+  for (int i = 0; i < 8; ++i) _mm_prefetch(w + read_ahead + (quarter * 8 + i) * 64, _MM_HINT_T0);
+}
+inline void multiply_one(const char* x, int64_t step, const char* w, int64_t depth) {
+  for (int64_t t = 0; t < depth; ++t, x += step, w += 2 * tile_bytes) {
     _tile_loadd(6, w, 64);
-    ahead(0);
+    ahead(w, 0);
     _tile_loadd(4, x, 64);
+    ahead(w, 1);
     _tile_dpbf16ps(0, 4, 6);
     _tile_loadd(7, w + tile_bytes, 64);
-    ahead(1);
+    ahead(w, 2);
     _tile_dpbf16ps(1, 4, 7);
-    _tile_loadd(5, x + part, 64);
+    ahead(w, 3);
+  }
+}
+inline void multiply_two(const char* x, int64_t step, const char* w, int64_t depth) {
+  for (int64_t t = 0; t < depth; ++t, x += step, w += 2 * tile_bytes) {
+    _tile_loadd(6, w, 64);
+    ahead(w, 0);
+    _tile_loadd(4, x, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    ahead(w, 1);
+    _tile_loadd(7, w + tile_bytes, 64);
+    _tile_dpbf16ps(1, 4, 7);
+    ahead(w, 2);
+    _tile_loadd(5, x + step / 2, 64);
     _tile_dpbf16ps(2, 5, 6);
-    ahead(2);
+    ahead(w, 3);
     _tile_dpbf16ps(3, 5, 7);
-    _tile_loadd(4, x + 2 * part, 64);
-    _tile_dpbf16ps(2, 4, 6);
-    ahead(3);
-    _tile_dpbf16ps(3, 4, 7);
+  }
+}
+inline void multiply_three(const char* x, int64_t step, const char* w, int64_t depth) {
+  for (int64_t t = 0; t < depth; ++t, x += step, w += 2 * tile_bytes) {
+    _tile_loadd(6, w, 64);
+    ahead(w, 0);
+    _tile_loadd(7, x, 64);
+    _tile_dpbf16ps(0, 7, 6);
+    _tile_loadd(7, x + step / 3, 64);
+    ahead(w, 1);
+    _tile_dpbf16ps(2, 7, 6);
+    _tile_loadd(7, x + step / 3 * 2, 64);
+    _tile_dpbf16ps(4, 7, 6);
+    _tile_loadd(6, w + tile_bytes, 64);
+    ahead(w, 2);
+    _tile_dpbf16ps(5, 7, 6);
+    _tile_loadd(7, x + step / 3, 64);
+    _tile_dpbf16ps(3, 7, 6);
+    ahead(w, 3);
+    _tile_loadd(7, x, 64);
+    _tile_dpbf16ps(1, 7, 6);
   }
 }
 
@@ -70,31 +121,39 @@ void decode(const LinearArgs& a, const Share& share) {
   const Source source(a);
   const Parts x(a.m, a.k);
   char* weights = static_cast<char*>(share.scratch);                               // [2 * depth_tiles] tiles
-  float* sums = reinterpret_cast<float*>(weights + 2 * depth_tiles * tile_bytes);  // [2, column half, 16, 16]
+  float* sums = reinterpret_cast<float*>(weights + 2 * depth_tiles * tile_bytes);  // [3, 2, 16, 16]
   const Range mine = part_of(ceil_div(a.n, pair), share.worker, share.workers);
-  for (int64_t tile = 0; tile < x.row_tiles(); ++tile) {
-    const int64_t rows = x.rows_in(tile);
-    const PartTiles tiles(rows);
+  for (int64_t b = 0; b < x.blocks(); ++b) {
+    const Block block = x.block(b);
+    const PartTiles tiles(block.tile_rows, block.tiles == 3);
     for (int64_t strip = mine.begin; strip < mine.end; ++strip) {
       zero_results();
-      const char* at = static_cast<const char*>(a.packed_x) + x.at(tile);
-      for (int64_t t = 0; t < x.depth; t += depth_tiles) {
+      _tile_zero(4);
+      _tile_zero(5);
+      const char* at = static_cast<const char*>(a.packed_x) + x.at(b);
+      for (int64_t t = 0; t < x.depth; t += depth_tiles, at += depth_tiles * block.step()) {
         const int64_t depth = x.depth - t < depth_tiles ? x.depth - t : depth_tiles;
         const char* w = weights;
         if constexpr (Source::expands)
           source.expand(strip, t * columns, depth, weights);
         else
           w = source.stored(strip, t / depth_tiles);
-        multiply(at + t * parts * rows * 64, rows, w, depth);
+        if (block.tiles == 1) multiply_one(at, block.step(), w, depth);
+        if (block.tiles == 2) multiply_two(at, block.step(), w, depth);
+        if (block.tiles == 3) multiply_three(at, block.step(), w, depth);
       }
       store_results(sums);
-      for (int64_t r = 0; r < rows; ++r)
+      _tile_stored(4, sums + 4 * 256, 64);
+      _tile_stored(5, sums + 5 * 256, 64);
+      for (int64_t r = 0; r < block.rows; ++r)
         for (int64_t half = 0; half < 2; ++half) {
-          const float* c = sums + half * 256 + r * 16;
+          const auto part = [&](int64_t p) {
+            return load(sums + (block.tile_of(r, p) * 2 + half) * 256 + block.row_of(r, p) * 16);
+          };
           const int64_t column = strip * pair + half * tile_side, left = a.n - column;
-          V y = add(load(c + 512), load(c));
+          V y = add(add(part(2), part(1)), part(0));
           if (a.bias) y = add(y, load_n(a.bias + column, left));
-          store_n(a.y + (tile * tile_side + r) * a.y_stride + column, y, left);
+          store_n(a.y + (b * tile_side + r) * a.y_stride + column, y, left);
         }
     }
   }
@@ -108,15 +167,15 @@ void pack_bf16_parts(const PackRowsArgs& a, const Share& share) noexcept {
   const Parts packed(a.m, a.k);
   const Range mine = part_of(a.m, share.worker, share.workers);
   for (int64_t row = mine.begin; row < mine.end; ++row) {
-    const int64_t tile = row / tile_side, stride = packed.rows_in(tile) * 64;
-    char* out = static_cast<char*>(a.out) + packed.at(tile) + row % tile_side * 64;
+    const Block block = packed.block(row / tile_side);
+    char* out = static_cast<char*>(a.out) + packed.at(row / tile_side);
     const float* x = a.x + row * a.x_stride;
-    for (int64_t t = 0; t < packed.depth; ++t) {
+    for (int64_t t = 0; t < packed.depth; ++t, out += block.step()) {
       const int64_t left = a.k - t * columns;
       V low = load_n(x + t * columns, left), high = load_n(x + t * columns + lanes, left - lanes);
-      for (int64_t part = 0; part < parts; ++part, out += stride) {
+      for (int64_t part = 0; part < parts; ++part) {
         const auto rounded = reinterpret_cast<__m512i>(_mm512_cvtne2ps_pbh(high, low));
-        _mm512_store_si512(out, rounded);
+        _mm512_store_si512(out + (row % tile_side * parts + part) * 64, rounded);
         const auto as_floats = [](__m256i bf16) {
           return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(bf16), 16));
         };
