@@ -1,8 +1,7 @@
 // Few rows of x over bf16 weights: y = x W^T + bias in bf16 tiles, with x as it is. A float is the sum of
 // three bf16, exactly: so each row of x becomes three rows of tiles (pack_bf16_parts), each product is exact
 // in f32, and only sums round. Tiles read weights faster than memory brings them for any of 1 to 16 rows, so
-// a batch costs little more than one row does: [8192 x 2048] 34.5 GB/s for 1 row, 28 for 16 (f32 vectors: 34
-// and 9).
+// a batch costs little more than one row does.
 //
 // The parts of all rows lie one below the other, so that five rows of x are one tile: a tile unit that is
 // shared or slowed (2 of 6 TFLOP/s were seen) then still outruns memory. Every part has sums of its own, in
