@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <fmt/format.h>
+#include <utility>
 
 #include "engine/embedder.h"
 #include "models/chat_format.h"
@@ -56,7 +57,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   auto exchange = std::make_shared<Exchange>();
   world.app.handle(r, exchange);
   if (exchange->status >= 500 && exchange->status != 501) std::abort();
-  if (exchange->gone) exchange->gone();  // the client leaves: running models would be slow
+  // The client leaves: running models would be slow. What is called holds the exchange.
+  if (const auto gone = std::exchange(exchange->gone, {})) gone();
   world.engine.step();
   world.embedder.step();
   const EngineStats stats = world.engine.stats();

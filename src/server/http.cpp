@@ -32,16 +32,17 @@ constexpr std::chrono::milliseconds look_again{200};
 // What a connection writes, filled from any thread, emptied by the connection's coroutine.
 class Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
  public:
-  // `give_up` ends a write that waits for the client.
-  Exchange(asio::any_io_executor executor, size_t most, bool keep_alive, unsigned version,
-           std::function<void()> give_up)
+  // `wake` is the connection's: what holds the exchange may outlive it, and the server. `give_up` ends a
+  // write that waits for the client.
+  Exchange(asio::any_io_executor executor, asio::steady_timer& wake, size_t most, bool keep_alive,
+           unsigned version, std::function<void()> give_up)
       : executor_(executor),
-        wake_(executor),
+        wake_(&wake),
         most_(most),
         keep_alive_(keep_alive),
         version_(version),
         give_up_(std::move(give_up)) {
-    wake_.expires_at(std::chrono::steady_clock::time_point::max());
+    rearm();
   }
 
   void send(int status, std::string_view content_type, std::string body, const Headers& headers) override {
@@ -97,24 +98,27 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
     unsent_ = 0;
     return all;
   }
-  auto woken() { return wake_.async_wait(as_tuple); }
-  void rearm() { wake_.expires_at(std::chrono::steady_clock::time_point::max()); }
-  void rearm(std::chrono::milliseconds longest) { wake_.expires_after(longest); }
+  auto woken() { return wake_->async_wait(as_tuple); }
+  void rearm() { wake_->expires_at(std::chrono::steady_clock::time_point::max()); }
+  void rearm(std::chrono::milliseconds longest) { wake_->expires_after(longest); }
   void leave() {
     const auto call = std::exchange(call_when_gone_, {});
     if (complete() || gone_) return;
     gone_ = true;
     if (call) call();
   }
-  // What is called when the client leaves often holds this exchange itself.
-  void forget() { call_when_gone_ = {}; }
+  // The connection ends. What is called when the client leaves often holds this exchange itself.
+  void forget() {
+    call_when_gone_ = {};
+    wake_ = nullptr;
+  }
 
  private:
   template <class F>
   void post(F&& f) {
     asio::post(executor_, [self = shared_from_this(), f = std::forward<F>(f)]() mutable {
       f();
-      self->wake_.cancel();
+      if (self->wake_) self->wake_->cancel();
     });
   }
   std::string head(int status, const std::string& type, const Headers& headers, const std::string& length) {
@@ -133,7 +137,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   }
 
   asio::any_io_executor executor_;
-  asio::steady_timer wake_;
+  asio::steady_timer* wake_;  // null: the connection has ended
   size_t most_, unsent_ = 0;
   std::deque<std::string> out_;
   bool keep_alive_, started_ = false, chunked_ = false, ended_ = false, gone_ = false;
@@ -282,7 +286,8 @@ struct HttpServer::Impl {
         co_return;
       }
       const unsigned version = parser.get().version();
-      auto exchange = std::make_shared<Exchange>(io.get_executor(), limits.unsent_bytes,
+      asio::steady_timer wake(io);
+      auto exchange = std::make_shared<Exchange>(io.get_executor(), wake, limits.unsent_bytes,
                                                  parser.get().keep_alive() && !draining, version,
                                                  [&timer] { timer.cancel(); });
       ++exchanges;
