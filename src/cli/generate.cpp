@@ -1,4 +1,4 @@
-// lathe generate: continue a prompt, printing text as it comes.
+// lathe generate: continue a prompt, or answer it as a chat, printing text as it comes.
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <cstdio>
@@ -9,6 +9,7 @@
 #include "core/log.h"
 #include "engine/sampler.h"
 #include "models/adapter.h"
+#include "models/chat_format.h"
 #include "runtime/plan.h"
 #include "text/tokenizer.h"
 
@@ -21,12 +22,12 @@ double seconds_since(Clock::time_point start) {
 }
 
 struct Options {
-  std::string model, prompt, lora;
+  std::string model, prompt, system, lora;
   Sampling sampling;
   int64_t max_tokens = 128;
   KvType kv = KvType::f32;
   PlanOptions plan;
-  bool greedy = false, ignore_eos = false, json = false;
+  bool chat = false, greedy = false, ignore_eos = false, json = false;
 };
 
 struct Generated {
@@ -34,6 +35,22 @@ struct Generated {
   std::string text, finish = "length";
   double prefill_seconds = 0, decode_seconds = 0;
 };
+
+// The text as it is, or as a message in the model's own notation, which has its special tokens in it.
+std::vector<int32_t> prompt_tokens(const Checkpoint& checkpoint, const Tokenizer& tokenizer,
+                                   const Options& o) {
+  if (!o.chat) return tokenizer.encode(o.prompt);
+  const std::optional<ChatFormat> format = load_chat_format(checkpoint);
+  if (!format)
+    throw input_error("--chat", "a model with a chat template", "none",
+                      "leave it out to continue the prompt");
+  Json messages = Json::array();
+  if (!o.system.empty()) messages.push_back({{"role", "system"}, {"content", o.system}});
+  messages.push_back({{"role", "user"}, {"content", o.prompt}});
+  ChatTemplate::Options options;
+  options.variables = format->variables;
+  return tokenizer.encode(format->chat.render(messages, nullptr, options), {.add_special_tokens = false});
+}
 
 // The row that predicts the token after the prompt.
 std::span<const float> prefill(Plan& plan, std::span<const int32_t> prompt, size_t chunk) {
@@ -90,7 +107,7 @@ void generate_verb(const Options& o) {
   OpenModel opened = open_model(o.model);
   if (!o.lora.empty()) add_adapter(opened.model, o.lora, 0);
   const Tokenizer tokenizer = load_tokenizer(opened.checkpoint);
-  const std::vector<int32_t> prompt = tokenizer.encode(o.prompt);
+  const std::vector<int32_t> prompt = prompt_tokens(opened.checkpoint, tokenizer, o);
   if (prompt.empty())
     throw input_error("--prompt", "at least one token", "none", "give some text to continue");
   const auto length = static_cast<int64_t>(prompt.size()), room = opened.model.max_context() - length;
@@ -142,6 +159,10 @@ void add_generate(CLI::App& app) {
                             "builtin --prompt \"It was a truth\" --max-tokens 60 --seed 1");
   add_model(verb, o->model);
   verb.add_option("--prompt", o->prompt, "The text to continue")->required();
+  CLI::Option* chat = verb.add_flag(
+      "--chat", o->chat,
+      "The prompt is a message, written as the model's chat template writes it; the answer ends by itself");
+  verb.add_option("--system", o->system, "With --chat: what stands before the message")->needs(chat);
   verb.add_option("--lora", o->lora, "The directory of a LoRA adapter (PEFT's files) to use")
       ->check(CLI::ExistingDirectory);
   add_max_tokens(verb, o->max_tokens, "Generate at most so many tokens");

@@ -52,21 +52,14 @@ class ChatReply final : public Reply {
     return {{"id", id_}, {"object", object}, {"created", created_}, {"model", model_}};
   }
 
-  Json token_json(const TokenLogprob& t) const {
-    const std::string text = token_text(service_, t.token);
-    return {{"token", text},
-            {"logprob", shown_logprob(t.logprob)},
-            {"bytes", std::vector<uint8_t>(text.begin(), text.end())}};
-  }
-
   void tell(size_t index, const Event& given) override {
     Choice& c = choices_[index];
     Event e = given;
     if (show_stops_) e.text += e.stop;
     if (logprobs_ && is_shown(e)) {
-      Json entry = token_json({e.token, e.logprob});
+      Json entry = token_json(service_, {e.token, e.logprob});
       entry["top_logprobs"] = Json::array();
-      for (const TokenLogprob& t : e.top) entry["top_logprobs"].push_back(token_json(t));
+      for (const TokenLogprob& t : e.top) entry["top_logprobs"].push_back(token_json(service_, t));
       c.logprobs.push_back(std::move(entry));
     }
     const std::vector<AnswerPart> parts = c.answer.take(e);

@@ -12,21 +12,33 @@ namespace lathe {
 namespace {
 
 constexpr size_t most_stops = 16, most_stop_bytes = 1024, most_biases = 4096;
-constexpr int64_t most_logprobs = 20, default_max_tokens = 16;
+constexpr int64_t default_max_tokens = 16;
 
 // What Lathe does not do must not be done silently otherwise.
 void refuse_unsupported(const Fields& f, bool chat) {
   const auto refuse = [](std::string_view name) {
     throw ApiError(501, "not_supported_error", fmt::format("{} is not supported", name), std::string(name));
   };
-  for (const std::string_view name : {"suffix", "functions", "guided_whitespace_pattern", "bad_words",
+  for (const std::string_view name : {"functions", "guided_whitespace_pattern", "bad_words",
                                       "allowed_token_ids", "prompt_logprobs", "truncate_prompt_tokens"})
     if (f.has(name)) refuse(name);
   if (f.boolean("use_beam_search", false)) refuse("use_beam_search");
   if (f.boolean("echo", false) && (chat || f.has("logprobs"))) refuse(chat ? "echo" : "echo with logprobs");
-  if (f.has("best_of") &&
-      f.integer("best_of", 1, INT64_MAX).value_or(1) != f.integer("n", 1, INT64_MAX).value_or(1))
-    refuse("best_of");
+  for (const std::string_view name : {"suffix", "best_of"})
+    if (chat && f.has(name)) refuse(name);
+}
+
+// best_of choices are made, and the n best of them told: so none before all have ended.
+void take_best_of(Request& r, const Fields& f) {
+  const int64_t made = f.integer("best_of", 1, most_sampled_outputs).value_or(r.choices);
+  if (made < r.choices)
+    throw ApiError::bad_request(fmt::format("best_of: expected at least n = {}, found {}", r.choices, made),
+                                "best_of");
+  if (made == r.choices) return;
+  if (f.boolean("stream", false))
+    throw ApiError::bad_request("best_of: expected no more than n where the answer streams", "best_of");
+  r.choices = made;
+  r.logprobs = std::max<int64_t>(r.logprobs, 0);  // what is best by
 }
 
 uint64_t hashed(const std::string& text) {
@@ -110,6 +122,7 @@ Request completion_request(const Service& service, const Fields& f, bool chat) {
   } else if (f.boolean("logprobs", false)) {
     r.logprobs = f.integer("top_logprobs", 0, most_logprobs).value_or(0);
   }
+  if (!chat) take_best_of(r, f);
   r.grammar = service.grammars.find(f);
   if (const auto salt = f.text("cache_salt")) r.space = hashed(*salt);
   r.special_tokens = !f.boolean("skip_special_tokens", true);

@@ -6,6 +6,8 @@
 
 namespace lathe {
 
+inline constexpr int64_t most_logprobs = 20;  // of one token
+
 // OpenAI's fields and vLLM's beyond them: sampling, lengths, stops, logprobs, structured output. ApiError
 // naming the field; 501 for what is known and not supported.
 void require_model(const Service&, const Fields&);  // "model" is the server's, or absent

@@ -1,7 +1,12 @@
 #include "server/completions.h"
 
+#include <algorithm>
+#include <functional>
+#include <numeric>
+
 #include "server/api_error.h"
 #include "server/completion_request.h"
+#include "server/infill.h"
 #include "server/logprobs.h"
 #include "server/reply.h"
 
@@ -15,7 +20,9 @@ class CompletionReply final : public Reply {
   CompletionReply(const Service& service, const Fields& f, const Request& request,
                   const std::vector<std::vector<int32_t>>& prompts, std::shared_ptr<HttpExchange> exchange)
       : Reply(service, std::move(exchange), f.boolean("stream", false), request, prompts.size()),
-        logprobs_(request.logprobs >= 0),
+        logprobs_(f.has("logprobs")),
+        shown_(static_cast<size_t>(f.integer("n", 1, INT64_MAX).value_or(1))),
+        made_(static_cast<size_t>(request.choices)),
         show_stops_(f.boolean("include_stop_str_in_output", false)),
         choices_(choice_count()) {
     if (const Json* o = f.find("stream_options")) include_usage_ = Fields(*o).boolean("include_usage", false);
@@ -29,7 +36,10 @@ class CompletionReply final : public Reply {
     std::string echo, text;  // echo: of the prompt, until it was told
     Json logprobs = no_columns();
     Json finish, stop_reason;
-    size_t offset = 0;  // of the text, for logprobs
+    size_t offset = 0;   // of the text, for logprobs
+    double logprob = 0;  // of all tokens together
+    int64_t tokens = 0;
+    double quality() const { return tokens > 0 ? logprob / static_cast<double>(tokens) : 0; }
   };
 
   static Json no_columns() {
@@ -47,6 +57,10 @@ class CompletionReply final : public Reply {
     Choice& c = choices_[index];
     std::string text = std::exchange(c.echo, {}) + e.text;
     if (show_stops_) text += e.stop;
+    if (e.token >= 0) {
+      c.logprob += static_cast<double>(e.logprob);
+      ++c.tokens;
+    }
     const bool scored = logprobs_ && is_shown(e);
     if (scored) {
       Json top = Json::object();
@@ -95,18 +109,51 @@ class CompletionReply final : public Reply {
       exchange_->write("data: [DONE]\n\n");
       return exchange_->finish();
     }
-    for (size_t i = 0; i < choices_.size(); ++i)
-      j["choices"].push_back(choice_json(i, std::move(choices_[i].text)));
+    for (size_t first = 0; first < choices_.size(); first += made_)
+      for (const size_t i : best(first)) {
+        Json choice = choice_json(i, std::move(choices_[i].text));
+        choice["index"] = j["choices"].size();
+        j["choices"].push_back(std::move(choice));
+      }
     j["usage"] = usage();
     send(j);
   }
 
-  const bool logprobs_, show_stops_;
+  // Of a prompt's choices, those that are told; of best_of, the likeliest for their length first.
+  std::vector<size_t> best(size_t first) const {
+    std::vector<size_t> all(made_);
+    std::iota(all.begin(), all.end(), first);
+    if (made_ == shown_) return all;
+    std::ranges::stable_sort(all, std::greater(), [&](size_t i) { return choices_[i].quality(); });
+    all.resize(shown_);
+    return all;
+  }
+
+  const bool logprobs_;
+  const size_t shown_, made_;  // choices of a prompt
+  const bool show_stops_;
   bool include_usage_ = false;
   const std::string id_ = random_id("cmpl-");
   const int64_t created_ = seconds_now();
   std::vector<Choice> choices_;
 };
+
+std::vector<std::vector<int32_t>> infill_prompts(const Service& service, const Fields& f,
+                                                 const std::string& suffix) {
+  if (f.boolean("echo", false)) throw ApiError::bad_request("echo: expected none beside suffix", "echo");
+  std::vector<std::vector<int32_t>> all;
+  for (const std::string& prefix : f.texts("prompt", most_prompts)) {
+    all.push_back(infill_prompt(service.tokenizer, prefix, suffix));
+    if (all.back().empty())
+      throw ApiError::bad_request(
+          "suffix: expected none: this model's vocabulary has no tokens for filling gaps, such as "
+          "<|fim_prefix|>",
+          "suffix");
+  }
+  if (all.empty())
+    throw ApiError::bad_request("prompt: expected a text before the suffix, found none", "prompt");
+  return all;
+}
 
 }  // namespace
 
@@ -134,7 +181,8 @@ std::vector<std::vector<int32_t>> parse_prompts(const Service& service, const Fi
 void complete(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
   const Fields f(body);
   const Request request = completion_request(service, f, false);
-  const auto prompts = parse_prompts(service, f);
+  const std::string suffix = f.text("suffix").value_or("");
+  const auto prompts = suffix.empty() ? parse_prompts(service, f) : infill_prompts(service, f, suffix);
   submit(service, request, prompts,
          std::make_shared<CompletionReply>(service, f, request, prompts, exchange));
 }

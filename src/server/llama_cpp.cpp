@@ -20,9 +20,11 @@ Json completion_of(const Fields& f) {
   if (const Json* penalty = f.find("repeat_penalty")) out["repetition_penalty"] = *penalty;
   if (const auto most = f.integer("n_predict", -1, INT64_MAX); most && *most >= 0) out["max_tokens"] = *most;
   if (const auto seed = f.integer("seed", -1, INT64_MAX); seed && *seed >= 0) out["seed"] = *seed;
-  if (f.integer("n_probs", 0, INT64_MAX).value_or(0) > 0)
-    throw ApiError(501, "not_supported_error", "n_probs: not supported; /v1/completions has logprobs",
-                   "n_probs");
+  if (const auto probs = f.integer("n_probs", 0, most_logprobs); probs && *probs > 0)
+    out["logprobs"] = *probs;
+  if (f.boolean("post_sampling_probs", false))
+    throw ApiError(501, "not_supported_error", "post_sampling_probs: not supported; n_probs are the model's",
+                   "post_sampling_probs");
   // [[token, bias], ...], or an object as OpenAI's.
   if (const Json* bias = f.find("logit_bias")) {
     Json& to = out["logit_bias"] = Json::object();
@@ -44,47 +46,68 @@ class LlamaReply final : public Reply {
   LlamaReply(const Service& service, const Fields& f, const Request& request,
              std::shared_ptr<HttpExchange> exchange)
       : Reply(service, std::move(exchange), f.boolean("stream", false), request, 1),
-        return_tokens_(f.boolean("return_tokens", false)) {}
+        return_tokens_(f.boolean("return_tokens", false)),
+        show_probs_(request.logprobs >= 0) {}
 
  private:
   void tell(size_t, const Event& e) override {
     last_ = e;
     if (is_shown(e)) tokens_.push_back(e.token);
+    if (show_probs_ && is_shown(e)) probs_.push_back(probabilities(e));
     if (!stream_) {
       text_ += e.text;
       return;
     }
     start_stream();
-    if (!e.text.empty())
-      event({{"index", 0},
-             {"content", e.text},
-             {"tokens", is_shown(e) ? Json::array({e.token}) : Json::array()},
-             {"stop", false},
-             {"id_slot", 0},
-             {"tokens_predicted", e.generated},
-             {"tokens_evaluated", prompt_tokens()}});
+    if (e.text.empty()) return;
+    Json j = {{"index", 0},
+              {"content", e.text},
+              {"tokens", is_shown(e) ? Json::array({e.token}) : Json::array()},
+              {"stop", false},
+              {"id_slot", 0},
+              {"tokens_predicted", e.generated},
+              {"tokens_evaluated", prompt_tokens()}};
+    put_probabilities(j);
+    event(j);
+  }
+  Json probabilities(const Event& e) const {
+    const auto one = [&](const TokenLogprob& t) {
+      Json j = {{"id", t.token}};
+      j.update(token_json(service_, t));
+      return j;
+    };
+    Json j = one({e.token, e.logprob});
+    j["top_logprobs"] = Json::array();
+    for (const TokenLogprob& t : e.top) j["top_logprobs"].push_back(one(t));
+    return j;
+  }
+  // Those that were not told yet.
+  void put_probabilities(Json& to) {
+    if (show_probs_) to["completion_probabilities"] = std::exchange(probs_, Json::array());
   }
   void end() override {
-    const Json j = {{"index", 0},
-                    {"content", text_},
-                    {"tokens", return_tokens_ && !stream_ ? Json(tokens_) : Json::array()},
-                    {"id_slot", 0},
-                    {"stop", true},
-                    {"model", model_},
-                    {"tokens_predicted", last_.generated},
-                    {"tokens_evaluated", prompt_tokens()},
-                    {"truncated", false},
-                    {"stop_type", last_.finish == Finish::length ? "limit"
-                                  : last_.stop.empty()           ? "eos"
-                                                                 : "word"},
-                    {"stopping_word", last_.stop},
-                    {"tokens_cached", cached_tokens()}};
+    Json j = {{"index", 0},
+              {"content", text_},
+              {"tokens", return_tokens_ && !stream_ ? Json(tokens_) : Json::array()},
+              {"id_slot", 0},
+              {"stop", true},
+              {"model", model_},
+              {"tokens_predicted", last_.generated},
+              {"tokens_evaluated", prompt_tokens()},
+              {"truncated", false},
+              {"stop_type", last_.finish == Finish::length ? "limit"
+                            : last_.stop.empty()           ? "eos"
+                                                           : "word"},
+              {"stopping_word", last_.stop},
+              {"tokens_cached", cached_tokens()}};
+    put_probabilities(j);
     if (!stream_) return send(j);
     event(j);
     exchange_->finish();
   }
 
-  const bool return_tokens_;
+  const bool return_tokens_, show_probs_;
+  Json probs_ = Json::array();
   std::string text_;
   std::vector<int32_t> tokens_;
   Event last_;

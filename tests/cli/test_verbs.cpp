@@ -254,6 +254,28 @@ TEST(Generate, GreedyIsRepeatableAndSeedsDiffer) {
   EXPECT_EQ(lathe("generate builtin --prompt x --min-p 2").exit_code, 2);
 }
 
+TEST(Generate, AChatIsThePromptThatTheTemplateWrites) {
+  const std::string more = " --greedy -n 20 --json";
+  const auto text = [&](const std::string& arguments) {
+    const Outcome outcome = lathe("generate builtin " + arguments + more);
+    EXPECT_EQ(outcome.exit_code, 0) << outcome.err;
+    return outcome.json()["text"];
+  };
+  const std::string ask = "<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n";
+  EXPECT_EQ(text("--chat --prompt 'Who?'"), text("--prompt " + quoted(ask)));
+  EXPECT_EQ(text("--chat --prompt 'Who?' --system 'Be brief.'"),
+            text("--prompt " + quoted("<|im_start|>system\nBe brief.<|im_end|>\n" + ask)));
+  EXPECT_EQ(lathe("generate builtin --prompt x --system y").exit_code, 2);
+  const TemporaryDirectory plain;
+  fs::copy(source_dir() / "models/builtin", plain.path());
+  Json config = read_json(plain / "tokenizer_config.json");
+  config.erase("chat_template");
+  plain.put("tokenizer_config.json", config.dump());
+  const Outcome none = lathe("generate " + quoted(plain.path().string()) + " --chat --prompt x");
+  EXPECT_EQ(none.exit_code, 2);
+  EXPECT_THAT(none.err, HasSubstr("--chat: expected a model with a chat template"));
+}
+
 // ---- synth
 // -------------------------------------------------------------------------------------------------------
 

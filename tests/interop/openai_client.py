@@ -49,6 +49,10 @@ scored = client.chat.completions.create(
 assert len(scored.choices[0].logprobs.content) == 4
 assert all(len(t.top_logprobs) == 3 and t.logprob <= 0 for t in scored.choices[0].logprobs.content)
 
+best = client.completions.create(model="builtin", prompt="Once", max_tokens=8, n=2, best_of=4)
+assert len(best.choices) == 2 and best.usage.completion_tokens <= 32
+refuses(openai.BadRequestError, lambda: client.completions.create(model="builtin", prompt="a", suffix="b"))
+
 plain = client.completions.create(model="builtin", prompt=["Once", "The ship"], max_tokens=8, stop=["."], logprobs=2)
 assert len(plain.choices) == 2 and len(plain.choices[0].logprobs.tokens) <= 8
 

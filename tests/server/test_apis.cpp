@@ -262,11 +262,44 @@ TEST(LlamaCpp, CompletionPropsAndSlots) {
   body = {{"prompt", "Once"}, {"grammar", "root ::= \"yes\" | \"no\""}};
   const std::string said = s.post("/completion", body).json()["content"];
   EXPECT_TRUE(said == "yes" || said == "no");
-  EXPECT_EQ(s.post("/completion", {{"prompt", "a"}, {"n_probs", 3}}).status, 501);
   const Json props = s.ask("GET", "/props").json();
   EXPECT_EQ(props["default_generation_settings"]["n_ctx"], 256);
   EXPECT_EQ(props["chat_template"], Serving::plain_template);
   EXPECT_EQ(s.ask("GET", "/slots").json().size(), props["total_slots"].get<size_t>());
+}
+
+TEST(LlamaCpp, ProbabilitiesAreThoseOfCompletions) {
+  Serving s;
+  s.ready();
+  Json body = {{"prompt", "Once upon a time"}, {"max_tokens", 5}, {"temperature", 0}, {"logprobs", 3}};
+  const Json columns = s.choice(body)["logprobs"];
+  body = {{"prompt", "Once upon a time"}, {"n_predict", 5}, {"temperature", 0}, {"n_probs", 3}};
+  const Json whole = s.post("/completion", body).json(), probabilities = whole["completion_probabilities"];
+  ASSERT_EQ(probabilities.size(), 5u);
+  std::string text;
+  for (size_t i = 0; i < 5; ++i) {
+    const Json& one = probabilities[i];
+    EXPECT_EQ(one["logprob"], columns["token_logprobs"][i]);
+    EXPECT_EQ(one["token"], columns["tokens"][i]);
+    const auto id = one["id"].get<int32_t>();
+    EXPECT_EQ(s.tokenizer().decode({&id, 1}), one["token"]);
+    ASSERT_EQ(one["top_logprobs"].size(), 3u);
+    EXPECT_EQ(one["top_logprobs"][0]["id"], one["id"]) << "greedy";
+    for (const uint8_t byte : one["bytes"].get<std::vector<uint8_t>>()) text += static_cast<char>(byte);
+  }
+  EXPECT_EQ(text, whole["content"]);
+  body["stream"] = true;
+  const std::string bytes = s.post("/completion", body).body;
+  Json streamed = Json::array();
+  for (size_t at = 0; at < bytes.size();) {
+    const size_t end = bytes.find("\n\n", at);
+    const Json e = Json::parse(bytes.substr(at + 6, end - at - 6));
+    for (const Json& p : e["completion_probabilities"]) streamed.push_back(p);
+    at = end + 2;
+  }
+  EXPECT_EQ(streamed, probabilities);
+  body = {{"prompt", "Once"}, {"n_predict", 1}};
+  EXPECT_FALSE(s.post("/completion", body).json().contains("completion_probabilities"));
 }
 
 TEST(Embeddings, VectorsOfTextsInBothFormats) {

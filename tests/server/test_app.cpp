@@ -144,6 +144,45 @@ TEST(App, LogprobsOfChatsAndCompletions) {
   EXPECT_EQ(text, choice["message"]["content"]);
 }
 
+// What is best has the highest mean of the logprobs that the same choices have when all are told.
+TEST(App, BestOfTellsTheLikeliestChoices) {
+  Serving s;
+  s.ready();
+  Json body = story(8);
+  body["temperature"] = 1.3;
+  body["seed"] = 5;
+  body["n"] = 6;
+  body["logprobs"] = 0;
+  body["prompt"] = {"The ship had been three weeks at sea", "Once upon a time"};
+  const Json all = s.post("/v1/completions", body).json()["choices"];
+  ASSERT_EQ(all.size(), 12u);
+  std::vector<std::string> expected;
+  for (size_t prompt = 0; prompt < 2; ++prompt) {
+    std::vector<std::pair<double, std::string>> ranked;
+    for (size_t i = 0; i < 6; ++i) {
+      const Json& choice = all[prompt * 6 + i];
+      double sum = 0;
+      for (const Json& x : choice["logprobs"]["token_logprobs"]) sum += x.get<double>();
+      ASSERT_EQ(choice["finish_reason"], "length") << "so all have 8 tokens";
+      ranked.emplace_back(-sum, choice["text"]);
+    }
+    std::ranges::sort(ranked);
+    expected.push_back(ranked[0].second);
+    expected.push_back(ranked[1].second);
+  }
+  body["n"] = 2;
+  body["best_of"] = 6;
+  body.erase("logprobs");
+  const Json best = s.post("/v1/completions", body).json();
+  ASSERT_EQ(best["choices"].size(), 4u);
+  for (size_t i = 0; i < 4; ++i) {
+    EXPECT_EQ(best["choices"][i]["index"], i);
+    EXPECT_EQ(best["choices"][i]["text"], expected[i]);
+    EXPECT_TRUE(best["choices"][i]["logprobs"].is_null());
+  }
+  EXPECT_EQ(best["usage"]["completion_tokens"], 2 * 6 * 8) << "all were made";
+}
+
 TEST(App, SeveralPromptsAreSeveralChoices) {
   Serving s;
   s.ready();
@@ -185,7 +224,17 @@ TEST(App, SaysWhatIsWrongWithARequest) {
       {"/v1/completions", "{\"prompt\": \"a\", \"logprobs\": 21}", 400, "logprobs"},
       {"/v1/completions", "{\"prompt\": \"a\", \"model\": \"gpt-9\"}", 404, "gpt-9"},
       {"/v1/completions", "{\"prompt\": \"a\", \"echo\": true, \"logprobs\": 1}", 501, "echo"},
-      {"/v1/completions", "{\"prompt\": \"a\", \"suffix\": \"b\"}", 501, "suffix"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"suffix\": \"b\"}", 400,
+       "suffix: expected none: this model's"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"suffix\": \"b\", \"echo\": true}", 400, "echo"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"n\": 3, \"best_of\": 2}", 400,
+       "best_of: expected at least n = 3"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"best_of\": 2, \"stream\": true}", 400, "best_of"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"best_of\": 65}", 400, "best_of"},
+      {"/v1/chat/completions", "{\"messages\": [], \"best_of\": 2}", 501, "best_of"},
+      {"/completion", "{\"prompt\": \"a\", \"n_probs\": 21}", 400, "n_probs"},
+      {"/completion", "{\"prompt\": \"a\", \"n_probs\": 1, \"post_sampling_probs\": true}", 501,
+       "post_sampling"},
       {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"x\": 5}}", 400, "logit_bias"},
       {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"3\": 101}}", 400, "logit_bias"},
       {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"99999999\": 1}}", 400, "logit_bias"},
