@@ -15,6 +15,7 @@
 #include "engine/embedder.h"
 #include "models/adapter.h"
 #include "models/chat_format.h"
+#include "runtime/pack_model.h"
 #include "server/app.h"
 
 namespace lathe {
@@ -101,6 +102,7 @@ void serve(Options o) {
   const std::optional<ChatFormat> format = chat_format(opened.checkpoint, o.chat_template);
   if (!format) warn("this model has no chat template: /v1/chat/completions is refused");
   o.engine.kv_bytes = o.kv_mib << 20;
+  if (o.embeddings) pack_model(opened.model, o.engine.threads);  // once for both
   Engine engine(opened.model, tokenizer, o.engine);
   if (o.name.empty()) o.name = o.model == "builtin" ? o.model : opened.checkpoint.path().filename().string();
   Metrics metrics(o.name);
@@ -218,7 +220,7 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   verb.add_flag("!--no-prefix-cache", o->engine.prefix_cache, "Compute every prompt anew");
   verb.add_flag("--embeddings", o->embeddings,
-                "Answer /v1/embeddings and /v1/rerank too, on weights packed a second time");
+                "Answer /v1/embeddings and /v1/rerank too, on the same packed weights");
   static const std::map<std::string, Pooling> poolings = {
       {"mean", Pooling::mean}, {"last", Pooling::last}, {"cls", Pooling::cls}};
   verb.add_option("--pooling", o->embedder.pooling, "How the rows of a text become its vector")

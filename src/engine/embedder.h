@@ -22,7 +22,7 @@ struct EmbedderOptions {
 
 class Embedder {
  public:
-  // Packs the weights for itself: beside an Engine, twice their memory.
+  // Packs the weights for itself, beside an Engine a second time: pack_model() makes them one.
   Embedder(const Model&, const EmbedderOptions&);
   ~Embedder();
 

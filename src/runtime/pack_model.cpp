@@ -1,0 +1,39 @@
+#include "runtime/pack_model.h"
+
+#include <atomic>
+#include <exception>
+#include <mutex>
+#include <set>
+
+#include "core/thread_pool.h"
+#include "kernels/tables.h"
+
+namespace lathe {
+
+void pack_model(Model& model, int threads, uint32_t isa) {
+  std::set<std::string> matrices, others;
+  for (const NodeId id : model.graph.order()) {
+    const Node& node = model.graph.node(id);
+    for (size_t i = 0; i < node.params.size(); ++i)
+      (i == 0 && std::holds_alternative<op::Linear>(node.op) ? matrices : others).insert(node.params[i]);
+  }
+  std::vector<Weight*> todo;
+  for (const std::string& name : matrices)
+    if (!others.contains(name)) todo.push_back(&model.weights.at(name));
+  std::atomic<size_t> next{0};
+  std::exception_ptr error;
+  std::mutex error_lock;
+  ThreadPool(threads > 0 ? threads : physical_cores()).run([&](int, int) {
+    for (size_t i; (i = next.fetch_add(1)) < todo.size();) try {
+        Weight& w = *todo[i];
+        const Packing& wanted = packing(choose_linear(w.numerics, w.rows(), w.cols(), isa).packing);
+        if (w.packing != &wanted) w = repack(w, wanted);
+      } catch (...) {
+        const std::lock_guard hold(error_lock);
+        error = std::current_exception();
+      }
+  });
+  if (error) std::rethrow_exception(error);
+}
+
+}  // namespace lathe
