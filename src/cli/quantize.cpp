@@ -4,6 +4,7 @@
 
 #include "cli/apply.h"
 #include "cli/verbs.h"
+#include "compress/builtin_recipes.h"
 #include "compress/method.h"
 #include "core/error.h"
 #include "core/log.h"
@@ -18,7 +19,7 @@ struct Options {
   uint64_t seed = 0;
   Selection selection;
   CalibrationText text;
-  std::string rotate = "none", fused = "error";
+  std::string rotate = "none", fused = "error", recipe, target = "balanced";
   std::vector<std::string> policies;
 };
 
@@ -42,17 +43,14 @@ std::vector<Policy> policies_of(const Options& o) {
   return policies;
 }
 
-void quantize_verb(const Options& o) {
-  const OpenModel from = open_model(o.model);
-  Recipe recipe{.model = o.model, .source_hash = {}, .result_hash = {}, .seed = o.seed, .steps = {}};
-  Model shape = from.model;  // parameters as the quantize step will find them
-  if (o.rotate != "none") {
-    const Rotations rotations{o.rotate != "heads", o.rotate != "residual", o.seed};
-    recipe.steps.emplace_back("rotate", rotate_step(rotations));
-    rotate(shape, rotations, o.threads);
+QuantizeStep step_of(const Options& o, const Model& shape) {
+  if (!o.recipe.empty()) {
+    QuantizeStep step = recipe_step(shape, o.recipe, o.target, o.text);
+    for (Policy& policy : policies_of(o)) step.policies.push_back(std::move(policy));
+    step.fused = parse_fused(o.fused, "--fused");
+    return step;
   }
-  const Numerics numerics =
-      parse_scheme(o.scheme, o.group_size, o.asymmetric, scale_dtype(from.model.config));
+  const Numerics numerics = parse_scheme(o.scheme, o.group_size, o.asymmetric, scale_dtype(shape.config));
   QuantizeStep step{.assignment = assign_all(shape, numerics, o.selection),
                     .search = o.scale_search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
                     .method = o.method,
@@ -73,7 +71,19 @@ void quantize_verb(const Options& o) {
     warn("nothing has a static scale of activations: --observer changes nothing");
   if (reads) step.text = o.text;
   step.observer = o.observer;
-  recipe.steps.emplace_back("quantize", quantize_step(shape, step));
+  return step;
+}
+
+void quantize_verb(const Options& o) {
+  const OpenModel from = open_model(o.model);
+  Recipe recipe{.model = o.model, .source_hash = {}, .result_hash = {}, .seed = o.seed, .steps = {}};
+  Model shape = from.model;  // parameters as the quantize step will find them
+  if (o.rotate != "none") {
+    const Rotations rotations{o.rotate != "heads", o.rotate != "residual", o.seed};
+    recipe.steps.emplace_back("rotate", rotate_step(rotations));
+    rotate(shape, rotations, o.threads);
+  }
+  recipe.steps.emplace_back("quantize", quantize_step(shape, step_of(o, shape)));
   const Applied applied = apply(recipe, from, o.output, o.threads);
   o.json ? print_json(to_json(applied, o.output)) : print(applied, o.output);
 }
@@ -87,6 +97,17 @@ void add_quantize(CLI::App& app) {
                             "builtin --scheme w4a16 --group-size 32 --asymmetric -o /tmp/builtin-w4");
   add_model(verb, o->model);
   add_output(verb, o->output);
+  std::vector<std::string> targets(std::begin(recipe_targets), std::end(recipe_targets));
+  CLI::Option* recipe = verb.add_option(
+      "--recipe", o->recipe,
+      fmt::format(
+          "A built-in recipe instead of scheme and method: auto (by architecture, size, target and whether\n"
+          "there is a calibration text; says why), {}",
+          fmt::join(recipe_names(), ", ")));
+  verb.add_option("--target", o->target, "What --recipe auto looks for")
+      ->check(CLI::IsMember(targets))
+      ->needs(recipe)
+      ->capture_default_str();
   verb.add_option(
           "--scheme", o->scheme,
           "Bits of weights and activations: w2a16 ... w8a16, w8a8 (activations per token), w8a8-static (one\n"
@@ -147,6 +168,9 @@ void add_quantize(CLI::App& app) {
           "an error, promote them to the widest, or leave them apart (other runtimes may not load that)")
       ->check(CLI::IsMember(modes))
       ->capture_default_str();
+  for (const char* other : {"--scheme", "--group-size", "--asymmetric", "--method", "--observer",
+                            "--scale-search", "--head", "--embeddings"})
+    verb.get_option(other)->excludes(recipe);
   add_threads(verb, o->threads);
   add_seed(verb, o->seed);
   add_json(verb, o->json);

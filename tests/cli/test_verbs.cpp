@@ -110,6 +110,19 @@ TEST(Quantize, PoliciesSayWhatEachModuleGets) {
   EXPECT_EQ(mixed.error_lines(), 1);
 }
 
+TEST(Quantize, AutoChoosesARecipeAndSaysWhy) {
+  const TemporaryDirectory dir;
+  const Outcome o = lathe("quantize builtin --recipe auto --target size --json -o " + in(dir, "q"));
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  EXPECT_THAT(o.err, HasSubstr("recipe int4-g128 for target size: INT4 in groups of 128"));
+  const Outcome again = lathe("run auto --model builtin --target size --json -o " + in(dir, "r"));
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(again.json()["result_hash"], o.json()["result_hash"]);
+  EXPECT_EQ(lathe("run " + in(dir, "r/lathe/recipe.yaml") + " -o " + in(dir, "s")).exit_code, 0);
+  EXPECT_EQ(lathe("quantize builtin --recipe auto --scheme w4a16 -o " + in(dir, "t")).exit_code, 2);
+  EXPECT_EQ(lathe("run auto -o " + in(dir, "t")).exit_code, 2);
+}
+
 TEST(Quantize, PrintsATable) {
   const TemporaryDirectory dir;
   const Outcome o = lathe("quantize builtin --head -o " + in(dir, "q"));
