@@ -9,7 +9,7 @@ import sys
 def main():
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--check", action="store_true", help="only say whether openvino_genai can be imported")
-    p.add_argument("--model", help="a directory in OpenVINO's format")
+    p.add_argument("--model", help="a directory in OpenVINO's format, or a GGUF file")
     p.add_argument("--prompt", type=int, default=512)
     p.add_argument("--gen", type=int, default=32)
     p.add_argument("--threads", type=int, default=2)
