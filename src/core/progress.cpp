@@ -45,7 +45,7 @@ void Progress::advance(int64_t steps, std::string_view detail) {
 void Progress::show(std::string_view detail) {
   const double elapsed = seconds_between(start_, last_),
                fraction = static_cast<double>(done_) / static_cast<double>(total_);
-  const std::string eta = fraction > 0 ? duration(elapsed * (1 - fraction) / fraction) : "?";
+  const std::string eta = fraction >= 1e-3 ? duration(elapsed * (1 - fraction) / fraction) : "?";
   if (terminal_) {
     constexpr int width = 24;
     const int full = static_cast<int>(fraction * width);
