@@ -113,20 +113,19 @@ class Strip {
 // One row of the error's gradient, g = (q - w) H, kept up to date while its codes and scales move.
 struct Descent {
   Codes& codes;
-  const GptqFactor& factor;
+  const float* damped;  // the Hessian
   int64_t row;
   float* gradient;
 
-  const float* hessian(int64_t column) const { return factor.hessian().data() + column * factor.cols(); }
+  const float* hessian(int64_t column) const { return damped + column * codes.cols; }
   void add(int64_t column, float delta) const {
     const float* h = hessian(column);
-    const int64_t n = factor.cols();
-    for (int64_t j = 0; j < n; ++j) gradient[j] += delta * h[j];
+    for (int64_t j = 0; j < codes.cols; ++j) gradient[j] += delta * h[j];
   }
 
   void codes_once(int64_t group) const {
     const Numerics& n = codes.numerics;
-    const int64_t cols = factor.cols(), groups = n.groups(cols);
+    const int64_t cols = codes.cols, groups = n.groups(cols);
     const auto lo = static_cast<float>(n.code_min()), hi = static_cast<float>(n.code_max());
     for (int64_t c = 0; c < cols; ++c) {
       const float scale = codes.scales[static_cast<size_t>(row * groups + c / group)];
@@ -143,7 +142,7 @@ struct Descent {
 
   void scales_once(int64_t group, std::vector<float>& q, std::vector<float>& along) const {
     const Numerics& n = codes.numerics;
-    const int64_t cols = factor.cols(), groups = n.groups(cols);
+    const int64_t cols = codes.cols, groups = n.groups(cols);
     for (int64_t g = 0; g < groups; ++g) {
       const auto at = static_cast<size_t>(row * groups + g);
       const int64_t begin = g * group, size = std::min(group, cols - begin);
@@ -178,11 +177,13 @@ void descend(ThreadPool& pool, const float* w, Codes& codes, const GptqFactor& f
   std::vector<float> moved(static_cast<size_t>(codes.rows * cols)), gradient(moved.size());
   dequantize(codes, moved.data());
   for (size_t i = 0; i < moved.size(); ++i) moved[i] -= w[i];
-  multiply(pool, moved.data(), factor.hessian().data(), gradient.data(), codes.rows, cols, cols);
+  std::vector<float> damped(factor.hessian(), factor.hessian() + cols * cols);
+  for (int64_t c = 0; c < cols; ++c) damped[static_cast<size_t>(c * (cols + 1))] += factor.added();
+  multiply(pool, moved.data(), damped.data(), gradient.data(), codes.rows, cols, cols);
   for_each_item(pool, (codes.rows + strip_rows - 1) / strip_rows, [&](int64_t item) {
     std::vector<float> q(static_cast<size_t>(group)), along(static_cast<size_t>(cols));
     for (int64_t r = item * strip_rows; r < std::min(codes.rows, (item + 1) * strip_rows); ++r) {
-      const Descent row{codes, factor, r, gradient.data() + r * cols};
+      const Descent row{codes, damped.data(), r, gradient.data() + r * cols};
       for (int pass = 0; pass < passes; ++pass) {
         row.codes_once(group);
         row.scales_once(group, q, along);
@@ -194,16 +195,12 @@ void descend(ThreadPool& pool, const float* w, Codes& codes, const GptqFactor& f
 
 }  // namespace
 
-GptqFactor::GptqFactor(const float* hessian, int64_t cols, double damping, bool act_order)
-    : cols_(cols),
-      damping_(damping),
-      order_(static_cast<size_t>(cols)),
-      hessian_(hessian, hessian + cols * cols) {
+GptqFactor::GptqFactor(ThreadPool& pool, const float* hessian, int64_t cols, double damping, bool act_order)
+    : cols_(cols), damping_(damping), order_(static_cast<size_t>(cols)), hessian_(hessian) {
   double mean = 0;
   for (int64_t c = 0; c < cols; ++c) {
-    float& h = hessian_[static_cast<size_t>(c * (cols + 1))];
-    importance_.push_back(h);
-    mean += static_cast<double>(h) / static_cast<double>(cols);
+    importance_.push_back(hessian[c * (cols + 1)]);
+    mean += static_cast<double>(importance_.back()) / static_cast<double>(cols);
   }
   std::iota(order_.begin(), order_.end(), 0);
   if (act_order)
@@ -211,18 +208,21 @@ GptqFactor::GptqFactor(const float* hessian, int64_t cols, double damping, bool 
       return importance_[static_cast<size_t>(a)] > importance_[static_cast<size_t>(b)];
     });
   if (!(mean > 0)) return;  // no input ever: nothing can be made up for
-  std::vector<float> ordered(hessian_.size());
-  for (int64_t i = 0; i < cols; ++i)
-    for (int64_t j = 0; j < cols; ++j)
-      ordered[static_cast<size_t>(i * cols + j)] = hessian_[static_cast<size_t>(
-          int64_t{order_[static_cast<size_t>(i)]} * cols + order_[static_cast<size_t>(j)])];
-  for (int attempt = 0; attempt < 3 && factor_.empty(); ++attempt) {
+  factor_.resize(static_cast<size_t>(cols * cols));
+  for (int attempt = 0; attempt < 3 && !usable_; ++attempt) {
     if (attempt > 0) damping_ *= 10;
-    factor_ = inverse_factor(ordered.data(), cols, damping_ * mean);
+    added_ = static_cast<float>(damping_ * mean);
+    for_each_item(pool, (cols + strip_rows - 1) / strip_rows, [&](int64_t item) {
+      for (int64_t i = item * strip_rows; i < std::min(cols, (item + 1) * strip_rows); ++i) {
+        const float* row = hessian + int64_t{order_[static_cast<size_t>(i)]} * cols;
+        float* ordered = factor_.data() + i * cols;
+        for (int64_t j = i; j < cols; ++j) ordered[j] = row[order_[static_cast<size_t>(j)]];
+        ordered[i] += added_;
+      }
+    });
+    usable_ = inverse_factor(pool, factor_.data(), cols);
   }
-  added_ = damping_ * mean;
-  for (int64_t c = 0; c < cols; ++c)
-    hessian_[static_cast<size_t>(c * (cols + 1))] += static_cast<float>(added_);
+  if (!usable_) factor_ = {};
 }
 
 Codes gptq(ThreadPool& pool, const float* w, int64_t rows, int64_t cols, const Numerics& numerics,

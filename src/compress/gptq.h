@@ -12,24 +12,28 @@ namespace lathe {
 // What all layers with one input share: the Hessian of their squared output error, and its factor.
 class GptqFactor {
  public:
-  // hessian [cols, cols] = x^T x / rows. damping: of the mean of its diagonal, added to it; tried again ten
-  // and a hundred times larger when there is no factor. act_order: columns of the largest inputs first.
-  GptqFactor(const float* hessian, int64_t cols, double damping, bool act_order);
+  // hessian [cols, cols] = x^T x / rows, which has to outlive the factor. damping: of the mean of its
+  // diagonal, added to it; tried again ten and a hundred times larger when there is no factor. act_order:
+  // columns of the largest inputs first.
+  GptqFactor(ThreadPool&, const float* hessian, int64_t cols, double damping, bool act_order);
 
-  bool usable() const { return !factor_.empty(); }  // no: the layers are rounded to nearest
-  double damping() const { return damping_; }       // that was needed, in parts of the mean diagonal
+  bool usable() const { return usable_; }      // no: the layers are rounded to nearest
+  double damping() const { return damping_; }  // that was needed, in parts of the mean diagonal
   int64_t cols() const { return cols_; }
   const std::vector<int32_t>& order() const { return order_; }
   const std::vector<float>& factor() const { return factor_; }  // of the columns in order(); upper triangular
   const std::vector<float>& importance() const { return importance_; }  // the diagonal of the Hessian
-  const std::vector<float>& hessian() const { return hessian_; }        // damped, columns as they lie
-  double added() const { return added_; }                               // to the diagonal
+  const float* hessian() const { return hessian_; }                     // columns as they lie, not damped
+  float added() const { return added_; }  // to its diagonal, before it was factored
 
  private:
   int64_t cols_;
-  double damping_, added_ = 0;
+  double damping_;
+  float added_ = 0;
+  bool usable_ = false;
   std::vector<int32_t> order_;
-  std::vector<float> factor_, importance_, hessian_;
+  std::vector<float> factor_, importance_;
+  const float* hessian_;
 };
 
 struct GptqOptions {

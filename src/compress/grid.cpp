@@ -30,7 +30,7 @@ Grid grid_of(Extent range, const Numerics& n) {
 constexpr int lanes = 16;
 
 template <class Term>
-float sum_of(int64_t n, Term term) {
+LATHE_ALWAYS_INLINE float sum_of(int64_t n, Term term) {
   float lane[lanes] = {};
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
@@ -44,29 +44,34 @@ float sum_of(int64_t n, Term term) {
 struct Group {
   const float *x, *importance;
   int64_t n;
-  float cost(int64_t i) const { return importance ? importance[i] : 1.0f; }
+  LATHE_ALWAYS_INLINE float cost(int64_t i) const { return importance ? importance[i] : 1.0f; }
 };
 
-float error_of(const Group& v, const Grid& grid) {
+LATHE_VECTOR_CLONES float error_of(const Group& v, const Grid& grid) {
   if (!v.importance)
-    return sum_of(v.n, [&](int64_t i) {
-      const float e = v.x[i] - grid.value(grid.code(v.x[i]));
-      return e * e;
-    });
-  return sum_of(v.n, [&](int64_t i) {
-    const float e = v.x[i] - grid.value(grid.code(v.x[i]));
-    return v.importance[i] * e * e;
-  });
+    return sum_of(
+        v.n, [&](int64_t i) __attribute__((always_inline)) {
+          const float e = v.x[i] - grid.value(grid.code(v.x[i]));
+          return e * e;
+        });
+  return sum_of(
+      v.n, [&](int64_t i) __attribute__((always_inline)) {
+        const float e = v.x[i] - grid.value(grid.code(v.x[i]));
+        return v.importance[i] * e * e;
+      });
 }
 
 // Least squares of x over q - zero with the codes as they are; 0 when all codes mean 0.
-float refitted_scale(const Group& v, const Grid& grid) {
-  const float xq =
-      sum_of(v.n, [&](int64_t i) { return v.cost(i) * v.x[i] * (grid.code(v.x[i]) - grid.zero); });
-  const float qq = sum_of(v.n, [&](int64_t i) {
-    const float q = grid.code(v.x[i]) - grid.zero;
-    return v.cost(i) * q * q;
-  });
+LATHE_VECTOR_CLONES float refitted_scale(const Group& v, const Grid& grid) {
+  const float xq = sum_of(
+      v.n, [&](int64_t i) __attribute__((always_inline)) {
+        return v.cost(i) * v.x[i] * (grid.code(v.x[i]) - grid.zero);
+      });
+  const float qq = sum_of(
+      v.n, [&](int64_t i) __attribute__((always_inline)) {
+        const float q = grid.code(v.x[i]) - grid.zero;
+        return v.cost(i) * q * q;
+      });
   return qq > 0 ? xq / qq : 0;
 }
 

@@ -3,6 +3,7 @@
 // this.
 #pragma once
 
+#include "core/vector_clones.h"
 #include "quant/round.h"
 
 namespace lathe {
@@ -11,12 +12,12 @@ namespace lathe {
 struct Grid {
   float scale = 1, zero = 0, lo = 0, hi = 0;
 
-  float code(float x) const {
+  LATHE_ALWAYS_INLINE float code(float x) const {
     const float q = x / scale + zero;
     const float within = q < lo ? lo : (q > hi ? hi : q);
     return (within + 12582912.0f) - 12582912.0f;  // to nearest even: 1.5 * 2^23 leaves no bits for a fraction
   }
-  float value(float code) const { return scale * (code - zero); }
+  LATHE_ALWAYS_INLINE float value(float code) const { return scale * (code - zero); }
 };
 
 // The grid of n values. absmax: from their range, by the rules of round_to_nearest. mse: of the least error

@@ -71,6 +71,9 @@ constexpr RoundingMethod methods[] = {
     {"hqq", "zero points and scales of the least 0.7-norm; needs no text", false, false, by_half_quadratic},
 };
 
+constexpr int64_t most_values = int64_t{1} << 24;  // weights of a layer that are rounded at a time
+constexpr int64_t most_measured = 256;             // rows of a layer whose error is reported
+
 constexpr std::string_view extras =
     "awq+, smooth+ before, +bias, +drift, +rankN (a bf16 correction of rank N) after";
 
@@ -170,8 +173,8 @@ class Calibrated {
   void round_group(const InputGroup& g, const InputStats& stats) {
     std::unique_ptr<GptqFactor> factor;
     if (method_.rounding->wants_hessian) {
-      factor =
-          std::make_unique<GptqFactor>(stats.hessian.data(), stats.cols, method_.damping, method_.act_order);
+      factor = std::make_unique<GptqFactor>(pool_, stats.hessian.data(), stats.cols, method_.damping,
+                                            method_.act_order);
       if (!factor->usable())
         warn("{}: its inputs have no usable Hessian; rounded by importance", joint_name(model_.graph, g));
     }
@@ -184,57 +187,87 @@ class Calibrated {
       if (assigned(id)) round_layer(model_.graph.node(id), stats, factor.get(), largest);
   }
 
+  // Some rows at a time: memory beside the weight does not grow with it.
   void round_layer(const Node& node, const InputStats& stats, const GptqFactor* factor, float largest) {
     const std::string& param = node.params[0];
     Weight& weight = model_.weights.at(param);
     const Numerics& numerics = assignment_.at(param);
-    const int64_t rows = weight.rows(), cols = weight.cols();
-    std::vector<float> w = read_all(weight);
+    const int64_t rows = weight.rows(), cols = weight.cols(), apart = rows_that_share(numerics, rows);
     LayerReport report{.module = module_path(param), .numerics = numerics, .note = notes_[param]};
     if (factor && !factor->usable()) report.note = "no usable Hessian: rounded by importance";
     if (factor && factor->usable() && factor->damping() > method_.damping)
       report.note = fmt::format("damping {:g}", factor->damping());
-    std::vector<float> aim = w;
-    if (method_.drift && !stats.cross.empty()) aim_at_original(aim, rows, stats);
-
-    const RoundingJob job{pool_,  aim.data(),      rows,
-                          cols,   numerics,        stats,
-                          factor, method_.descent, numerics.global ? largest : -1};
-    std::vector<float> rounded(w.size());  // with its correction
-    Codes codes;
-    if (corrected(node)) {
-      Corrected found = round_and_correct(pool_, aim.data(), rows, cols, method_.rank, stats.hessian.data(),
-                                          [&](const float* rest) {
-                                            RoundingJob now = job;
-                                            now.w = rest;
-                                            return method_.rounding->run(now);
-                                          });
-      store_correction(node, found.low);
-      codes = std::move(found.codes);
-      rounded = std::move(found.values);
-    } else {
-      codes = method_.rounding->run(job);
-      dequantize(codes, rounded.data());
+    if (!numerics.global) largest = -1;
+    Weight rounded = make_weight(numerics, storage_packing(numerics), weight.shape);
+    const bool drift = method_.drift && !stats.cross.empty();  // solves with the Hessian: once for all rows
+    std::vector<float> values;  // of a layer with a correction: what both together are
+    const int64_t step =
+        drift || corrected(node) ? rows : std::max<int64_t>(apart, most_values / cols / apart * apart);
+    for (int64_t first = 0; first < rows; first += step) {
+      const int64_t n = std::min(step, rows - first);
+      std::vector<float> w = read_rows(weight, first, n);
+      if (drift) aim_at_original(w, rows, stats);
+      RoundingJob job{pool_, w.data(), n, cols, numerics, stats, factor, method_.descent, largest};
+      Codes codes;
+      if (corrected(node)) {
+        Corrected found = round_and_correct(pool_, w.data(), rows, cols, method_.rank, stats.hessian.data(),
+                                            [&](const float* rest) {
+                                              job.w = rest;
+                                              return method_.rounding->run(job);
+                                            });
+        store_correction(node, found.low);
+        codes = std::move(found.codes);
+        values = std::move(found.values);
+      } else {
+        codes = method_.rounding->run(job);
+      }
+      if (numerics.has_input_scale()) {
+        const float limit = options_.observer->limit(stats.magnitudes);
+        codes.input_scale = (limit > 0 ? limit : 1) / 127;  // an input of zeros has any scale
+      }
+      pack_rows(pool_, codes, first, rounded);
     }
-    if (numerics.has_input_scale()) {
-      const float limit = options_.observer->limit(stats.magnitudes);
-      codes.input_scale = (limit > 0 ? limit : 1) / 127;  // an input of zeros has any scale
-    }
-    if (!stats.hessian.empty()) {
-      const std::vector<float> none(w.size());
-      const double size = output_error(pool_, none.data(), w.data(), rows, cols, stats.hessian.data());
-      const auto share = [&](const std::vector<float>& now) {
-        return output_error(pool_, w.data(), now.data(), rows, cols, stats.hessian.data()) /
-               std::max(size, 1e-30);
-      };
-      report.error = share(rounded);
-      std::vector<float> plain(w.size());
-      dequantize(nearest(job), plain.data());
-      report.nearest_error = share(plain);
-    }
-    if (method_.bias && node.params.size() > 1) correct_bias(node, stats, w, rounded);
-    weight = pack_codes(codes, weight.shape);
+    if (!stats.hessian.empty()) measure(weight, rounded, values, stats, factor, largest, report);
+    if (method_.bias && node.params.size() > 1) correct_bias(node, stats, weight, rounded, values);
+    weight = std::move(rounded);
     reports_.push_back(std::move(report));
+  }
+
+  std::vector<float> read_rows(const Weight& weight, int64_t first, int64_t rows) {
+    std::vector<float> out(static_cast<size_t>(rows * weight.cols()));
+    for_each_item(pool_, (rows + pack_row_multiple - 1) / pack_row_multiple, [&](int64_t item) {
+      const int64_t row = item * pack_row_multiple;
+      lathe::read_rows(weight, first + row, std::min(pack_row_multiple, rows - row),
+                       out.data() + row * weight.cols());
+    });
+    return out;
+  }
+
+  // The error of about most_measured rows, in runs evenly apart: all rows would take longer than rounding
+  // them.
+  void measure(const Weight& weight, const Weight& rounded, const std::vector<float>& values,
+               const InputStats& stats, const GptqFactor* factor, float largest, LayerReport& report) {
+    const int64_t rows = weight.rows(), cols = weight.cols(), run = rows_that_share(rounded.numerics, rows);
+    const int64_t runs = (rows + run - 1) / run, wanted = std::max<int64_t>(1, most_measured / run);
+    const int64_t apart = (runs + wanted - 1) / wanted;
+    std::vector<float> w, now;
+    for (int64_t i = 0; i < runs; i += apart) {
+      const int64_t first = i * run, n = std::min(run, rows - first);
+      std::ranges::copy(read_rows(weight, first, n), std::back_inserter(w));
+      if (values.empty())
+        std::ranges::copy(read_rows(rounded, first, n), std::back_inserter(now));
+      else
+        now.insert(now.end(), values.begin() + first * cols, values.begin() + (first + n) * cols);
+    }
+    const int64_t n = std::ssize(w) / cols;
+    const std::vector<float> none(w.size());
+    const auto error = [&](const std::vector<float>& from, const std::vector<float>& to) {
+      return output_error(pool_, from.data(), to.data(), n, cols, stats.hessian.data());
+    };
+    const double size = std::max(error(none, w), 1e-30);
+    report.error = error(w, now) / size;
+    dequantize(nearest({pool_, w.data(), n, cols, rounded.numerics, stats, factor, 0, largest}), now.data());
+    report.nearest_error = error(w, now) / size;
   }
 
   bool corrected(const Node& node) const { return model_.graph.find(correction_of(node.name)) >= 0; }
@@ -287,18 +320,27 @@ class Calibrated {
   }
 
   // The mean of the outputs stays: b += (W - Q(W)) mean(x).
-  void correct_bias(const Node& node, const InputStats& stats, const std::vector<float>& w,
-                    const std::vector<float>& rounded) {
+  void correct_bias(const Node& node, const InputStats& stats, const Weight& weight, const Weight& rounded,
+                    const std::vector<float>& values) {
     Weight& bias = model_.weights.at(node.params[1]);
     std::vector<float> b = read_all(bias);
     const auto cols = static_cast<size_t>(stats.cols);
-    for (size_t r = 0; r < b.size(); ++r) {
-      double shift = 0;
-      for (size_t c = 0; c < cols; ++c)
-        shift +=
-            static_cast<double>(w[r * cols + c] - rounded[r * cols + c]) * static_cast<double>(stats.mean[c]);
-      b[r] += static_cast<float>(shift);
-    }
+    for_each_item(pool_, (std::ssize(b) + pack_row_multiple - 1) / pack_row_multiple, [&](int64_t item) {
+      const int64_t first = item * pack_row_multiple, n = std::min(pack_row_multiple, std::ssize(b) - first);
+      std::vector<float> w(static_cast<size_t>(n) * cols), now(w.size());
+      lathe::read_rows(weight, first, n, w.data());
+      if (values.empty())
+        lathe::read_rows(rounded, first, n, now.data());
+      else
+        std::copy_n(values.data() + first * stats.cols, now.size(), now.data());
+      for (size_t r = 0; r < static_cast<size_t>(n); ++r) {
+        double shift = 0;
+        for (size_t c = 0; c < cols; ++c)
+          shift +=
+              static_cast<double>(w[r * cols + c] - now[r * cols + c]) * static_cast<double>(stats.mean[c]);
+        b[static_cast<size_t>(first) + r] += static_cast<float>(shift);
+      }
+    });
     Weight kept = make_weight(bias.numerics, packing("dense"), bias.shape);
     kept.packing->pack({bias.numerics, 1, std::ssize(b), b, {}, {}, {}}, 0, kept);
     bias = std::move(kept);

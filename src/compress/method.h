@@ -58,7 +58,7 @@ struct LayerReport {
   std::string module;
   Numerics numerics;
   double error = 0, nearest_error = 0;  // mean square of the outputs' change, as a share of the outputs' own;
-                                        // nearest: of rounding to nearest instead
+                                        // nearest: of rounding to nearest instead. Of about 256 rows
   std::string note;                     // what fell back, and why; or the strength of equalizing
 };
 

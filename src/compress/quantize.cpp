@@ -8,6 +8,7 @@
 #include <numeric>
 #include <utility>
 
+#include "compress/linalg.h"
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/progress.h"
@@ -93,23 +94,37 @@ const Packing& storage_packing(const Numerics& numerics) {
   return packing(numerics.rounds_activations() ? "ct.int8" : "ct.pack32");
 }
 
+int64_t rows_that_share(const Numerics& numerics, int64_t rows) {
+  return numerics.block_rows == 0 ? std::max<int64_t>(rows, 1)
+                                  : std::lcm(pack_row_multiple, int64_t{numerics.block_rows});
+}
+
+void pack_rows(ThreadPool& pool, const Codes& codes, int64_t row, Weight& to) {
+  const int64_t groups = codes.numerics.groups(codes.cols),
+                step = rows_that_share(codes.numerics, codes.rows);
+  for_each_item(pool, (codes.rows + step - 1) / step, [&](int64_t item) {
+    const int64_t first = item * step;
+    Codes strip;
+    strip.numerics = codes.numerics;
+    strip.rows = std::min(step, codes.rows - first);
+    strip.cols = codes.cols;
+    strip.global = codes.global;
+    strip.input_scale = codes.input_scale;
+    const auto take = [&](const auto& from, auto& part, int64_t per_row) {
+      if (!from.empty())
+        part.assign(from.begin() + first * per_row, from.begin() + (first + strip.rows) * per_row);
+    };
+    take(codes.codes, strip.codes, codes.cols);
+    take(codes.scales, strip.scales, groups);
+    take(codes.zeros, strip.zeros, groups);
+    to.packing->pack(strip, row + first, to);
+  });
+}
+
 Weight pack_codes(const Codes& codes, const Shape& shape) {
   Weight to = make_weight(codes.numerics, storage_packing(codes.numerics), shape);
-  const int64_t groups = codes.numerics.groups(codes.cols);
-  Codes strip = codes;
-  const int64_t tall = codes.numerics.block_rows;  // rows that share scales stay together
-  const int64_t step = tall == 0 ? codes.rows : std::lcm(pack_row_multiple, tall);
-  for (int64_t row = 0; row < codes.rows; row += step) {
-    strip.rows = std::min(step, codes.rows - row);
-    strip.codes.assign(codes.codes.begin() + row * codes.cols,
-                       codes.codes.begin() + (row + strip.rows) * codes.cols);
-    strip.scales.assign(codes.scales.begin() + row * groups,
-                        codes.scales.begin() + (row + strip.rows) * groups);
-    if (!codes.zeros.empty())
-      strip.zeros.assign(codes.zeros.begin() + row * groups,
-                         codes.zeros.begin() + (row + strip.rows) * groups);
-    to.packing->pack(strip, row, to);
-  }
+  ThreadPool pool(1);
+  pack_rows(pool, codes, 0, to);
   return to;
 }
 

@@ -7,6 +7,7 @@
 #include <string_view>
 #include <vector>
 
+#include "core/thread_pool.h"
 #include "models/model.h"
 #include "quant/round.h"
 
@@ -44,7 +45,11 @@ Weight quantize_weight(const Weight&, const Numerics&, ScaleSearch, int threads 
 std::map<std::string, float, std::less<>> shared_largest(const Model&, const Assignment&, int threads = 0);
 const Packing& storage_packing(const Numerics&);
 Weight pack_codes(const Codes&, const Shape&);  // all rows, in the packing that files have for them
-Weight to_dense(const Weight&, DType);          // rounded to that type
+// The fewest of a weight's rows that can be rounded and packed alone: they begin at multiples of this.
+int64_t rows_that_share(const Numerics&, int64_t rows);
+// The rows of `codes` as rows [row, row + codes.rows) of what make_weight returned.
+void pack_rows(ThreadPool&, const Codes& codes, int64_t row, Weight& to);
+Weight to_dense(const Weight&, DType);  // rounded to that type
 
 // In memory.
 void quantize(Model&, const Assignment&, ScaleSearch, int threads = 0);

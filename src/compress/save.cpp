@@ -1,3 +1,5 @@
+#include <future>
+
 #include "compress/quantize.h"
 #include "core/hash.h"
 #include "core/log.h"
@@ -68,14 +70,22 @@ std::string save(const Model& model, const Checkpoint& from, const Assignment& a
   CheckpointWriter writer(directory, model.config, entries);
   const auto largest = shared_largest(model, assignment, threads);
   Progress progress("writing", static_cast<int64_t>(model.bytes()));
+  std::future<void> writing;  // of the weight before, while this one is rounded
+  const auto finish_writing = [&] {
+    if (writing.valid()) writing.get();
+  };
   for (const PlannedEntry& entry : entries) {
-    const Weight written =
-        as_planned(model.weights.at(entry.name), entry, assignment.contains(entry.name), search, threads,
-                   largest.contains(entry.name) ? largest.at(entry.name) : -1);
-    writer.write(written);
-    if (from.find(entry.name)) from.forget(entry.name);
+    Weight rounded = as_planned(model.weights.at(entry.name), entry, assignment.contains(entry.name), search,
+                                threads, largest.contains(entry.name) ? largest.at(entry.name) : -1);
+    finish_writing();
+    writing =
+        std::async(std::launch::async, [&writer, &from, name = entry.name, weight = std::move(rounded)] {
+          writer.write(weight);
+          if (from.find(name)) from.forget(name);
+        });
     progress.advance(static_cast<int64_t>(model.weights.at(entry.name).bytes()), entry.name);
   }
+  finish_writing();
   if (from.is_gguf())
     warn(
         "{}: the tokenizer inside a GGUF file is not exported; put the model's tokenizer.json beside the "

@@ -10,7 +10,7 @@ namespace lathe {
 struct StepsOptions {
   fs::path work;  // for what a killed run leaves to the next one; empty: nothing
   int threads = 0;
-  size_t activation_memory = size_t{1} << 30;
+  size_t activation_memory = size_t{1} << 29;
 };
 
 struct StepsResult {

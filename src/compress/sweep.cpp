@@ -103,12 +103,12 @@ class Walk {
   void run(size_t begin, size_t end, Held& held, After after) {
     const std::vector<ValueId> keep = outline_.live(end);
     Held next;
-    for (const ValueId v : keep) next[v] = held.contains(v) ? held.at(v) : allocate(v, held, next);
+    for (const ValueId v : keep) next[v] = held.contains(v) ? held.at(v) : allocate(v);
     const int64_t total = std::ssize(tokens_),
                   sequences = std::max<int64_t>(1, chunk_rows / options_.context);
+    Walker::Values values;
     for (int64_t first = 0; first < total; first += sequences * options_.context) {
       const int64_t rows = std::min(sequences * options_.context, total - first);
-      Walker::Values values;
       for (auto& [v, whole] : held) values[v] = rows_of(whole, first, rows);
       if (begin < end) walker_.run(batch(first, rows), outline_.nodes(begin, end), values);
       for (const ValueId v : keep)
@@ -132,13 +132,16 @@ class Walk {
     std::copy_n(from.storage.data, from.bytes(),
                 to.storage.data + static_cast<size_t>(first * to.cols()) * sizeof(float));
   }
-  Tensor allocate(ValueId v, const Held& held, const Held& next) const {
+  // What nothing holds any more is taken again: fresh pages cost a tenth of the time that filling them does.
+  Tensor allocate(ValueId v) {
     const Shape shape = {std::ssize(tokens_), outline_.graph.value(v).cols};
-    size_t bytes = static_cast<size_t>(elements(shape)) * sizeof(float), in_use = bytes;
-    for (const Held* h : {&held, &next})
-      for (const auto& [value, tensor] : *h) in_use += tensor.bytes();
-    if (in_use <= options_.memory || options_.work.empty()) return Tensor::zeros(DType::f32, shape);
-    return {allocate_in_file(options_.work, bytes), DType::f32, shape};
+    const size_t bytes = static_cast<size_t>(elements(shape)) * sizeof(float);
+    for (const Storage& s : storages_)
+      if (s.bytes == bytes && s.keep.use_count() == 1) return {s, DType::f32, shape};
+    const bool in_memory = in_memory_ + bytes <= options_.memory || options_.work.empty();
+    if (in_memory) in_memory_ += bytes;
+    storages_.push_back(in_memory ? Storage::allocate(bytes) : allocate_in_file(options_.work, bytes));
+    return {storages_.back(), DType::f32, shape};
   }
   Batch batch(int64_t first, int64_t rows) {
     starts_.clear();
@@ -159,6 +162,8 @@ class Walk {
   const SweepOptions& options_;
   Walker walker_;
   std::vector<int32_t> positions_, starts_, outputs_;
+  std::vector<Storage> storages_;  // of activations: so many of a size as were held at one time
+  size_t in_memory_ = 0;           // bytes of them that lie in no file
 };
 
 // ---- finished blocks
@@ -217,6 +222,12 @@ int64_t megaflops(const Graph& g, std::span<const NodeId> nodes, int64_t tokens)
   return static_cast<int64_t>(flops / 1e6);
 }
 
+// Of the statistics of an input, and of what is made of a Hessian.
+int64_t megaflops(int64_t cols, int64_t tokens, const Wanted& wanted) {
+  const double k = static_cast<double>(cols), t = static_cast<double>(tokens);
+  return static_cast<int64_t>(((wanted.hessian ? t + k : 0) + (wanted.cross ? 2 * t : 0)) * k * k / 1e6);
+}
+
 bool any_wants(const std::vector<SweepPass>& passes, bool Wanted::*what) {
   return std::ranges::any_of(passes, [&](const SweepPass& p) { return p.wanted.*what; });
 }
@@ -270,10 +281,16 @@ void InputStats::add(ThreadPool& pool, const float* x, const float* original, in
   rows += count;
 }
 
-void InputStats::finish() {
+void InputStats::finish(ThreadPool& pool) {
   const float scale = rows > 0 ? 1 / static_cast<float>(rows) : 0;
-  for (auto* sums : {&mean, &mean_abs, &mean_square, &hessian, &cross})
+  for (auto* sums : {&mean, &mean_abs, &mean_square})
     for (float& v : *sums) v *= scale;
+  for (auto* matrix : {&hessian, &cross})
+    if (!matrix->empty())
+      for_each_item(pool, cols, [&](int64_t row) {
+        for (int64_t c = row * cols; c < (row + 1) * cols; ++c) (*matrix)[static_cast<size_t>(c)] *= scale;
+      });
+  if (!hessian.empty()) mirror_upper(pool, hessian.data(), cols);
 }
 
 void InputStats::divide_columns(std::span<const float> s) {
@@ -332,17 +349,25 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
   Walk other(original, outline, tokens, options, threads);
   Held held, held_other;
 
+  const auto walking = [&](size_t begin, size_t end) {
+    return megaflops(graph, outline.nodes(begin, end), usable);
+  };
+  const auto looking = [&](const SweepPass& pass, const InputGroup& group) {
+    return pass.takes(group) ? megaflops(graph.value(group.input).cols, usable, pass.wanted) : 0;
+  };
+  const auto work_of = [&](const Section& s) {
+    int64_t work = walking(s.begin, s.end) * static_cast<int64_t>(passes.size() + (twice ? 1 : 0));
+    for (const size_t g : outline.groups_in(s))
+      for (const SweepPass& pass : passes) work += looking(pass, outline.groups[g]);
+    return work;
+  };
   int64_t work = 0;
-  for (const Section& s : outline.sections) {
-    const int64_t once = megaflops(graph, outline.nodes(s.begin, s.end), usable);
-    work += once * static_cast<int64_t>(passes.size() + (twice ? 1 : 0));
-  }
+  for (const Section& s : outline.sections) work += work_of(s);
   Progress progress(options.progress, work);
 
   const auto nothing = [](int64_t, int64_t, const Walker::Values&) {};
   for (const Section& section : outline.sections) {
     const bool last = section.end == outline.order.size();
-    const int64_t once = megaflops(graph, outline.nodes(section.begin, section.end), usable);
     const std::vector<size_t> groups = outline.groups_in(section);
     const bool worked = std::ranges::any_of(groups, [&](size_t g) {
       return std::ranges::any_of(passes, [&](const SweepPass& p) { return p.takes(outline.groups[g]); });
@@ -351,7 +376,7 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
       ++report.resumed_blocks;
       if (!last) walk.run(section.begin, section.end, held, nothing);
       if (!last && twice) other.run(section.begin, section.end, held_other, nothing);
-      progress.advance(once * static_cast<int64_t>(passes.size() + (twice ? 1 : 0)));
+      progress.advance(work_of(section));
       continue;
     }
     const Held at_start = held, at_start_other = held_other;
@@ -365,6 +390,7 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
         const InputGroup& group = outline.groups[g];
         if (!pass.takes(group)) continue;
         const size_t to = outline.starts[g];
+        const std::string name = joint_name(graph, group);
         if (pass.wanted.cross) other.run(position, to, held_other, nothing);
         InputStats stats;
         stats.cols = graph.value(group.input).cols;
@@ -373,20 +399,22 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
           stats.add(pool, values.at(group.input).as<float>().data(),
                     unchanged ? unchanged + first * stats.cols : nullptr, first, rows, usable, pass.wanted);
         });
+        stats.finish(pool);
+        progress.advance(walking(position, to), name);
         position = to;
-        stats.finish();
-        progress.advance(0, joint_name(graph, group));
         const std::vector<float> divisors = pass.visit(group, stats);
+        progress.advance(looking(pass, group), name);
         if (divisors.empty()) continue;
         auto x = held.at(group.input).as_mutable<float>();
         for (size_t i = 0; i < x.size(); ++i) x[i] /= divisors[i % divisors.size()];
       }
       if (final && !last) walk.run(position, section.end, held, nothing);
+      progress.advance(walking(position, section.end));
       if (final && !last && twice) {
         // Earlier passes do not move the original: it runs on from where this one left it.
         other.run(pass.wanted.cross ? position : section.begin, section.end, held_other, nothing);
+        progress.advance(walking(section.begin, section.end));
       }
-      progress.advance(once * (final && twice ? 2 : 1));
     }
     if (worked && section.block >= 0 && resumable(options)) {
       save_block(model, original, outline.nodes(section.begin, section.end), options, section.block);

@@ -37,7 +37,7 @@ struct InputStats {
 
   void add(ThreadPool&, const float* x, const float* original, int64_t first, int64_t count, int64_t total,
            const Wanted&);
-  void finish();  // sums become means
+  void finish(ThreadPool&);  // sums become means
   // The statistics of x / s. Magnitudes have no channels: there must be none.
   void divide_columns(std::span<const float> s);
 };
@@ -53,7 +53,7 @@ struct SweepPass {
 
 struct SweepOptions {
   int64_t context = 256;            // tokens of a sequence
-  size_t memory = size_t{1} << 30;  // of activations; more lie in files
+  size_t memory = size_t{1} << 29;  // of activations; more lie in files
   fs::path work = {};               // where those files lie, and finished blocks; empty: memory only
   std::string fingerprint = {};     // of all that decides the result: finished blocks of another are ignored
   std::string progress = "calibrating";

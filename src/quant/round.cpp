@@ -11,13 +11,13 @@ struct Range {
   float lo, hi;
 };
 
-inline float code_of(float x, Grid grid, Range codes) {
+LATHE_ALWAYS_INLINE float code_of(float x, Grid grid, Range codes) {
   const float q = x / grid.scale + grid.zero;
   const float above = q < codes.lo ? codes.lo : q;
   return round_even(above > codes.hi ? codes.hi : above);
 }
 
-float squared_error(const float* x, int64_t n, Grid grid, Range codes) {
+LATHE_VECTOR_CLONES float squared_error(const float* x, int64_t n, Grid grid, Range codes) {
   Sum sum;
   for_lanes(x, n, [&](int j, float v) {
     const float e = v - grid.scale * (code_of(v, grid, codes) - grid.zero);
@@ -28,7 +28,7 @@ float squared_error(const float* x, int64_t n, Grid grid, Range codes) {
 
 // The scale that fits best once the codes are fixed: least squares of x over q - zero. 0 when all codes mean
 // 0.
-float fitted_scale(const float* x, int64_t n, Grid grid, Range codes) {
+LATHE_VECTOR_CLONES float fitted_scale(const float* x, int64_t n, Grid grid, Range codes) {
   Sum xq, qq;
   for_lanes(x, n, [&](int j, float v) {
     const float q = code_of(v, grid, codes) - grid.zero;
@@ -39,7 +39,11 @@ float fitted_scale(const float* x, int64_t n, Grid grid, Range codes) {
   return denominator == 0 ? 0 : xq.total() / denominator;
 }
 
-Range range_with_zero(const float* x, int64_t n) {
+LATHE_VECTOR_CLONES void write_codes(const float* x, int64_t n, Grid grid, Range codes, int16_t* out) {
+  for (int64_t i = 0; i < n; ++i) out[i] = static_cast<int16_t>(code_of(x[i], grid, codes));
+}
+
+LATHE_VECTOR_CLONES Range range_with_zero(const float* x, int64_t n) {
   float lo[lanes] = {}, hi[lanes] = {};
   for_lanes(x, n, [&](int j, float v) {
     lo[j] = v < lo[j] ? v : lo[j];
@@ -102,9 +106,7 @@ Codes round_to_nearest(const float* values, int64_t rows, int64_t cols, const Nu
     for (int64_t g = 0; g < groups; ++g) {
       const int64_t begin = row * cols + g * group, n = std::min(group, cols - g * group);
       const Grid grid = choose_grid(values + begin, n, numerics, range, search);
-      int16_t* codes = c.codes.data() + begin;
-      for (int64_t i = 0; i < n; ++i)
-        codes[i] = static_cast<int16_t>(code_of(values[begin + i], grid, range));
+      write_codes(values + begin, n, grid, range, c.codes.data() + begin);
       const auto at = static_cast<size_t>(row * groups + g);
       c.scales[at] = grid.scale;
       if (!c.zeros.empty()) c.zeros[at] = grid.zero;

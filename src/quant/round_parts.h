@@ -8,6 +8,7 @@
 
 #include "core/error.h"
 #include "core/float.h"
+#include "core/vector_clones.h"
 #include "quant/round.h"
 
 namespace lathe {
@@ -38,14 +39,14 @@ inline float storable(float scale, DType dtype) {
 }
 
 // Round to nearest even for |x| < 2^22 without a call: adding 1.5 * 2^23 leaves no bits for a fraction.
-inline float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
+LATHE_ALWAYS_INLINE float round_even(float x) { return (x + 12582912.0f) - 12582912.0f; }
 
 // Sixteen running values: independent chains that a compiler keeps in vector registers of any width, joined
 // in an order that does not depend on that width.
 constexpr int lanes = 16;
 struct Sum {
   float lane[lanes] = {};
-  float total() const {
+  LATHE_ALWAYS_INLINE float total() const {
     float quarter[4];
     for (int j = 0; j < 4; ++j) quarter[j] = (lane[j] + lane[j + 4]) + (lane[j + 8] + lane[j + 12]);
     return (quarter[0] + quarter[1]) + (quarter[2] + quarter[3]);
@@ -54,7 +55,7 @@ struct Sum {
 
 // step(lane, element) for every element of a group.
 template <class Step>
-inline void for_lanes(const float* x, int64_t n, Step step) {
+LATHE_ALWAYS_INLINE void for_lanes(const float* x, int64_t n, Step step) {
   int64_t i = 0;
   for (; i + lanes <= n; i += lanes)
     for (int j = 0; j < lanes; ++j) step(j, x[i + j]);

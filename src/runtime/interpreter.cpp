@@ -39,7 +39,12 @@ struct Walker::Impl {
     for (ValueId v : node.inputs)
       if (v != graph_.tokens()) inputs.push_back(values.at(v));
     if (observer) observer->before(node, inputs);
-    for (ValueId v : node.outputs) values[v] = Tensor::zeros(DType::f32, {rows(v), graph_.value(v).cols});
+    for (ValueId v : node.outputs) {
+      const Shape shape = {rows(v), graph_.value(v).cols};
+      Tensor& value = values[v];  // of an earlier run: fresh pages cost as much as a cheap node
+      if (value.shape != shape || value.storage.keep.use_count() != 1)
+        value = Tensor::zeros(DType::f32, shape);
+    }
     std::visit([&](const auto& op) { compute(op, node); }, node.op);
     if (!observer) return;
     std::vector<Tensor> outputs;

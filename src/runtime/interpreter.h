@@ -33,7 +33,8 @@ class Walker {
   ~Walker();
 
   // Runs `nodes`, which are in topological order. `values` holds what they read, except for the tokens, and
-  // gains what they compute: f32 [rows, cols]. Sequences attend within the batch.
+  // gains what they compute: f32 [rows, cols], over what it had there if nobody else holds that. Sequences
+  // attend within the batch.
   void run(const Batch&, std::span<const NodeId> nodes, Values& values, Observer* = nullptr);
   // Drops the weights that were repacked for kernels: they take memory, and may have changed.
   void forget();

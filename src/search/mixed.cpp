@@ -92,7 +92,8 @@ class Measurement {
     const Unit& unit = units_[u];
     std::optional<GptqFactor> factor;
     if (stats && options_.method.rounding->wants_hessian)
-      factor.emplace(stats->hessian.data(), stats->cols, options_.method.damping, options_.method.act_order);
+      factor.emplace(pool_, stats->hessian.data(), stats->cols, options_.method.damping,
+                     options_.method.act_order);
     std::vector<std::map<std::string, Weight>> packed(unit.formats.size());
     for (size_t f = 1; f < unit.formats.size(); ++f) {
       const Numerics& numerics = menu_[static_cast<size_t>(unit.formats[f])].numerics;

@@ -40,6 +40,7 @@ Reference reference(const std::vector<float>& w, int64_t rows, int64_t cols, con
   for (size_t i = 0; i < k; ++i) {
     inverse[i * k + i] = 1;
     for (size_t j = 0; j < k; ++j) a[i * k + j] = static_cast<double>(f.hessian()[i * k + j]);
+    a[i * (k + 1)] += static_cast<double>(f.added());
   }
   for (size_t p = 0; p < k; ++p) {  // positive definite: no pivoting is needed
     const double pivot = a[p * k + p];
@@ -91,10 +92,11 @@ double tie_bound(int64_t cols) { return static_cast<double>(cols) * 8 * 0x1p-24;
 TEST(Gptq, GivesTheCodesOfThePlainAlgorithm) {
   ThreadPool pool(2);
   constexpr int64_t rows = 70, cols = 48;  // more than a strip of rows
-  const std::vector<float> w = random_values(rows * cols, 1), x = correlated_inputs(300, cols, 2);
+  const std::vector<float> w = random_values(rows * cols, 1), x = correlated_inputs(300, cols, 2),
+                           h = plain_hessian(x, cols);
   for (const bool act_order : {false, true})
     for (const Numerics& n : {int4(16), int4(16, true), int4(0)}) {
-      const GptqFactor factor(plain_hessian(x, cols).data(), cols, 0.01, act_order);
+      const GptqFactor factor(pool, h.data(), cols, 0.01, act_order);
       const Codes found = gptq(pool, w.data(), rows, cols, n, factor, {});
       const Reference plain = reference(w, rows, cols, factor, found);
       ASSERT_GT(plain.nearest_tie, tie_bound(cols)) << "choose another seed";
@@ -106,8 +108,9 @@ TEST(Gptq, GivesTheCodesOfThePlainAlgorithm) {
 TEST(Gptq, BlocksOfColumnsDoNotShow) {
   ThreadPool pool(2);
   constexpr int64_t rows = 3, cols = 320;
-  const std::vector<float> w = random_values(rows * cols, 3), x = correlated_inputs(900, cols, 4);
-  const GptqFactor factor(plain_hessian(x, cols).data(), cols, 0.01, true);
+  const std::vector<float> w = random_values(rows * cols, 3), x = correlated_inputs(900, cols, 4),
+                           h = plain_hessian(x, cols);
+  const GptqFactor factor(pool, h.data(), cols, 0.01, true);
   const Codes found = gptq(pool, w.data(), rows, cols, int4(64), factor, {});
   const Reference plain = reference(w, rows, cols, factor, found);
   ASSERT_GT(plain.nearest_tie, tie_bound(cols)) << "choose another seed";
@@ -125,7 +128,7 @@ TEST(Gptq, WithAnIdentityHessianIsRoundingToNearest) {
       if (act_order && !static_groups) continue;
       for (const int bits : {2, 3, 4, 8}) {
         const Numerics n = Numerics::integer(bits, 32, bits == 3);
-        const GptqFactor factor(identity.data(), cols, 0.01, act_order);
+        const GptqFactor factor(pool, identity.data(), cols, 0.01, act_order);
         const Codes plain = round_weighted(w.data(), rows, cols, n, nullptr);
         EXPECT_TRUE(
             same(gptq(pool, w.data(), rows, cols, n, factor, {.static_groups = static_groups}), plain));
@@ -138,7 +141,7 @@ TEST(Gptq, LosesLessThanNearestAndDescentLessThanThat) {
   constexpr int64_t rows = 64, cols = 128;
   const std::vector<float> w = random_values(rows * cols, 6), x = correlated_inputs(1000, cols, 7),
                            h = plain_hessian(x, cols);
-  const GptqFactor factor(h.data(), cols, 0.01, true);
+  const GptqFactor factor(pool, h.data(), cols, 0.01, true);
   for (const int bits : {2, 3, 4, 6}) {
     const Numerics n = Numerics::integer(bits, 64, false);
     const auto error = [&](const Codes& c) {
@@ -158,8 +161,8 @@ TEST(Gptq, ThreadsChangeNothing) {
   constexpr int64_t rows = 200, cols = 160;
   const std::vector<float> w = random_values(rows * cols, 8), x = correlated_inputs(500, cols, 9),
                            h = plain_hessian(x, cols);
-  const GptqFactor factor(h.data(), cols, 0.01, true);
   ThreadPool one(1);
+  const GptqFactor factor(one, h.data(), cols, 0.01, true);
   const Codes alone = gptq(one, w.data(), rows, cols, int4(32), factor, {.descent = 2});
   for (const int threads : {2, 3, 5}) {
     ThreadPool pool(threads);
@@ -168,44 +171,70 @@ TEST(Gptq, ThreadsChangeNothing) {
 }
 
 TEST(Gptq, SaysWhenThereIsNoFactor) {
+  ThreadPool pool(2);
   constexpr int64_t cols = 8;
   std::vector<float> none(cols * cols);
-  EXPECT_FALSE(GptqFactor(none.data(), cols, 0.01, true).usable());  // an input that is always zero
+  EXPECT_FALSE(GptqFactor(pool, none.data(), cols, 0.01, true).usable());  // an input that is always zero
   // One direction only: singular, which damping mends.
   std::vector<float> one(cols * cols, 1.0f);
-  const GptqFactor damped(one.data(), cols, 0.01, true);
+  const GptqFactor damped(pool, one.data(), cols, 0.01, true);
   EXPECT_TRUE(damped.usable());
   EXPECT_EQ(damped.damping(), 0.01);
   // Not the Hessian of anything: an eigenvalue of -0.9 takes damping of the mean itself.
   std::vector<float> odd = {1, 1.9f, 1.9f, 1};
-  const GptqFactor retried(odd.data(), 2, 0.01, false);
+  const GptqFactor retried(pool, odd.data(), 2, 0.01, false);
   EXPECT_TRUE(retried.usable());
   EXPECT_EQ(retried.damping(), 1.0);
   odd = {1, 3, 3, 1};
-  EXPECT_FALSE(GptqFactor(odd.data(), 2, 0.01, false).usable());
+  EXPECT_FALSE(GptqFactor(pool, odd.data(), 2, 0.01, false).usable());
 }
 
 TEST(Linalg, InverseFactorInvertsWhatItIsGiven) {
-  constexpr int64_t k = 70;
-  const std::vector<float> h = plain_hessian(correlated_inputs(200, k, 10), k);
-  const std::vector<float> u = inverse_factor(h.data(), k, 0.1);
-  for (int64_t i = 0; i < k; ++i)
-    for (int64_t j = 0; j < i; ++j) ASSERT_EQ(u[static_cast<size_t>(i * k + j)], 0);
-  // U^T U (h + 0.1 I) = I. Entries of U are rounded to f32: a relative 2^-24 in each of k products, times the
-  // condition number, at most trace / 0.1.
-  double trace = 0;
-  for (int64_t i = 0; i < k; ++i) trace += static_cast<double>(h[static_cast<size_t>(i * (k + 1))]);
-  const double bound = 2 * 0x1p-24 * k * (trace / 0.1);
-  for (int64_t i = 0; i < k; ++i)
-    for (int64_t j = 0; j < k; ++j) {
-      double sum = 0;
-      for (int64_t a = 0; a < k; ++a)
-        for (int64_t b = 0; b <= std::min(i, a); ++b)
-          sum += static_cast<double>(u[static_cast<size_t>(b * k + i)]) *
-                 static_cast<double>(u[static_cast<size_t>(b * k + a)]) *
-                 (static_cast<double>(h[static_cast<size_t>(a * k + j)]) + (a == j ? 0.1 : 0));
-      ASSERT_NEAR(sum, i == j ? 1 : 0, bound);
+  ThreadPool pool(2);
+  for (const int64_t k : {1, 70, 330}) {  // within a block; several, and several tiles
+    std::vector<float> h = plain_hessian(correlated_inputs(3 * k, k, 10), k);
+    double trace = 0;
+    for (int64_t i = 0; i < k; ++i) {
+      float& diagonal = h[static_cast<size_t>(i * (k + 1))];
+      diagonal += 1;  // the least eigenvalue that is left
+      trace += static_cast<double>(diagonal);
     }
+    std::vector<float> u = h;
+    ASSERT_TRUE(inverse_factor(pool, u.data(), k));
+    for (int64_t i = 0; i < k; ++i)
+      for (int64_t j = 0; j < i; ++j) ASSERT_EQ(u[static_cast<size_t>(i * k + j)], 0);
+    // U^T U h = I. Factoring in f32 finds the factor of h + E, |E| <= k 2^-24 |R| |R^T|, whose norm is at
+    // most the trace; inverting R adds as much. Both count 1 / (least eigenvalue of h) times.
+    const double bound = 2 * 0x1p-24 * static_cast<double>(k) * trace;
+    std::vector<double> inverse(u.size());
+    for (int64_t b = 0; b < k; ++b)
+      for (int64_t i = b; i < k; ++i)
+        for (int64_t a = b; a < k; ++a)
+          inverse[static_cast<size_t>(i * k + a)] += static_cast<double>(u[static_cast<size_t>(b * k + i)]) *
+                                                     static_cast<double>(u[static_cast<size_t>(b * k + a)]);
+    for (int64_t i = 0; i < k; ++i)
+      for (int64_t j = 0; j < k; ++j) {
+        double sum = 0;
+        for (int64_t a = 0; a < k; ++a)
+          sum += inverse[static_cast<size_t>(i * k + a)] *
+                 static_cast<double>(h[static_cast<size_t>(a * k + j)]);
+        ASSERT_NEAR(sum, i == j ? 1 : 0, bound) << k;
+      }
+  }
+}
+
+TEST(Linalg, InverseFactorDoesNotDependOnThreads) {
+  constexpr int64_t k = 700;  // three tiles
+  const std::vector<float> h = plain_hessian(correlated_inputs(900, k, 12), k);
+  ThreadPool one(1);
+  std::vector<float> alone = h;
+  ASSERT_TRUE(inverse_factor(one, alone.data(), k));
+  for (const int threads : {2, 5}) {
+    ThreadPool pool(threads);
+    std::vector<float> u = h;
+    ASSERT_TRUE(inverse_factor(pool, u.data(), k));
+    EXPECT_EQ(u, alone) << threads;
+  }
 }
 
 TEST(Linalg, GramOfManyTilesIsTheSumOfProducts) {
@@ -214,6 +243,7 @@ TEST(Linalg, GramOfManyTilesIsTheSumOfProducts) {
   const std::vector<float> x = random_values(rows * k, 11), plain = plain_hessian(x, k);
   std::vector<float> h(k * k);
   add_gram(pool, x.data(), rows, k, h.data());
+  mirror_upper(pool, h.data(), k);
   for (size_t i = 0; i < h.size(); ++i)  // 33 products of normals: sums below 2^7, 33 roundings of 2^-24
     ASSERT_NEAR(h[i], plain[i] * rows, 33 * 0x1p-24 * 128) << i;
 }
@@ -225,7 +255,8 @@ TEST(Gptq, RoundsToGridsWithTheScalesOfPlainRounding) {
   const std::vector<float> hessian = plain_hessian(x, cols);
   std::vector<float> identity(cols * cols);
   for (size_t c = 0; c < cols; ++c) identity[c * (cols + 1)] = 1;
-  const GptqFactor factor(hessian.data(), cols, 0.01, true), none(identity.data(), cols, 0.01, true);
+  const GptqFactor factor(pool, hessian.data(), cols, 0.01, true),
+      none(pool, identity.data(), cols, 0.01, true);
   for (const Numerics& n : {Numerics::fp8(), Numerics::fp8_tensor(), Numerics::fp8_block(), Numerics::mxfp8(),
                             Numerics::nvfp4(), Numerics::mxfp4(), Numerics::nf4()}) {
     SCOPED_TRACE(to_string(n));

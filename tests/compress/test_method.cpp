@@ -35,7 +35,7 @@ InputStats stats_of(const std::vector<float>& x, int64_t cols) {
   s.cols = cols;
   const int64_t rows = std::ssize(x) / cols;
   s.add(pool, x.data(), nullptr, 0, rows, rows, {.hessian = true, .sample = true});
-  s.finish();
+  s.finish(pool);
   return s;
 }
 

@@ -146,7 +146,7 @@ void pack_int8(const Codes& c, int64_t row, Weight& out) {
   std::transform(c.codes.begin(), c.codes.end(), codes.begin() + row * c.cols,
                  [](int16_t q) { return static_cast<int8_t>(q); });
   store_scales(c, row, out.parts[1]);
-  if (out.numerics.has_input_scale())
+  if (row == 0 && out.numerics.has_input_scale())  // strips may be packed at the same time
     from_f32(out.numerics.dtype, &c.input_scale, out.parts.back().storage.data, 1);
   if (c.zeros.empty()) return;
   auto zeros = out.parts[2].as_mutable<int8_t>();
