@@ -180,6 +180,7 @@ struct HttpServer::Impl {
   HttpOptions options;
   Handler handler;
   asio::io_context io{1};
+  asio::thread_pool handlers{1};  // after io: its thread ends first
   tcp::acceptor acceptor{io};
   std::optional<asio::ssl::context> tls;
   asio::steady_timer room{io};
@@ -295,20 +296,27 @@ struct HttpServer::Impl {
         Exchange& exchange;
         ~Forget() { exchange.forget(); }
       } const forget{*exchange};
-      try {
-        if (draining)
-          exchange->send(503, "application/json", error_body("the server is ending", "unavailable_error"),
-                         {{"Retry-After", "1"}});
-        else
-          handler(plain(parser.release(), client), exchange);
-      } catch (const std::exception& e) {
-        warn("http: {}", printable(e.what()));
-        exchange->send(500, "application/json", error_body("internal error", "server_error"), {});
-      }
+      if (draining)
+        exchange->send(503, "application/json", error_body("the server is ending", "unavailable_error"),
+                       {{"Retry-After", "1"}});
+      else
+        asio::post(handlers, [this, exchange, request = plain(parser.release(), client)]() mutable {
+          handle(std::move(request), exchange);
+        });
       const bool sent = co_await answer(stream, *exchange);
       exchange->leave();
       --exchanges;
       if (!sent || !exchange->keep_alive()) co_return;
+    }
+  }
+
+  // On the handlers' thread.
+  void handle(HttpRequest request, const std::shared_ptr<Exchange>& exchange) {
+    try {
+      handler(std::move(request), exchange);
+    } catch (const std::exception& e) {
+      warn("http: {}", printable(e.what()));
+      exchange->send(500, "application/json", error_body("internal error", "server_error"), {});
     }
   }
 
@@ -383,7 +391,11 @@ HttpServer::HttpServer(const HttpOptions& options, Handler handler)
     : impl_(std::make_unique<Impl>(options, std::move(handler))) {}
 HttpServer::~HttpServer() { stop(); }
 uint16_t HttpServer::port() const { return impl_->port; }
-void HttpServer::run() { impl_->io.run(); }
+void HttpServer::run() {
+  impl_->io.run();
+  impl_->handlers.stop();
+  impl_->handlers.join();
+}
 void HttpServer::stop() { impl_->io.stop(); }
 int64_t HttpServer::open_exchanges() const { return impl_->exchanges; }
 void HttpServer::drain() {

@@ -57,12 +57,13 @@ class HttpServer {
  public:
   using Handler = std::function<void(HttpRequest, std::shared_ptr<HttpExchange>)>;
   // Listens at once; InputError when the address is taken or not ours, or a certificate does not load. The
-  // handler runs on the server's thread and must not block it; an exception of it answers 500.
+  // handler runs on a thread of its own, for one request after the other: a prompt of megabytes delays other
+  // requests and nobody's answer. An exception of it answers 500.
   HttpServer(const HttpOptions&, Handler);
   ~HttpServer();  // stop()
 
   uint16_t port() const;
-  // Serves on this thread until stop().
+  // Serves on this thread until stop(); no handler runs after it has returned.
   void run();
   // No new connections, 503 for new requests; open answers may end. From any thread, and from signal
   // handlers' threads.

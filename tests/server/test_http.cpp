@@ -91,6 +91,30 @@ TEST(Http, StreamsInChunksFromAnotherThread) {
   }
 }
 
+TEST(Http, AHandlerThatTakesItsTimeHoldsUpNoAnswer) {
+  std::promise<std::shared_ptr<HttpExchange>> streaming;
+  std::promise<void> busy, go_on;
+  Serving server([&](HttpRequest r, std::shared_ptr<HttpExchange> e) {
+    if (r.path == "/stream") {
+      e->start(200, "text/plain");
+      return streaming.set_value(e);
+    }
+    busy.set_value();
+    go_on.get_future().wait();
+    e->send(200, "text/plain", "at last");
+  });
+  Client reader(server.port()), slow(server.port());
+  reader.send("GET /stream HTTP/1.1\r\n\r\n");
+  const std::shared_ptr<HttpExchange> stream = streaming.get_future().get();
+  slow.send("GET /slow HTTP/1.1\r\n\r\n");
+  busy.get_future().wait();
+  stream->write("meanwhile");
+  EXPECT_THAT(reader.read_until("meanwhile"), HasSubstr("meanwhile"));
+  go_on.set_value();
+  EXPECT_THAT(slow.read_until("at last"), HasSubstr("at last"));
+  stream->finish();
+}
+
 TEST(Http, AnOldClientGetsTheStreamWithoutChunks) {
   Serving server([](HttpRequest, std::shared_ptr<HttpExchange> e) {
     e->start(200, "text/plain");
