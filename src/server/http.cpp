@@ -28,6 +28,8 @@ using Tls = beast::ssl_stream<beast::tcp_stream>;
 constexpr auto as_tuple = asio::as_tuple(asio::use_awaitable);
 constexpr std::chrono::milliseconds linger{500};  // what a refused client may still send
 constexpr std::chrono::milliseconds look_again{200};
+constexpr size_t long_body =
+    64 << 10;  // takes milliseconds to read and to tokenize; longer ones up to seconds
 
 // What a connection writes, filled from any thread, emptied by the connection's coroutine.
 class Exchange final : public HttpExchange, public std::enable_shared_from_this<Exchange> {
@@ -180,7 +182,9 @@ struct HttpServer::Impl {
   HttpOptions options;
   Handler handler;
   asio::io_context io{1};
-  asio::thread_pool handlers{1};  // after io: its thread ends first
+  // After io: their threads end first. Long bodies wait for one another, and so take one core from what runs;
+  // nobody else waits for them.
+  asio::thread_pool handlers{2}, long_handlers{1};
   tcp::acceptor acceptor{io};
   std::optional<asio::ssl::context> tls;
   asio::steady_timer room{io};
@@ -300,9 +304,7 @@ struct HttpServer::Impl {
         exchange->send(503, "application/json", error_body("the server is ending", "unavailable_error"),
                        {{"Retry-After", "1"}});
       else
-        asio::post(handlers, [this, exchange, request = plain(parser.release(), client)]() mutable {
-          handle(std::move(request), exchange);
-        });
+        dispatch(plain(parser.release(), client), exchange);
       const bool sent = co_await answer(stream, *exchange);
       exchange->leave();
       --exchanges;
@@ -310,7 +312,14 @@ struct HttpServer::Impl {
     }
   }
 
-  // On the handlers' thread.
+  void dispatch(HttpRequest request, std::shared_ptr<Exchange> exchange) {
+    asio::thread_pool& threads = request.body.size() > long_body ? long_handlers : handlers;
+    asio::post(threads, [this, request = std::move(request), exchange = std::move(exchange)]() mutable {
+      handle(std::move(request), exchange);
+    });
+  }
+
+  // On a handlers' thread.
   void handle(HttpRequest request, const std::shared_ptr<Exchange>& exchange) {
     try {
       handler(std::move(request), exchange);
@@ -393,8 +402,10 @@ HttpServer::~HttpServer() { stop(); }
 uint16_t HttpServer::port() const { return impl_->port; }
 void HttpServer::run() {
   impl_->io.run();
-  impl_->handlers.stop();
-  impl_->handlers.join();
+  for (asio::thread_pool* threads : {&impl_->handlers, &impl_->long_handlers}) {
+    threads->stop();
+    threads->join();
+  }
 }
 void HttpServer::stop() { impl_->io.stop(); }
 int64_t HttpServer::open_exchanges() const { return impl_->exchanges; }

@@ -57,8 +57,8 @@ class HttpServer {
  public:
   using Handler = std::function<void(HttpRequest, std::shared_ptr<HttpExchange>)>;
   // Listens at once; InputError when the address is taken or not ours, or a certificate does not load. The
-  // handler runs on a thread of its own, for one request after the other: a prompt of megabytes delays other
-  // requests and nobody's answer. An exception of it answers 500.
+  // handler runs on threads of its own, several at once: a prompt of megabytes delays others of its length,
+  // no short request and nobody's answer. An exception of it answers 500.
   HttpServer(const HttpOptions&, Handler);
   ~HttpServer();  // stop()
 

@@ -115,6 +115,30 @@ TEST(Http, AHandlerThatTakesItsTimeHoldsUpNoAnswer) {
   stream->finish();
 }
 
+TEST(Http, AShortRequestWaitsForNoLongOnes) {
+  std::promise<void> go_on;
+  const std::shared_future<void> gone_on = go_on.get_future().share();
+  HttpOptions o = options();
+  o.limits.body_bytes = 1 << 20;
+  Serving server(
+      [&](HttpRequest r, std::shared_ptr<HttpExchange> e) {
+        if (r.path == "/long") gone_on.wait();
+        e->send(200, "text/plain", r.path + " is done");
+      },
+      o);
+  std::vector<std::unique_ptr<Client>> waiting;
+  for (int i = 0; i < 4; ++i) {
+    waiting.push_back(std::make_unique<Client>(server.port()));
+    waiting.back()->send("POST /long HTTP/1.1\r\nContent-Length: 100000\r\n\r\n" + std::string(100'000, 'x'));
+  }
+  while ((*server).open_exchanges() < 4) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  Client client(server.port());
+  client.send("POST /short HTTP/1.1\r\nContent-Length: 1\r\n\r\nx");
+  EXPECT_THAT(client.read_until("is done"), HasSubstr("/short is done"));
+  go_on.set_value();
+  for (const auto& c : waiting) EXPECT_THAT(c->read_until("is done"), HasSubstr("/long is done"));
+}
+
 TEST(Http, AnOldClientGetsTheStreamWithoutChunks) {
   Serving server([](HttpRequest, std::shared_ptr<HttpExchange> e) {
     e->start(200, "text/plain");
