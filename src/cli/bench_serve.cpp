@@ -129,6 +129,10 @@ void add_bench_serve(CLI::App& bench) {
   verb.add_option("URL", o->url, "Where it listens; any server of this API")->capture_default_str();
   verb.add_option("--model", o->model, "Its name there; default: the first of /v1/models");
   verb.add_option("--api-key", o->client.api_key, "Sent as a bearer token");
+  verb.add_option("--ca", o->client.authority,
+                  "PEM certificates to trust behind https://; default: the system's")
+      ->check(CLI::ExistingFile);
+  verb.add_flag("--insecure", o->client.insecure, "Trust whoever answers behind https://");
   verb.add_option("--requests", o->load.requests, "How many; of a trace: at most")
       ->check(CLI::Range(1, 10'000'000))
       ->capture_default_str();

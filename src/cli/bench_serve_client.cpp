@@ -1,10 +1,14 @@
 #include "cli/bench_serve_client.h"
 
 #include <boost/asio.hpp>
+#include <boost/asio/ssl.hpp>
 #include <boost/beast/core.hpp>
 #include <boost/beast/http.hpp>
+#include <boost/beast/ssl.hpp>
 #include <chrono>
 #include <memory>
+#include <optional>
+#include <variant>
 
 #include "core/error.h"
 
@@ -16,11 +20,13 @@ namespace beast = boost::beast;
 namespace http = beast::http;
 using asio::ip::tcp;
 using Clock = std::chrono::steady_clock;
+using Plain = beast::tcp_stream;
+using Tls = beast::ssl_stream<beast::tcp_stream>;
 constexpr auto as_tuple = asio::as_tuple(asio::use_awaitable);
 constexpr size_t most_error_bytes = 64 << 10;
 
 struct Connection {
-  beast::tcp_stream stream;
+  std::variant<Plain, Tls> stream;
   beast::flat_buffer buffer;
   bool used = false;
 };
@@ -50,6 +56,7 @@ class Load {
   Load(const ClientOptions& options, asio::io_context& io, Clock::time_point start)
       : options_(options), io_(io), start_(start) {
     endpoints_ = tcp::resolver(io).resolve(options.server.host, options.server.port);
+    if (options.server.tls) trust();
   }
   double now() const { return std::chrono::duration<double>(Clock::now() - start_).count(); }
 
@@ -61,7 +68,8 @@ class Load {
       std::unique_ptr<Connection> connection = take();
       const bool reused = connection->used;
       bool answered = false;
-      const boost::system::error_code failed = co_await exchange(*connection, body, m, answered);
+      const boost::system::error_code failed = co_await std::visit(
+          [&](auto& stream) { return exchange(stream, *connection, body, m, answered); }, connection->stream);
       again = failed && reused && !answered;
       if (again) continue;
       if (failed) fail(m, failed == beast::error::timeout ? "the request took too long" : failed.message());
@@ -70,19 +78,62 @@ class Load {
   }
 
   asio::awaitable<void> get(std::string path, std::string& answer, boost::system::error_code& failed) {
-    Connection c{beast::tcp_stream(io_), {}};
-    c.stream.expires_after(std::chrono::seconds(30));
-    std::tie(failed, std::ignore) = co_await c.stream.async_connect(endpoints_, as_tuple);
-    if (failed) co_return;
-    const auto request = head(http::verb::get, path);
-    std::tie(failed, std::ignore) = co_await http::async_write(c.stream, request, as_tuple);
-    if (failed) co_return;
-    http::response<http::string_body> response;
-    std::tie(failed, std::ignore) = co_await http::async_read(c.stream, c.buffer, response, as_tuple);
-    answer = std::move(response.body());
+    const std::unique_ptr<Connection> c = connection();
+    failed = co_await std::visit(
+        [&](auto& stream) { return get_on(stream, c->buffer, head(http::verb::get, path), answer); },
+        c->stream);
   }
 
  private:
+  void trust() {
+    tls_.emplace(asio::ssl::context::tls_client);
+    if (options_.insecure) return;
+    tls_->set_verify_mode(asio::ssl::verify_peer);
+    boost::system::error_code failed;
+    if (options_.authority.empty())
+      tls_->set_default_verify_paths(failed);
+    else
+      tls_->load_verify_file(options_.authority.string(), failed);
+    if (failed) throw input_error(options_.authority.string(), "PEM certificates", failed.message());
+  }
+
+  std::unique_ptr<Connection> connection() {
+    if (!tls_) return std::make_unique<Connection>(Connection{Plain(io_), {}});
+    auto c = std::make_unique<Connection>(Connection{Tls(io_, *tls_), {}});
+    Tls& stream = std::get<Tls>(c->stream);
+    SSL_set_tlsext_host_name(stream.native_handle(), options_.server.host.c_str());
+    if (!options_.insecure)
+      stream.set_verify_callback(asio::ssl::host_name_verification(options_.server.host));
+    return c;
+  }
+
+  template <class Stream>
+  asio::awaitable<boost::system::error_code> connect(Stream& stream) {
+    boost::system::error_code failed;
+    Plain& lowest = beast::get_lowest_layer(stream);
+    std::tie(failed, std::ignore) = co_await lowest.async_connect(endpoints_, as_tuple);
+    if (failed) co_return failed;
+    lowest.socket().set_option(tcp::no_delay(true), failed);
+    if constexpr (std::is_same_v<Stream, Tls>)
+      std::tie(failed) = co_await stream.async_handshake(asio::ssl::stream_base::client, as_tuple);
+    co_return failed;
+  }
+
+  template <class Stream>
+  asio::awaitable<boost::system::error_code> get_on(Stream& stream, beast::flat_buffer& buffer,
+                                                    http::request<http::string_body> request,
+                                                    std::string& answer) {
+    beast::get_lowest_layer(stream).expires_after(std::chrono::seconds(30));
+    boost::system::error_code failed = co_await connect(stream);
+    if (failed) co_return failed;
+    std::tie(failed, std::ignore) = co_await http::async_write(stream, request, as_tuple);
+    if (failed) co_return failed;
+    http::response<http::string_body> response;
+    std::tie(failed, std::ignore) = co_await http::async_read(stream, buffer, response, as_tuple);
+    answer = std::move(response.body());
+    co_return failed;
+  }
+
   http::request<http::string_body> head(http::verb verb, const std::string& path) const {
     http::request<http::string_body> r{verb, options_.server.prefix + path, 11};
     r.set(http::field::host, options_.server.host);
@@ -92,7 +143,7 @@ class Load {
   }
 
   std::unique_ptr<Connection> take() {
-    if (idle_.empty()) return std::make_unique<Connection>(Connection{beast::tcp_stream(io_), {}});
+    if (idle_.empty()) return connection();
     std::unique_ptr<Connection> c = std::move(idle_.back());
     idle_.pop_back();
     return c;
@@ -123,25 +174,24 @@ class Load {
     m.last = t;
   }
 
-  asio::awaitable<boost::system::error_code> exchange(Connection& c, const std::string& body, Measured& m,
-                                                      bool& answered) {
+  template <class Stream>
+  asio::awaitable<boost::system::error_code> exchange(Stream& stream, Connection& c, const std::string& body,
+                                                      Measured& m, bool& answered) {
     boost::system::error_code failed;
-    c.stream.expires_after(std::chrono::milliseconds(static_cast<int64_t>(options_.timeout * 1e3)));
-    if (!c.used) {
-      std::tie(failed, std::ignore) = co_await c.stream.async_connect(endpoints_, as_tuple);
-      if (failed) co_return failed;
-      c.stream.socket().set_option(tcp::no_delay(true), failed);
-    }
+    beast::get_lowest_layer(stream).expires_after(
+        std::chrono::milliseconds(static_cast<int64_t>(options_.timeout * 1e3)));
+    if (!c.used) failed = co_await connect(stream);
+    if (failed) co_return failed;
     http::request<http::string_body> request = head(http::verb::post, options_.path);
     request.set(http::field::content_type, "application/json");
     request.body() = body;
     request.prepare_payload();
-    std::tie(failed, std::ignore) = co_await http::async_write(c.stream, request, as_tuple);
+    std::tie(failed, std::ignore) = co_await http::async_write(stream, request, as_tuple);
     if (failed) co_return failed;
 
     http::response_parser<http::buffer_body> parser;
     parser.body_limit(boost::none);
-    std::tie(failed, std::ignore) = co_await http::async_read_header(c.stream, c.buffer, parser, as_tuple);
+    std::tie(failed, std::ignore) = co_await http::async_read_header(stream, c.buffer, parser, as_tuple);
     if (failed) co_return failed;
     answered = true;
     const unsigned status = parser.get().result_int();
@@ -152,7 +202,7 @@ class Load {
     while (!parser.is_done()) {
       parser.get().body().data = bytes;
       parser.get().body().size = sizeof bytes;
-      std::tie(failed, std::ignore) = co_await http::async_read_some(c.stream, c.buffer, parser, as_tuple);
+      std::tie(failed, std::ignore) = co_await http::async_read_some(stream, c.buffer, parser, as_tuple);
       if (failed == http::error::need_buffer) failed = {};
       if (failed) co_return failed;
       const std::string_view got(bytes, sizeof bytes - parser.get().body().size);
@@ -182,6 +232,7 @@ class Load {
   asio::io_context& io_;
   Clock::time_point start_;
   tcp::resolver::results_type endpoints_;
+  std::optional<asio::ssl::context> tls_;
   std::vector<std::unique_ptr<Connection>> idle_;
 };
 
@@ -206,11 +257,12 @@ void SseReader::push(std::string_view bytes, const std::function<void(std::strin
 }
 
 ServerUrl parse_url(std::string_view text) {
-  static constexpr std::string_view scheme = "http://";
-  const auto wrong = [&] { return input_error("URL", "http://HOST[:PORT][/PREFIX]", printable(text)); };
-  if (!text.starts_with(scheme)) throw wrong();
-  std::string_view rest = text.substr(scheme.size());
+  const auto wrong = [&] { return input_error("URL", "http[s]://HOST[:PORT][/PREFIX]", printable(text)); };
+  static constexpr std::string_view plain = "http://", secure = "https://";
   ServerUrl url;
+  url.tls = text.starts_with(secure);
+  if (!url.tls && !text.starts_with(plain)) throw wrong();
+  std::string_view rest = text.substr((url.tls ? secure : plain).size());
   const size_t slash = std::min(rest.find('/'), rest.size());
   url.prefix = rest.substr(slash);
   while (url.prefix.ends_with('/')) url.prefix.pop_back();
@@ -220,7 +272,7 @@ ServerUrl parse_url(std::string_view text) {
   if (bracket == std::string_view::npos) throw wrong();
   const size_t colon = rest.find(':', bracket);
   url.host = bracket > 0 ? rest.substr(1, bracket - 1) : rest.substr(0, colon);
-  url.port = colon == std::string_view::npos ? "80" : rest.substr(colon + 1);
+  url.port = colon == std::string_view::npos ? (url.tls ? "443" : "80") : rest.substr(colon + 1);
   if (url.host.empty() || url.port.empty() || url.port.find_first_not_of("0123456789") != std::string::npos)
     throw wrong();
   return url;
@@ -238,6 +290,11 @@ std::string served_model(const ClientOptions& options) {
   } catch (const boost::system::system_error& e) {
     failed = e.code();
   }
+  if (failed.category() == asio::error::get_ssl_category())
+    throw Error(
+        fmt::format("{}: expected a certificate that is trusted, found: {}; --ca FILE names who signed "
+                    "it, --insecure trusts any",
+                    where, failed.message()));
   if (failed) throw Error(fmt::format("{}: expected a server, found none ({})", where, failed.message()));
   const Json j = Json::parse(answer, nullptr, false);
   if (j.is_object())

@@ -1,4 +1,4 @@
-// A client of an OpenAI-compatible server that times what it reads. Plain HTTP.
+// A client of an OpenAI-compatible server that times what it reads, over TCP or TLS.
 #pragma once
 
 #include <atomic>
@@ -24,12 +24,15 @@ class SseReader {
 
 struct ServerUrl {
   std::string host, port, prefix;  // prefix: what stands before /v1
+  bool tls = false;
 };
-ServerUrl parse_url(std::string_view);  // "http://host:port"; InputError otherwise
+ServerUrl parse_url(std::string_view);  // "http://host:port" or "https://host:port"; InputError otherwise
 
 struct ClientOptions {
   ServerUrl server;
   std::string api_key;
+  fs::path authority;     // a PEM file of certificates to trust; empty: the system's
+  bool insecure = false;  // trust whoever answers
   std::string path = "/v1/completions";
   int64_t concurrency = 0;  // requests open at once; 0: any number
   double timeout = 600;     // seconds that a request may take

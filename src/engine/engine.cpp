@@ -36,7 +36,8 @@ struct Job {
   uint64_t id;
   Request request;
   Engine::Emit emit;
-  std::shared_ptr<grammar::Work> masks;  // its choices' budget, where there is a grammar
+  std::shared_ptr<grammar::Work> masks;             // its choices' budget, where there is a grammar
+  std::shared_ptr<std::vector<TokenScore>> prompt;  // while it is computed; null: not asked for
 };
 
 // One choice of a request.
@@ -71,21 +72,34 @@ double log_total(std::span<const float> logits) {
   return largest + std::log(total);
 }
 
-void add_logprobs(Event& event, std::span<const float> logits, int64_t alternatives) {
+TokenScore score(int32_t token, std::span<const float> logits, int64_t alternatives) {
   const double total = log_total(logits);
-  const auto of = [&](int32_t token) {
-    return static_cast<float>(static_cast<double>(logits[static_cast<size_t>(token)]) - total);
-  };
-  event.logprob = of(event.token);
-  std::vector<int32_t> order(logits.size());
-  for (size_t i = 0; i < order.size(); ++i) order[i] = static_cast<int32_t>(i);
-  const auto n = std::min<size_t>(static_cast<size_t>(alternatives), order.size());
-  std::partial_sort(order.begin(), order.begin() + static_cast<std::ptrdiff_t>(n), order.end(),
-                    [&](int32_t a, int32_t b) {
-                      const float x = logits[static_cast<size_t>(a)], y = logits[static_cast<size_t>(b)];
-                      return x != y ? x > y : a < b;
-                    });
-  for (size_t i = 0; i < n; ++i) event.top.push_back({order[i], of(order[i])});
+  const auto of = [&](float x) { return static_cast<float>(static_cast<double>(x) - total); };
+  const float own = logits[static_cast<size_t>(token)];
+  TokenScore s{.logprob = of(own), .rank = 1, .top = {}};
+  const auto n = std::min<size_t>(static_cast<size_t>(alternatives), logits.size());
+  // Few get past the last of the best so far; equals stay in the order of their ids.
+  for (size_t i = 0; i < logits.size(); ++i) {
+    const float x = logits[i];
+    s.rank += x > own;
+    if (s.top.size() == n && (n == 0 || !(x > s.top.back().logprob))) continue;
+    if (s.top.size() == n) s.top.pop_back();
+    const auto at = std::ranges::find_if(s.top, [&](const TokenLogprob& t) { return x > t.logprob; });
+    s.top.insert(at, {static_cast<int32_t>(i), x});
+  }
+  for (TokenLogprob& t : s.top) t.logprob = of(t.logprob);
+  return s;
+}
+
+// Where a token was drawn from what is left of them.
+TokenScore drawn(const Sampler& sampler, int32_t token, int64_t alternatives) {
+  TokenScore s{.logprob = std::log(sampler.chance(token)), .rank = 1, .top = {}};
+  for (const auto& [id, chance] : sampler.likeliest(alternatives)) s.top.push_back({id, std::log(chance)});
+  return s;
+}
+
+bool ends_with(std::span<const int32_t> tokens, std::span<const int32_t> end) {
+  return tokens.size() >= end.size() && std::ranges::equal(tokens.last(end.size()), end);
 }
 
 // The text is complete and nothing may follow.
@@ -168,7 +182,7 @@ struct Engine::Impl {
     Target t;
     t.threads = o.threads;
     t.max_tokens = o.step_tokens;
-    t.max_outputs = o.sequences;
+    t.max_outputs = most_sampled_outputs;
     t.kv = o.kv;
     t.kv_blocks = block_count(model, o);
     t.block_tokens = o.block_tokens;
@@ -191,6 +205,7 @@ struct Engine::Impl {
     StepLimits l;
     l.tokens = options.step_tokens;
     l.sequences = options.sequences;
+    l.outputs = most_sampled_outputs;
     l.prompt_rows = options.step_tokens;
     l.mixed_prompt = options.mixed_prompt;
     if (options.mixed_prompt == 0) {
@@ -214,6 +229,7 @@ struct Engine::Impl {
     s.prompt = s.size();
     s.priority = job->request.priority;
     s.width = job->request.choices;
+    s.scores = job->prompt != nullptr;
     // Without a prefix cache, every sequence has a space of its own.
     s.origin.space = options.prefix_cache ? space_of(job->request) : s.id;
     if (exact) s.origin.prompt = s.prompt;
@@ -255,6 +271,7 @@ struct Engine::Impl {
       event.stop = r.stops.matched();
     }
     event.text += r.stops.finish();
+    if (r.generated == 0) event.prompt = job->prompt;
     const int64_t first = r.choice, width = r.sequence.width;
     scheduler.remove(r.sequence);
     running.erase(r.sequence.id);
@@ -278,7 +295,7 @@ struct Engine::Impl {
         starts.push_back(static_cast<int32_t>(tokens.size()));
         tables.push_back(s.table.blocks);
         adapters.push_back(running.at(s.id)->job->request.adapter);
-        if (w.samples) outputs.push_back(starts.back() - 1);
+        for (int64_t i = w.outputs; i > 0; --i) outputs.push_back(starts.back() - static_cast<int32_t>(i));
       }
     Batch batch{.tokens = tokens, .positions = positions, .starts = starts, .slots = {}, .outputs = outputs};
     batch.prompts = static_cast<int64_t>(step.prompts.size());
@@ -288,16 +305,35 @@ struct Engine::Impl {
     const std::span<const float> all = plan.run(batch).as<float>();
     plan_seconds = seconds_since(begin);
 
-    std::vector<Running*> sampling;  // in the order of the rows of logits
+    const auto row = [&](size_t i) {
+      return all.subspan(i * static_cast<size_t>(vocab), static_cast<size_t>(vocab));
+    };
+    std::vector<std::pair<Running*, size_t>> sampling;  // with its row of logits
+    size_t next = 0;
     for (const auto* works : {&step.prompts, &step.decodes})
-      for (const Work& w : *works)
-        if (w.samples) sampling.push_back(running.at(w.sequence->id).get());
+      for (const Work& w : *works) {
+        Running* r = running.at(w.sequence->id).get();
+        if (w.sequence->scores)
+          score_prompt(*r, w, [&](int64_t i) { return row(next + static_cast<size_t>(i)); });
+        next += static_cast<size_t>(w.outputs);
+        if (w.samples) sampling.emplace_back(r, next - 1);
+      }
     scheduler.done();
-    for (size_t i = 0; i < sampling.size(); ++i) {
-      Running& r = *sampling[i];
-      const auto row = all.subspan(i * static_cast<size_t>(vocab), static_cast<size_t>(vocab));
-      for (Running* other : fork(r)) choose(*other, row);
-      choose(r, row);
+    for (const auto& [r, i] : sampling) {
+      r->sequence.scores = false;  // the prompt's are known
+      for (Running* other : fork(*r)) choose(*other, row(i));
+      choose(*r, row(i));
+    }
+  }
+
+  // The row of a token says what was expected behind it. A sequence that was preempted computes some again.
+  template <class Row>
+  void score_prompt(Running& r, const Work& w, Row row) {
+    const Request& request = r.job->request;
+    for (int64_t i = 0; i < w.count; ++i) {
+      const auto next = static_cast<size_t>(w.first + i) + 1;
+      if (next >= request.prompt.size()) break;
+      (*r.job->prompt)[next - 1] = score(request.prompt[next], row(i), request.prompt_logprobs);
     }
   }
 
@@ -325,9 +361,20 @@ struct Engine::Impl {
   // The logits with what may not come next out of reach.
   std::span<const float> allowed(Running& r, std::span<const float> logits) {
     const Request& request = r.job->request;
-    const bool early = r.generated < request.min_tokens;
-    if (!request.grammar && (!early || request.stop_tokens.empty())) return logits;
+    const bool early = r.generated < request.min_tokens, listed = !request.allowed_tokens.empty();
+    if (!request.grammar && !listed && request.bad_words.empty() && (!early || request.stop_tokens.empty()))
+      return logits;
     adjusted.assign(logits.begin(), logits.end());
+    if (listed) {
+      std::ranges::fill(adjusted, -INFINITY);
+      for (const int32_t t : request.allowed_tokens)
+        adjusted[static_cast<size_t>(t)] = logits[static_cast<size_t>(t)];
+    }
+    const std::span<const int32_t> written =
+        std::span(r.sequence.tokens).last(static_cast<size_t>(r.generated));
+    for (const std::vector<int32_t>& word : request.bad_words)
+      if (ends_with(written, std::span(word).first(word.size() - 1)))
+        adjusted[static_cast<size_t>(word.back())] = -INFINITY;
     bool may_end = !early;
     if (r.matcher) {
       const std::span<const uint64_t> mask = r.matcher->mask();
@@ -337,9 +384,12 @@ struct Engine::Impl {
     } else if (request.grammar) {
       may_end &= !request.must_reach_grammar;
     }
-    for (const int32_t t : request.stop_tokens)
-      if (t >= 0 && t < vocab)
-        adjusted[static_cast<size_t>(t)] = may_end ? logits[static_cast<size_t>(t)] : -INFINITY;
+    if (request.grammar || early)
+      for (const int32_t t : request.stop_tokens)
+        if (t >= 0 && t < vocab)
+          adjusted[static_cast<size_t>(t)] = may_end ? logits[static_cast<size_t>(t)] : -INFINITY;
+    if (std::ranges::all_of(adjusted, [](float x) { return !(x > -INFINITY); }))
+      throw input_error("the request", "a token that may come next", "none that all its bounds allow");
     return adjusted;
   }
 
@@ -362,6 +412,11 @@ struct Engine::Impl {
     Event event;
     event.request = r.job->id;
     event.choice = r.choice;
+    if (r.generated == 0) event.prompt = r.job->prompt;
+    if (request.max_tokens == 0) {
+      event.finish = Finish::length;
+      return end(r, event);
+    }
     try {
       if (request.grammar && request.grammar_after < 0 && r.generated == 0) {
         r.matcher.emplace(request.grammar, r.job->masks);
@@ -371,7 +426,9 @@ struct Engine::Impl {
         }
       }
       event.token = r.sampler.pick(allowed(r, logits));
-      if (request.logprobs >= 0) add_logprobs(event, logits, request.logprobs);
+      if (request.logprobs >= 0)
+        event.score = request.drawn_logprobs ? drawn(r.sampler, event.token, request.logprobs)
+                                             : score(event.token, logits, request.logprobs);
     } catch (const std::exception& e) {
       event.token = -1;
       event.finish = Finish::failed;
@@ -444,9 +501,11 @@ Engine::~Engine() = default;
 uint64_t Engine::submit(Request request, Emit emit) {
   Impl& i = *impl_;
   const auto length = static_cast<int64_t>(request.prompt.size()), room = i.options.context - length;
+  const int64_t answer = request.max_tokens == 0 ? 0 : 1;  // its least length
   if (length < 1) throw input_error("prompt", "at least one token", "none");
-  if (room < 1)
-    throw input_error("prompt", fmt::format("fewer tokens than the context of {}", i.options.context),
+  if (room < answer)
+    throw input_error("prompt",
+                      fmt::format("at most {} tokens within the context", i.options.context - answer),
                       std::to_string(length));
   const int32_t most = static_cast<int32_t>(i.vocab) - 1;
   for (const int32_t token : request.prompt)
@@ -456,11 +515,17 @@ uint64_t Engine::submit(Request request, Emit emit) {
     if (value < least || value > largest)
       throw input_error(name, fmt::format("{} to {}", least, largest), std::to_string(value));
   };
-  range("max_tokens", request.max_tokens, 1, INT64_MAX);
+  range("max_tokens", request.max_tokens, 0, INT64_MAX);
   range("min_tokens", request.min_tokens, 0, INT64_MAX);
   range("n", request.choices, 1, i.options.sequences);
   range("adapter", request.adapter, 0, i.adapter_count);
   range("logprobs", request.logprobs, -1, most_logprobs);
+  range("prompt_logprobs", request.prompt_logprobs, -1, most_logprobs);
+  for (const int32_t token : request.allowed_tokens) range("allowed_token_ids", token, 0, most);
+  for (const auto& word : request.bad_words) {
+    range("bad_words: tokens", static_cast<int64_t>(word.size()), 1, INT64_MAX);
+    for (const int32_t token : word) range("bad_words", token, 0, most);
+  }
   for (const auto& [token, bias] : request.sampling.logit_bias)
     if (token < 0 || token > most || !std::isfinite(bias))
       throw input_error("logit_bias", fmt::format("finite numbers for tokens of 0 to {}", most),
@@ -474,8 +539,11 @@ uint64_t Engine::submit(Request request, Emit emit) {
   ++i.stats.waiting;  // until the next step counts them
   const uint64_t id = ++i.last_job;
   auto masks = request.grammar ? request.grammar->budget() : nullptr;
-  i.submitted.push_back(
-      std::make_shared<const Job>(Job{id, std::move(request), std::move(emit), std::move(masks)}));
+  auto scores = request.prompt_logprobs >= 0
+                    ? std::make_shared<std::vector<TokenScore>>(request.prompt.size() - 1)
+                    : nullptr;
+  i.submitted.push_back(std::make_shared<const Job>(
+      Job{id, std::move(request), std::move(emit), std::move(masks), std::move(scores)}));
   i.changed.notify_one();
   return id;
 }

@@ -23,10 +23,12 @@ namespace lathe {
 
 struct Request {
   std::vector<int32_t> prompt;
-  Sampling sampling;  // choice i draws with seed + i
-  int64_t max_tokens = 256, min_tokens = 0;
-  std::vector<int32_t> stop_tokens;  // end the text and are not shown; never chosen before min_tokens
-  std::vector<std::string> stop;     // end the text and are not shown
+  Sampling sampling;                         // choice i draws with seed + i
+  int64_t max_tokens = 256, min_tokens = 0;  // 0: none is written, and the prompt may fill the context
+  std::vector<int32_t> stop_tokens;          // end the text and are not shown; never chosen before min_tokens
+  std::vector<std::string> stop;             // end the text and are not shown
+  std::vector<int32_t> allowed_tokens;       // only these are chosen; none: all
+  std::vector<std::vector<int32_t>> bad_words;  // the last of such a row is never chosen behind the others
   // What the text must be: before it is complete no stop token is chosen, and where nothing more may follow
   // it ends, whatever min_tokens says. Where `grammar_after` is a token, from behind the first of these on:
   // an answer behind a model's thoughts, say, or a call of a tool. Null: anything.
@@ -38,6 +40,10 @@ struct Request {
   // Of the chosen token and so many of the likeliest, as the model has them: before biases, penalties and
   // grammars; -1: none.
   int64_t logprobs = -1;
+  // The same of the prompt's tokens behind the first (Event::prompt). Then no prefix comes from the cache.
+  int64_t prompt_logprobs = -1;
+  bool drawn_logprobs =
+      false;           // `logprobs` are of what the token was drawn from: behind biases, cuts and all
   int adapter = 0;     // of the model's (models/adapter.h); 0: none
   int priority = 0;    // lower goes first
   uint64_t space = 0;  // requests of different spaces share no cached prefix
@@ -52,6 +58,13 @@ struct TokenLogprob {
   float logprob;
 };
 
+// What the model expected where a token stands.
+struct TokenScore {
+  float logprob = 0;              // of the token
+  int64_t rank = 1;               // 1: none is likelier
+  std::vector<TokenLogprob> top;  // likeliest first, as many as the request asked for
+};
+
 // A token of a choice, or its end, or both. Texts add up to the whole; a token may have none yet.
 struct Event {
   uint64_t request = 0;
@@ -59,8 +72,9 @@ struct Event {
   int32_t token = -1;       // -1: none
   bool stop_token = false;  // it is one: not shown
   std::string text;
-  float logprob = 0;
-  std::vector<TokenLogprob> top;  // likeliest first, where the request asked
+  TokenScore score;  // where the request asked
+  // Of a choice's first event, where the request asked: of all tokens of the prompt but the first.
+  std::shared_ptr<const std::vector<TokenScore>> prompt;
   Finish finish = Finish::none;
   std::string stop;       // the stop string that ended it
   std::string error;      // why it failed

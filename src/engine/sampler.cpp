@@ -139,7 +139,8 @@ int32_t Sampler::pick(std::span<const float> all) {
   const int64_t best = most_likely(logits, kernels_);
   const float peak = best < 0 ? -INFINITY : logits[static_cast<size_t>(best)];
   if (!std::isfinite(peak)) fail("sampler: the largest of {} logits is {}", logits.size(), peak);
-  if (sampling_.temperature <= 0) return static_cast<int32_t>(best);
+  only_ = sampling_.temperature <= 0 ? static_cast<int32_t>(best) : -1;
+  if (only_ >= 0) return only_;
 
   weights_.resize(logits.size());
   kernels_.exponentials({.x = logits.data(),
@@ -153,6 +154,29 @@ int32_t Sampler::pick(std::span<const float> all) {
   least_ = std::max(least_, std::min(static_cast<float>(sampling_.min_p), 1.0f));
   if (sampling_.typical_p < 1) keep_typical(sampling_.typical_p);
   return draw();
+}
+
+float Sampler::chance(int32_t token) const {
+  if (only_ >= 0) return token == only_ ? 1.0f : 0.0f;
+  const float weight = weights_[static_cast<size_t>(token)];
+  return weight < least_ ? 0 : static_cast<float>(static_cast<double>(weight) / reach(least_).sum);
+}
+
+std::vector<std::pair<int32_t, float>> Sampler::likeliest(int64_t count) const {
+  if (only_ >= 0)
+    return count > 0 ? std::vector{std::pair(only_, 1.0f)} : std::vector<std::pair<int32_t, float>>();
+  std::vector<std::pair<int32_t, float>> all;
+  for (size_t i = 0; i < weights_.size(); ++i)
+    if (weights_[i] >= least_) all.emplace_back(static_cast<int32_t>(i), weights_[i]);
+  const size_t n = std::min(all.size(), static_cast<size_t>(count));
+  const auto before = [](const auto& a, const auto& b) {
+    return a.second != b.second ? a.second > b.second : a.first < b.first;
+  };
+  std::partial_sort(all.begin(), all.begin() + static_cast<std::ptrdiff_t>(n), all.end(), before);
+  all.resize(n);
+  const double total = reach(least_).sum;
+  for (auto& [id, weight] : all) weight = static_cast<float>(static_cast<double>(weight) / total);
+  return all;
 }
 
 }  // namespace lathe

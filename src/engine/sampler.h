@@ -39,6 +39,10 @@ class Sampler {
   void wrote(int32_t token);  // sees it, and counts it for the other penalties
   // Error where the largest logit is not a finite number. Allocates nothing after the first call.
   int32_t pick(std::span<const float> logits);
+  // What the last token was drawn from: a token's probability, and the most likely, at most so many, equals
+  // by their ids.
+  float chance(int32_t token) const;
+  std::vector<std::pair<int32_t, float>> likeliest(int64_t count) const;
 
  private:
   Tail reach(float bound) const;
@@ -55,7 +59,8 @@ class Sampler {
   std::vector<std::pair<double, int32_t>> surprises_;
   std::vector<int32_t> seen_, written_, times_;  // times_: by token, where it was written
   std::vector<bool> is_seen_;
-  float least_ = 0;  // weights below are out
+  float least_ = 0;    // weights below are out
+  int32_t only_ = -1;  // there was no draw: this was the most likely
 };
 
 }  // namespace lathe

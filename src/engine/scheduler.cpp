@@ -16,8 +16,8 @@ constexpr int64_t most_cuts = 2;        // of a prompt that fits a step, beside 
 Scheduler::Scheduler(KvBlocks& blocks, const StepLimits& limits, int64_t longest)
     : blocks_(blocks), limits_(limits), longest_(longest) {
   if (limits.tokens < 1 || limits.prompt_rows < 1 || limits.mixed_prompt < 0 || limits.sequences < 1 ||
-      limits.recompute_rows < 1)
-    throw Error("Scheduler: every limit of a step must be positive");
+      limits.recompute_rows < 1 || limits.outputs < limits.sequences)
+    throw Error("Scheduler: every limit of a step must be positive, and every sequence have an output");
   if (blocks.blocks_for(longest) > blocks.size())
     throw Error(fmt::format("Scheduler: expected blocks for {} tokens, found {} blocks of {}", longest,
                             blocks.size(), blocks.block_tokens()));
@@ -77,7 +77,8 @@ void Scheduler::take_decodes(int64_t& budget) {
     if (!s.decodes()) continue;
     const int64_t count = std::min({s.size() - s.computed, budget, limits_.recompute_rows});
     if (!grow(s, s.computed + count)) break;
-    step_.decodes.push_back({&s, s.computed, count, s.computed + count == s.size()});
+    const bool samples = s.computed + count == s.size();
+    step_.decodes.push_back({&s, s.computed, count, samples, samples});
     budget -= count;
   }
 }
@@ -102,11 +103,17 @@ int64_t Scheduler::rows_beside_decoding() const {
 void Scheduler::take_prompts(int64_t& budget) {
   budget = std::min(budget, limits_.prompt_rows);
   if (!step_.decodes.empty()) budget = std::min(budget, rows_beside_decoding());
+  int64_t spare = std::max<int64_t>(0, limits_.outputs - running());  // each may need one
   for (Sequence* s : running_) {
     if (budget == 0) break;
     if (s->decodes()) continue;
-    const int64_t count = std::min(s->prompt - s->computed, budget);
-    step_.prompts.push_back({s, s->computed, count, s->computed + count == s->size()});
+    int64_t count = std::min(s->prompt - s->computed, budget);
+    if (s->scores) {
+      count = std::min(count, 1 + spare);
+      spare -= count - 1;
+    }
+    const bool samples = s->computed + count == s->size();
+    step_.prompts.push_back({s, s->computed, count, samples, s->scores ? count : samples});
     budget -= count;
   }
 }
@@ -119,7 +126,7 @@ void Scheduler::admit() {
   while (!waiting_.empty()) {
     Sequence& s = *waiting_.front();
     if (width + s.width > limits_.sequences) break;
-    const int64_t cached = blocks_.attach(s.tokens, s.origin, s.table);
+    const int64_t cached = s.scores ? 0 : blocks_.attach(s.tokens, s.origin, s.table);
     const int64_t spare = running_.empty() ? 0 : width;
     const int64_t missing = blocks_.blocks_for(s.size()) - static_cast<int64_t>(s.table.blocks.size());
     if (missing + spare > blocks_.free_blocks() ||

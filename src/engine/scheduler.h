@@ -22,6 +22,7 @@ struct Sequence {
   int64_t cached = 0;           // of the prompt that another sequence had computed, when it was last admitted
   int priority = 0;             // lower is more important; equals: first come, first served
   int64_t width = 1;            // sequences it will be forked into
+  bool scores = false;          // every row of its prompt wants logits: none is taken from another sequence
   Origin origin;
   BlockTable table;
 
@@ -50,6 +51,7 @@ struct StepLimits {
   // so.
   double prompt_weight = 8;
   int64_t sequences = 64;       // running at once
+  int64_t outputs = 64;         // rows of a step that want logits; at least `sequences`
   int64_t recompute_rows = 64;  // of generated tokens that one step computes again for one sequence
 };
 
@@ -57,7 +59,8 @@ struct StepLimits {
 struct Work {
   Sequence* sequence;
   int64_t first, count;
-  bool samples;  // the last row is the last token: its logits choose the next
+  bool samples;     // the last row is the last token: its logits choose the next
+  int64_t outputs;  // so many of the last rows want logits
 };
 
 struct Step {

@@ -34,7 +34,8 @@ class ChatReply final : public Reply {
   ChatReply(const Service& service, const Fields& f, const Chat& chat, std::shared_ptr<HttpExchange> exchange)
       : Reply(service, std::move(exchange), f.boolean("stream", false), chat.request, 1),
         logprobs_(chat.request.logprobs >= 0),
-        show_stops_(f.boolean("include_stop_str_in_output", false)) {
+        show_stops_(f.boolean("include_stop_str_in_output", false)),
+        prompt_(chat.request.prompt_logprobs >= 0 ? chat.request.prompt : std::vector<int32_t>()) {
     if (const Json* o = f.find("stream_options")) include_usage_ = Fields(*o).boolean("include_usage", false);
     for (size_t i = 0; i < choice_count(); ++i) choices_.emplace_back(chat);
   }
@@ -55,11 +56,12 @@ class ChatReply final : public Reply {
   void tell(size_t index, const Event& given) override {
     Choice& c = choices_[index];
     Event e = given;
+    if (e.prompt) prompt_logprobs_ = prompt_logprobs_json(service_, prompt_, *e.prompt);
     if (show_stops_) e.text += e.stop;
     if (logprobs_ && is_shown(e)) {
-      Json entry = token_json(service_, {e.token, e.logprob});
+      Json entry = token_json(service_, {e.token, e.score.logprob});
       entry["top_logprobs"] = Json::array();
-      for (const TokenLogprob& t : e.top) entry["top_logprobs"].push_back(token_json(service_, t));
+      for (const TokenLogprob& t : e.score.top) entry["top_logprobs"].push_back(token_json(service_, t));
       c.logprobs.push_back(std::move(entry));
     }
     const std::vector<AnswerPart> parts = c.answer.take(e);
@@ -143,11 +145,14 @@ class ChatReply final : public Reply {
                               {"finish_reason", c.finish},
                               {"stop_reason", c.stop_reason}});
     }
+    if (!prompt_logprobs_.is_null()) j["prompt_logprobs"] = std::move(prompt_logprobs_);
     j["usage"] = usage();
     send(j);
   }
 
   const bool logprobs_, show_stops_;
+  const std::vector<int32_t> prompt_;  // where its tokens' probabilities are told
+  Json prompt_logprobs_;
   bool include_usage_ = false;
   const std::string id_ = random_id("chatcmpl-");
   const int64_t created_ = seconds_now();
@@ -236,6 +241,7 @@ Chat parse_chat(Service& service, const Fields& f) {
     }
   }
   r.prompt = chat_tokens(service, prompt);
+  truncate_prompt(r.prompt, f);
   return chat;
 }
 

@@ -11,7 +11,7 @@
 namespace lathe {
 namespace {
 
-constexpr size_t most_stops = 16, most_stop_bytes = 1024, most_biases = 4096;
+constexpr size_t most_stops = 16, most_stop_bytes = 1024, most_biases = 4096, most_bad_words = 256;
 constexpr int64_t default_max_tokens = 16;
 
 // What Lathe does not do must not be done silently otherwise.
@@ -19,11 +19,10 @@ void refuse_unsupported(const Fields& f, bool chat) {
   const auto refuse = [](std::string_view name) {
     throw ApiError(501, "not_supported_error", fmt::format("{} is not supported", name), std::string(name));
   };
-  for (const std::string_view name : {"functions", "guided_whitespace_pattern", "bad_words",
-                                      "allowed_token_ids", "prompt_logprobs", "truncate_prompt_tokens"})
+  for (const std::string_view name : {"functions", "guided_whitespace_pattern"})
     if (f.has(name)) refuse(name);
   if (f.boolean("use_beam_search", false)) refuse("use_beam_search");
-  if (f.boolean("echo", false) && (chat || f.has("logprobs"))) refuse(chat ? "echo" : "echo with logprobs");
+  if (chat && f.boolean("echo", false)) refuse("echo");
   for (const std::string_view name : {"suffix", "best_of"})
     if (chat && f.has(name)) refuse(name);
 }
@@ -68,6 +67,34 @@ std::vector<std::pair<int32_t, float>> parse_logit_bias(const Fields& f) {
   return all;
 }
 
+// Tokens of what must not be written, at the beginning of a text and behind a blank.
+std::vector<std::vector<int32_t>> parse_bad_words(const Service& service, const Fields& f) {
+  std::vector<std::vector<int32_t>> all;
+  for (const std::string& word : f.texts("bad_words", most_bad_words)) {
+    const std::string bare = word.substr(std::min(word.find_first_not_of(' '), word.size()));
+    if (bare.empty() || bare.size() > most_stop_bytes)
+      throw ApiError::bad_request(
+          fmt::format("bad_words: expected words of 1 to {} bytes, found {}", most_stop_bytes, bare.size()),
+          "bad_words");
+    for (const std::string& text : {bare, " " + bare}) {
+      auto tokens = service.tokenizer.encode(text, {.add_special_tokens = false, .parse_special = false});
+      if (all.empty() || all.back() != tokens) all.push_back(std::move(tokens));
+    }
+  }
+  return all;
+}
+
+// Of the prompt's tokens too: in vLLM's field, or where OpenAI's echo asks for the text's.
+int64_t parse_prompt_logprobs(const Request& r, const Fields& f, bool chat) {
+  if (const auto asked = f.integer("prompt_logprobs", 0, most_logprobs)) {
+    if (f.boolean("stream", false))
+      throw ApiError::bad_request("prompt_logprobs: expected none where the answer streams",
+                                  "prompt_logprobs");
+    return *asked;
+  }
+  return !chat && f.boolean("echo", false) ? r.logprobs : -1;
+}
+
 }  // namespace
 
 void require_model(const Service& service, const Fields& f) {
@@ -83,6 +110,12 @@ static int requested_adapter(const Service& service, const Fields& f) {
       if (service.adapters[i] == *model) return static_cast<int>(i) + 1;
   require_model(service, f);
   return 0;
+}
+
+void truncate_prompt(std::vector<int32_t>& prompt, const Fields& f) {
+  if (const auto most = f.integer("truncate_prompt_tokens", 1, INT64_MAX);
+      most && static_cast<int64_t>(prompt.size()) > *most)
+    prompt.erase(prompt.begin(), prompt.end() - *most);
 }
 
 Request completion_request(const Service& service, const Fields& f, bool chat) {
@@ -101,9 +134,10 @@ Request completion_request(const Service& service, const Fields& f, bool chat) {
   const auto seed = f.integer("seed", INT64_MIN, INT64_MAX);
   r.sampling.seed = seed ? static_cast<uint64_t>(*seed) : std::random_device()();
   const auto max_tokens = f.integer("max_completion_tokens", 1, INT64_MAX);
-  r.max_tokens = max_tokens
-                     ? *max_tokens
-                     : f.integer("max_tokens", 1, INT64_MAX).value_or(chat ? INT64_MAX : default_max_tokens);
+  r.max_tokens =
+      max_tokens
+          ? *max_tokens
+          : f.integer("max_tokens", chat ? 1 : 0, INT64_MAX).value_or(chat ? INT64_MAX : default_max_tokens);
   if (const int64_t most = service.limits.output_tokens; most > 0)
     r.max_tokens = std::min(r.max_tokens, most);
   r.min_tokens = f.integer("min_tokens", 0, INT64_MAX).value_or(0);
@@ -122,6 +156,9 @@ Request completion_request(const Service& service, const Fields& f, bool chat) {
   } else if (f.boolean("logprobs", false)) {
     r.logprobs = f.integer("top_logprobs", 0, most_logprobs).value_or(0);
   }
+  r.prompt_logprobs = parse_prompt_logprobs(r, f, chat);
+  r.allowed_tokens = f.tokens("allowed_token_ids", static_cast<size_t>(service.tokenizer.vocab_size()));
+  r.bad_words = parse_bad_words(service, f);
   if (!chat) take_best_of(r, f);
   r.grammar = service.grammars.find(f);
   if (const auto salt = f.text("cache_salt")) r.space = hashed(*salt);

@@ -12,5 +12,6 @@ inline constexpr int64_t most_logprobs = 20;  // of one token
 // naming the field; 501 for what is known and not supported.
 void require_model(const Service&, const Fields&);  // "model" is the server's, or absent
 Request completion_request(const Service&, const Fields&, bool chat);
+void truncate_prompt(std::vector<int32_t>& prompt, const Fields&);  // to its last truncate_prompt_tokens
 
 }  // namespace lathe

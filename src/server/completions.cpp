@@ -21,20 +21,21 @@ class CompletionReply final : public Reply {
                   const std::vector<std::vector<int32_t>>& prompts, std::shared_ptr<HttpExchange> exchange)
       : Reply(service, std::move(exchange), f.boolean("stream", false), request, prompts.size()),
         logprobs_(f.has("logprobs")),
+        echo_(f.boolean("echo", false)),
+        prompt_logprobs_(f.has("prompt_logprobs")),
         shown_(static_cast<size_t>(f.integer("n", 1, INT64_MAX).value_or(1))),
         made_(static_cast<size_t>(request.choices)),
         show_stops_(f.boolean("include_stop_str_in_output", false)),
         choices_(choice_count()) {
     if (const Json* o = f.find("stream_options")) include_usage_ = Fields(*o).boolean("include_usage", false);
-    if (!f.boolean("echo", false)) return;
-    for (size_t i = 0; i < choices_.size(); ++i)
-      choices_[i].echo = service.tokenizer.decode(prompts[i * prompts.size() / choices_.size()], true);
+    if (echo_ || request.prompt_logprobs >= 0) prompts_ = prompts;
   }
 
  private:
   struct Choice {
-    std::string echo, text;  // echo: of the prompt, until it was told
-    Json logprobs = no_columns();
+    std::string text;
+    bool begun = false;
+    Json logprobs = no_columns(), prompt_logprobs;
     Json finish, stop_reason;
     size_t offset = 0;   // of the text, for logprobs
     double logprob = 0;  // of all tokens together
@@ -55,22 +56,17 @@ class CompletionReply final : public Reply {
 
   void tell(size_t index, const Event& e) override {
     Choice& c = choices_[index];
-    std::string text = std::exchange(c.echo, {}) + e.text;
-    if (show_stops_) text += e.stop;
+    const bool first = !std::exchange(c.begun, true);
+    std::string text = first ? prompt_text(index, e) : std::string();
+    const bool scored = logprobs_ && (is_shown(e) || !text.empty());
+    if (logprobs_ && is_shown(e)) add_columns(c, e.token, &e.score);
+    const std::string own = show_stops_ ? e.text + e.stop : e.text;
+    text += own;
+    c.offset += own.size();
     if (e.token >= 0) {
-      c.logprob += static_cast<double>(e.logprob);
+      c.logprob += static_cast<double>(e.score.logprob);
       ++c.tokens;
     }
-    const bool scored = logprobs_ && is_shown(e);
-    if (scored) {
-      Json top = Json::object();
-      for (const TokenLogprob& t : e.top) top[token_text(service_, t.token)] = shown_logprob(t.logprob);
-      c.logprobs["tokens"].push_back(token_text(service_, e.token));
-      c.logprobs["token_logprobs"].push_back(shown_logprob(e.logprob));
-      c.logprobs["top_logprobs"].push_back(std::move(top));
-      c.logprobs["text_offset"].push_back(c.offset);
-    }
-    c.offset += text.size();
     const bool ended = e.finish != Finish::none;
     if (ended) {
       c.finish = finish_name(e.finish);
@@ -89,10 +85,40 @@ class CompletionReply final : public Reply {
     event(j);
   }
 
-  Json choice_json(size_t index, std::string text) const {
-    const Choice& c = choices_[index];
+  void add_columns(Choice& c, int32_t token, const TokenScore* score) const {  // null: nothing was expected
+    Json top = score ? Json::object() : Json();
+    if (score)
+      for (const TokenLogprob& t : score->top) top[token_text(service_, t.token)] = shown_logprob(t.logprob);
+    c.logprobs["tokens"].push_back(token_text(service_, token));
+    c.logprobs["token_logprobs"].push_back(score ? Json(shown_logprob(score->logprob)) : Json());
+    c.logprobs["top_logprobs"].push_back(std::move(top));
+    c.logprobs["text_offset"].push_back(c.offset);
+  }
+
+  // Of a choice's first event: the prompt, where the text begins with it, and what is told of its tokens.
+  std::string prompt_text(size_t index, const Event& e) {
+    if (prompts_.empty()) return {};
+    Choice& c = choices_[index];
+    const std::vector<int32_t>& prompt = prompts_[index / made_];
+    if (prompt_logprobs_ && e.prompt) c.prompt_logprobs = prompt_logprobs_json(service_, prompt, *e.prompt);
+    if (!echo_) return {};
+    std::string text;
+    StreamDecoder decoder(service_.tokenizer, /*skip_special_tokens=*/true);
+    for (size_t i = 0; i < prompt.size(); ++i) {
+      if (logprobs_ && e.prompt) add_columns(c, prompt[i], i > 0 ? &(*e.prompt)[i - 1] : nullptr);
+      if (prompt[i] < service_.tokenizer.vocab_size()) text += decoder.push(prompt[i]);
+      c.offset = text.size();
+    }
+    text += decoder.finish();
+    c.offset = text.size();
+    return text;
+  }
+
+  Json choice_json(size_t index, std::string text) {
+    Choice& c = choices_[index];
     Json j = {{"index", index}, {"text", std::move(text)}};
     j["logprobs"] = logprobs_ ? c.logprobs : Json();
+    if (prompt_logprobs_) j["prompt_logprobs"] = std::move(c.prompt_logprobs);
     j["finish_reason"] = c.finish;
     if (!c.finish.is_null()) j["stop_reason"] = c.stop_reason;
     return j;
@@ -129,8 +155,9 @@ class CompletionReply final : public Reply {
     return all;
   }
 
-  const bool logprobs_;
-  const size_t shown_, made_;  // choices of a prompt
+  const bool logprobs_, echo_, prompt_logprobs_;
+  std::vector<std::vector<int32_t>> prompts_;  // where something is told of them
+  const size_t shown_, made_;                  // choices of a prompt
   const bool show_stops_;
   bool include_usage_ = false;
   const std::string id_ = random_id("cmpl-");
@@ -182,7 +209,8 @@ void complete(Service& service, const Json& body, std::shared_ptr<HttpExchange> 
   const Fields f(body);
   const Request request = completion_request(service, f, false);
   const std::string suffix = f.text("suffix").value_or("");
-  const auto prompts = suffix.empty() ? parse_prompts(service, f) : infill_prompts(service, f, suffix);
+  auto prompts = suffix.empty() ? parse_prompts(service, f) : infill_prompts(service, f, suffix);
+  for (std::vector<int32_t>& prompt : prompts) truncate_prompt(prompt, f);
   submit(service, request, prompts,
          std::make_shared<CompletionReply>(service, f, request, prompts, exchange));
 }

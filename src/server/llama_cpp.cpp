@@ -1,5 +1,7 @@
 #include "server/llama_cpp.h"
 
+#include <cmath>
+
 #include "server/api_error.h"
 #include "server/completion_request.h"
 #include "server/completions.h"
@@ -22,9 +24,6 @@ Json completion_of(const Fields& f) {
   if (const auto seed = f.integer("seed", -1, INT64_MAX); seed && *seed >= 0) out["seed"] = *seed;
   if (const auto probs = f.integer("n_probs", 0, most_logprobs); probs && *probs > 0)
     out["logprobs"] = *probs;
-  if (f.boolean("post_sampling_probs", false))
-    throw ApiError(501, "not_supported_error", "post_sampling_probs: not supported; n_probs are the model's",
-                   "post_sampling_probs");
   // [[token, bias], ...], or an object as OpenAI's.
   if (const Json* bias = f.find("logit_bias")) {
     Json& to = out["logit_bias"] = Json::object();
@@ -47,7 +46,8 @@ class LlamaReply final : public Reply {
              std::shared_ptr<HttpExchange> exchange)
       : Reply(service, std::move(exchange), f.boolean("stream", false), request, 1),
         return_tokens_(f.boolean("return_tokens", false)),
-        show_probs_(request.logprobs >= 0) {}
+        show_probs_(request.logprobs >= 0),
+        drawn_(request.drawn_logprobs) {}
 
  private:
   void tell(size_t, const Event& e) override {
@@ -74,11 +74,14 @@ class LlamaReply final : public Reply {
     const auto one = [&](const TokenLogprob& t) {
       Json j = {{"id", t.token}};
       j.update(token_json(service_, t));
+      if (!drawn_) return j;
+      j.erase("logprob");
+      j["prob"] = std::exp(t.logprob);
       return j;
     };
-    Json j = one({e.token, e.logprob});
-    j["top_logprobs"] = Json::array();
-    for (const TokenLogprob& t : e.top) j["top_logprobs"].push_back(one(t));
+    Json j = one({e.token, e.score.logprob});
+    Json& top = j[drawn_ ? "top_probs" : "top_logprobs"] = Json::array();
+    for (const TokenLogprob& t : e.score.top) top.push_back(one(t));
     return j;
   }
   // Those that were not told yet.
@@ -106,7 +109,7 @@ class LlamaReply final : public Reply {
     exchange_->finish();
   }
 
-  const bool return_tokens_, show_probs_;
+  const bool return_tokens_, show_probs_, drawn_;  // drawn_: probabilities behind the sampler's cuts
   Json probs_ = Json::array();
   std::string text_;
   std::vector<int32_t> tokens_;
@@ -119,7 +122,8 @@ void llama_complete(Service& service, const Json& body, std::shared_ptr<HttpExch
   const Fields f(body);
   const Json asked = completion_of(f);
   const Fields fields(asked);
-  const Request request = completion_request(service, fields, false);
+  Request request = completion_request(service, fields, false);
+  request.drawn_logprobs = f.boolean("post_sampling_probs", false);
   const auto prompts = parse_prompts(service, fields);
   if (prompts.size() != 1) throw ApiError::bad_request("prompt: expected one", "prompt");
   submit(service, request, prompts, std::make_shared<LlamaReply>(service, f, request, exchange));

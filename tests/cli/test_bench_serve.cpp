@@ -6,6 +6,7 @@
 #include <thread>
 
 #include "cli/bench_serve_client.h"
+#include "server/certificate.h"
 #include "server/http.h"
 #include "support.h"
 
@@ -36,7 +37,11 @@ TEST(BenchServe, Urls) {
   const ServerUrl b = parse_url("http://[::1]:81");
   EXPECT_EQ(b.host + "|" + b.port + "|" + b.prefix, "::1|81|");
   EXPECT_EQ(parse_url("http://host").port, "80");
-  for (const char* wrong : {"host:80", "https://host", "http://", "http://host:x", "http://[::1"})
+  EXPECT_FALSE(a.tls);
+  const ServerUrl c = parse_url("https://host/v1");
+  EXPECT_EQ(c.host + "|" + c.port + "|" + c.prefix, "host|443|");
+  EXPECT_TRUE(c.tls);
+  for (const char* wrong : {"host:80", "ftp://host", "https://", "http://", "http://host:x", "http://[::1"})
     EXPECT_THROW(parse_url(wrong), InputError) << wrong;
 }
 
@@ -171,7 +176,8 @@ TEST(BenchServe, PromptsShareABeginningAndNothingElse) {
 // A server that answers by the request's max_tokens.
 class Scripted {
  public:
-  Scripted() : server_(options(), [this](HttpRequest r, std::shared_ptr<HttpExchange> e) { answer(r, *e); }) {
+  explicit Scripted(const HttpOptions& o = options())
+      : server_(o, [this](HttpRequest r, std::shared_ptr<HttpExchange> e) { answer(r, *e); }) {
     network_ = std::thread([this] { server_.run(); });
   }
   ~Scripted() {
@@ -180,19 +186,21 @@ class Scripted {
   }
   ClientOptions client() const {
     ClientOptions c;
-    c.server = {"127.0.0.1", std::to_string(server_.port()), ""};
+    c.server = {"localhost", std::to_string(server_.port()), ""};
     return c;
   }
-  int64_t most_open = 0;
-
- private:
   static HttpOptions options() {
     HttpOptions o;
     o.port = 0;
     return o;
   }
+  int64_t most_open() const { return most_open_; }
+
+ private:
   void answer(const HttpRequest& r, HttpExchange& e) {
-    most_open = std::max(most_open, server_.open_exchanges());
+    for (int64_t open = server_.open_exchanges(), most = most_open_;
+         open > most && !most_open_.compare_exchange_weak(most, open);) {
+    }
     if (r.method == "GET") return e.send(200, "application/json", R"({"data":[{"id":"scripted"}]})");
     const int64_t n = parse_json(r.body, "body")["max_tokens"].get<int64_t>();
     if (n == 2) return e.send(429, "application/json", "{}");
@@ -209,6 +217,7 @@ class Scripted {
         "\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\ndata: [DONE]\n\n");
     e.finish();
   }
+  std::atomic<int64_t> most_open_ = 0;
   HttpServer server_;
   std::thread network_;
 };
@@ -251,7 +260,34 @@ TEST(BenchServe, ConcurrencyIsKept) {
   const std::atomic<bool> stop = false;
   for (const Measured& m : load(client, std::vector<int64_t>(60, 1), stop))
     EXPECT_EQ(m.outcome, Outcome::done);
-  EXPECT_LE(server.most_open, 3);
+  EXPECT_LE(server.most_open(), 3);
+}
+
+TEST(BenchServe, OverTlsWhoeverIsTrusted) {
+  const Certificate files;
+  HttpOptions o = Scripted::options();
+  o.certificate = files.certificate;
+  o.key = files.key;
+  Scripted server(o);
+  ClientOptions client = server.client();
+  EXPECT_THROW(served_model(client), Error) << "it speaks TLS";
+  client.server.tls = true;
+  EXPECT_THROW(served_model(client), Error) << "nobody that is known has signed it";
+  client.authority = files.certificate;
+  EXPECT_EQ(served_model(client), "scripted");
+  const std::atomic<bool> stop = false;
+  client.concurrency = 2;
+  for (const Measured& m : load(client, std::vector<int64_t>(9, 1), stop)) {
+    EXPECT_EQ(m.outcome, Outcome::done) << m.error;
+    EXPECT_EQ(m.output_tokens, 2);
+  }
+  client.server.host = "127.0.0.1";
+  EXPECT_THROW(served_model(client), Error) << "the certificate is another name's";
+  client.insecure = true;
+  EXPECT_EQ(served_model(client), "scripted");
+  client.authority = files.key;
+  client.insecure = false;
+  EXPECT_THROW(served_model(client), InputError) << "no certificates";
 }
 
 TEST(BenchServe, ItStopsWhenTold) {

@@ -245,21 +245,133 @@ TEST(Engine, LogprobsAreThoseOfTheLogits) {
   int events = 0;
   engine.submit(r, [&](const Event& e) {
     ++events;
-    ASSERT_EQ(e.top.size(), 4u);
-    EXPECT_EQ(e.top[0].token, e.token);  // greedy
-    EXPECT_EQ(e.top[0].logprob, e.logprob);
+    const std::vector<TokenLogprob>& top = e.score.top;
+    ASSERT_EQ(top.size(), 4u);
+    EXPECT_EQ(top[0].token, e.token);  // greedy
+    EXPECT_EQ(top[0].logprob, e.score.logprob);
+    EXPECT_EQ(e.score.rank, 1);
     double total = 0;
-    for (size_t i = 0; i < e.top.size(); ++i) {
+    for (size_t i = 0; i < top.size(); ++i) {
       if (i > 0) {
-        EXPECT_LE(e.top[i].logprob, e.top[i - 1].logprob);
+        EXPECT_LE(top[i].logprob, top[i - 1].logprob);
       }
-      total += std::exp(static_cast<double>(e.top[i].logprob));
+      total += std::exp(static_cast<double>(top[i].logprob));
     }
     EXPECT_LE(total, 1 + 1e-6);
   });
   while (engine.step()) {
   }
   EXPECT_EQ(events, 5);
+}
+
+// What the model expects behind each token of a text, by one run without an engine.
+std::vector<std::vector<double>> expected_behind(const std::vector<int32_t>& tokens) {
+  Target target;
+  target.max_tokens = target.max_outputs = target.context = static_cast<int64_t>(tokens.size());
+  Plan plan = Plan::compile(builtin().model, target);
+  const auto all = plan.run(SingleSequence(tokens, 0, static_cast<int64_t>(tokens.size()), true)).as<float>();
+  std::vector<std::vector<double>> rows(tokens.size());
+  const size_t vocab = all.size() / tokens.size();
+  for (size_t i = 0; i < rows.size(); ++i) {
+    rows[i].assign(all.begin() + static_cast<std::ptrdiff_t>(i * vocab),
+                   all.begin() + static_cast<std::ptrdiff_t>((i + 1) * vocab));
+    double total = 0;
+    for (const double x : rows[i]) total += std::exp(x);
+    for (double& x : rows[i]) x -= std::log(total);
+  }
+  return rows;
+}
+
+// Cut into parts, beside others, behind a prefix that the cache has, and preempted.
+TEST(Engine, PromptLogprobsAreThoseOfTheLogits) {
+  std::vector<Request> requests = mixed_requests(16);
+  for (size_t i = 0; i < requests.size(); i += 2) requests[i].prompt_logprobs = 3;
+  requests[0].max_tokens = 0;
+  requests[2].choices = 2;
+  EngineOptions short_of_memory = options();
+  short_of_memory.block_tokens = 4;
+  short_of_memory.kv_bytes =
+      static_cast<size_t>(kv_bytes_per_token(builtin().model.graph, KvType::f32) * short_of_memory.context);
+  for (const EngineOptions& o : {options(), short_of_memory}) {
+    Engine engine(builtin().model, builtin().tokenizer, o);
+    std::map<std::pair<size_t, int64_t>, std::vector<Event>> events;
+    for (size_t i = 0; i < requests.size(); ++i)
+      engine.submit(requests[i], [&events, i](const Event& e) { events[{i, e.choice}].push_back(e); });
+    while (engine.step()) {
+    }
+    EXPECT_EQ(events.size(), 17u);
+    EXPECT_EQ(engine.stats().free_blocks, engine.stats().blocks);
+    for (const auto& [of, all] : events) {
+      const Request& r = requests[of.first];
+      for (size_t i = 1; i < all.size(); ++i) EXPECT_EQ(all[i].prompt, nullptr);
+      ASSERT_EQ(all[0].prompt != nullptr, r.prompt_logprobs >= 0) << of.first;
+      EXPECT_EQ(all.back().generated, r.max_tokens);
+      if (!all[0].prompt) continue;
+      const std::vector<TokenScore>& scores = *all[0].prompt;
+      ASSERT_EQ(scores.size(), r.prompt.size() - 1);
+      const auto expected = expected_behind(r.prompt);
+      for (size_t i = 0; i < scores.size(); ++i) {
+        const auto at = [&](int32_t token) { return expected[i][static_cast<size_t>(token)]; };
+        const double own = at(r.prompt[i + 1]);
+        // Kernels for one row and for many round sums of 64 products otherwise: 1e-6 of logits up to 30.
+        EXPECT_NEAR(static_cast<double>(scores[i].logprob), own, 1e-4) << of.first << " at " << i;
+        const auto less = std::ranges::count_if(expected[i], [&](double x) { return x > own + 1e-4; });
+        const auto most = std::ranges::count_if(expected[i], [&](double x) { return x > own - 1e-4; });
+        EXPECT_GE(scores[i].rank, less + 1);
+        EXPECT_LE(scores[i].rank, most + 1);
+        ASSERT_EQ(scores[i].top.size(), 3u);
+        EXPECT_NEAR(at(scores[i].top[0].token), std::ranges::max(expected[i]), 1e-4);
+        for (const TokenLogprob& t : scores[i].top)
+          EXPECT_NEAR(static_cast<double>(t.logprob), at(t.token), 1e-4);
+      }
+    }
+  }
+}
+
+TEST(Engine, LogprobsOfTheDrawAreBehindItsCuts) {
+  Request r = story(20);
+  r.sampling = {.temperature = 1, .top_k = 3, .top_p = 1, .seed = 3};
+  r.logprobs = 5;
+  r.drawn_logprobs = true;
+  Engine engine(builtin().model, builtin().tokenizer, options());
+  int not_first = 0;
+  engine.submit(r, [&](const Event& e) {
+    ASSERT_EQ(e.score.top.size(), 3u);
+    double total = 0;
+    for (const TokenLogprob& t : e.score.top) {
+      total += std::exp(static_cast<double>(t.logprob));
+      if (t.token == e.token) {
+        EXPECT_EQ(t.logprob, e.score.logprob);
+      }
+    }
+    EXPECT_NEAR(total, 1, 1e-6);
+    not_first += e.score.top[0].token != e.token;
+  });
+  while (engine.step()) {
+  }
+  EXPECT_GT(not_first, 0);
+}
+
+TEST(Engine, OnlyAllowedTokensAndNoBadWords) {
+  Request r = story(24);
+  const std::vector<int32_t> plain = run(options(), {r}).at({0, 0}).tokens;
+  Request allowed = r;
+  allowed.allowed_tokens = {plain[3], plain[5], plain[9]};
+  for (const int32_t token : run(options(), {allowed}).at({0, 0}).tokens)
+    EXPECT_TRUE(std::ranges::count(allowed.allowed_tokens, token)) << token;
+  Request bad = r;
+  bad.bad_words = {{plain[4], plain[5]}, {plain[9]}};
+  const std::vector<int32_t> other = run(options(), {bad}).at({0, 0}).tokens;
+  EXPECT_EQ(std::ranges::equal(std::span(other).first(5), std::span(plain).first(5)), true);
+  EXPECT_NE(other[5], plain[5]);
+  EXPECT_FALSE(std::ranges::count(other, plain[9]));
+  for (size_t i = 1; i < other.size(); ++i)
+    EXPECT_FALSE(other[i - 1] == plain[4] && other[i] == plain[5]) << i;
+  // What nothing can satisfy is the request's fault.
+  bad.allowed_tokens = {plain[9]};
+  const Event end = run(options(), {bad}).at({0, 0}).end;
+  EXPECT_EQ(end.finish, Finish::failed);
+  EXPECT_TRUE(end.refused);
 }
 
 TEST(Engine, ACancelledRequestEndsWithinAStepAndFreesItsBlocks) {
@@ -403,9 +515,15 @@ TEST(Engine, RefusesWhatCannotRun) {
   r.choices = 0;
   EXPECT_THROW(engine.submit(r, ignore), InputError);
   r.choices = 1;
-  r.max_tokens = 0;
+  r.max_tokens = -1;
   EXPECT_THROW(engine.submit(r, ignore), InputError);
   r.max_tokens = 1;
+  r.allowed_tokens = {1 << 30};
+  EXPECT_THROW(engine.submit(r, ignore), InputError);
+  r.allowed_tokens = {};
+  r.bad_words = {{}};
+  EXPECT_THROW(engine.submit(r, ignore), InputError);
+  r.bad_words = {};
   engine.submit(r, ignore);
   engine.submit(r, ignore);
   EXPECT_THROW(engine.submit(r, ignore), Busy);
@@ -427,6 +545,9 @@ TEST(Engine, TheContextEndsAnAnswer) {
   const Answer a = run(o, {r}).at({0, 0});
   EXPECT_EQ(a.tokens.size() + r.prompt.size(), 40u);
   EXPECT_EQ(a.end.finish, Finish::length);
+  r.prompt.assign(40, 1);
+  r.max_tokens = 0;
+  EXPECT_EQ(run(o, {r}).at({0, 0}).end.finish, Finish::length) << "without an answer a prompt may fill it";
 }
 
 }  // namespace

@@ -52,6 +52,23 @@ TEST(Sampler, CutsTheTail) {
   EXPECT_EQ(draw({.temperature = 1, .top_p = 1, .min_p = 1}, logits, 100).size(), 1u);
 }
 
+TEST(Sampler, TellsWhatItDrewFrom) {
+  Sampler sampler({.temperature = 1, .top_k = 2, .top_p = 1});
+  sampler.pick(logits);
+  EXPECT_NEAR(sampler.chance(1), 0.7311, 1e-4);  // 1 / (1 + 1 / e)
+  EXPECT_NEAR(sampler.chance(2), 0.2689, 1e-4);
+  EXPECT_EQ(sampler.chance(0), 0);
+  const auto all = sampler.likeliest(5);
+  ASSERT_EQ(all.size(), 2u);
+  EXPECT_EQ(all[0].first, 1);
+  EXPECT_EQ(all[1], std::pair(2, sampler.chance(2)));
+  EXPECT_EQ(sampler.likeliest(1).size(), 1u);
+  Sampler greedy({.temperature = 0});
+  greedy.pick(logits);
+  EXPECT_EQ(greedy.chance(1), 1);
+  EXPECT_EQ(greedy.chance(2), 0);
+}
+
 TEST(Sampler, PenalizesWhatTheTextHolds) {
   Sampler sampler({.temperature = 0, .repetition_penalty = 4});
   EXPECT_EQ(sampler.pick(logits), 1);

@@ -50,13 +50,15 @@ struct World {
         scheduler(pool, at_most, longest),
         limits(at_most) {}
 
-  Sequence& add(std::vector<int32_t> prompt, int64_t generate, int priority = 0, uint64_t space = 0) {
+  Sequence& add(std::vector<int32_t> prompt, int64_t generate, int priority = 0, uint64_t space = 0,
+                bool scores = false) {
     Sequence& s = sequences.emplace_back();
     s.id = ++last_id;
     s.prompt = static_cast<int64_t>(prompt.size());
     s.origin = {space, s.prompt};
     s.tokens = std::move(prompt);
     s.priority = priority;
+    s.scores = scores;
     wanted[s.id] = s.prompt + generate;
     scheduler.add(s);
     return s;
@@ -91,16 +93,21 @@ struct World {
     return true;
   }
   void check(const Step& now) const {
-    int64_t rows = 0, prompt_rows = 0;
+    int64_t rows = 0, prompt_rows = 0, outputs = 0;
     std::set<const Sequence*> seen;
     for (const Work& w : now.prompts) {
       prompt_rows += w.count;
       ASSERT_LE(w.first + w.count, w.sequence->prompt);
+      ASSERT_EQ(w.outputs, w.sequence->scores ? w.count : w.samples);
     }
-    for (const Work& w : now.decodes) ASSERT_GE(w.first, w.sequence->prompt);
+    for (const Work& w : now.decodes) {
+      ASSERT_GE(w.first, w.sequence->prompt);
+      ASSERT_EQ(w.outputs, w.samples);
+    }
     for (const auto* works : {&now.prompts, &now.decodes})
       for (const Work& w : *works) {
         rows += w.count;
+        outputs += w.outputs;
         ASSERT_GT(w.count, 0);
         ASSERT_EQ(w.first, w.sequence->computed);
         ASSERT_EQ(w.samples, w.first + w.count == w.sequence->size());
@@ -108,6 +115,10 @@ struct World {
         ASSERT_FALSE(std::ranges::count(now.preempted, w.sequence));
       }
     ASSERT_LE(rows, limits.tokens);
+    // Those of the engine are forked within their width, others here are not.
+    if (scheduler.running() <= limits.sequences) {
+      ASSERT_LE(outputs, limits.outputs);
+    }
     if (!now.decodes.empty()) {
       ASSERT_LE(prompt_rows, limits.mixed_prompt);
     }
@@ -203,6 +214,27 @@ TEST(Scheduler, ASharedBeginningIsComputedOnce) {
   EXPECT_EQ(second.cached, 32);
 }
 
+TEST(Scheduler, APromptThatIsScoredComputesAllItsRowsWithinTheOutputs) {
+  World w(64, 4, {.tokens = 64, .sequences = 4, .outputs = 10}, 100);
+  w.add(repeated(33, 1), 1);
+  while (w.step()) {
+  }
+  w.add(repeated(8, 2), 5);
+  ASSERT_TRUE(w.step());
+  Sequence& scored = w.add(repeated(33, 1), 1, 0, 0, true);
+  int64_t outputs = 0;
+  for (int i = 0; i < 4; ++i) {
+    const Step& step = w.scheduler.next();
+    ASSERT_EQ(step.prompts.size(), 1u);
+    EXPECT_EQ(step.prompts[0].outputs, step.prompts[0].count);
+    EXPECT_EQ(step.prompts[0].count, i < 3 ? 9 : 6) << "one is left for the sequence that decodes";
+    outputs += step.prompts[0].outputs;
+    w.scheduler.done();
+  }
+  EXPECT_EQ(outputs, 33);
+  EXPECT_EQ(scored.cached, 0);
+}
+
 TEST(Scheduler, TheImportantArePreferredAndThePreemptedResume) {
   World w(10, 4, {.tokens = 64}, 40);
   w.add(repeated(12, 1), 20, 1);
@@ -238,12 +270,12 @@ TEST(Scheduler, AMillionRandomRows) {
     Rng rng(seed);
     const int64_t block = int64_t{1} << rng.below(5), longest = 40 + static_cast<int64_t>(rng.below(60));
     const int64_t blocks = (longest + block - 1) / block + static_cast<int64_t>(rng.below(40));
-    World w(blocks, block,
-            {.tokens = 1 + static_cast<int64_t>(rng.below(48)),
-             .mixed_prompt = 1 + static_cast<int64_t>(rng.below(16)),
-             .sequences = 1 + static_cast<int64_t>(rng.below(8)),
-             .recompute_rows = 1 + static_cast<int64_t>(rng.below(8))},
-            longest);
+    StepLimits limits{.tokens = 1 + static_cast<int64_t>(rng.below(48)),
+                      .mixed_prompt = 1 + static_cast<int64_t>(rng.below(16)),
+                      .sequences = 1 + static_cast<int64_t>(rng.below(8)),
+                      .recompute_rows = 1 + static_cast<int64_t>(rng.below(8))};
+    limits.outputs = limits.sequences + static_cast<int64_t>(rng.below(8));
+    World w(blocks, block, limits, longest);
     for (int event = 0; event < 400; ++event) {
       const uint64_t kind = rng.below(10);
       if (kind < 2) {
@@ -251,7 +283,7 @@ TEST(Scheduler, AMillionRandomRows) {
         std::vector<int32_t> prompt = repeated(n, static_cast<int32_t>(rng.below(2)));
         if (rng.below(2)) prompt[rng.below(prompt.size())] = 9;
         Sequence& s = w.add(prompt, 1 + static_cast<int64_t>(rng.below(10)), static_cast<int>(rng.below(3)),
-                            rng.below(2));
+                            rng.below(2), rng.below(4) == 0);
         s.width = 1;
       } else if (kind == 2 && !w.sequences.empty()) {
         auto at = std::next(w.sequences.begin(), static_cast<int64_t>(rng.below(w.sequences.size())));

@@ -300,6 +300,15 @@ TEST(LlamaCpp, ProbabilitiesAreThoseOfCompletions) {
   EXPECT_EQ(streamed, probabilities);
   body = {{"prompt", "Once"}, {"n_predict", 1}};
   EXPECT_FALSE(s.post("/completion", body).json().contains("completion_probabilities"));
+  body["n_probs"] = 9;
+  body["top_k"] = 4;
+  body["post_sampling_probs"] = true;
+  const Json drawn = s.post("/completion", body).json()["completion_probabilities"][0];
+  EXPECT_FALSE(drawn.contains("logprob"));
+  EXPECT_LE(drawn["top_probs"].size(), 4u);
+  double total = 0;
+  for (const Json& one : drawn["top_probs"]) total += one["prob"].get<double>();
+  EXPECT_NEAR(total, 1, 1e-6);
 }
 
 TEST(Embeddings, VectorsOfTextsInBothFormats) {

@@ -223,7 +223,14 @@ TEST(App, SaysWhatIsWrongWithARequest) {
       {"/v1/completions", "{\"prompt\": \"a\", \"stream\": 1}", 400, "stream"},
       {"/v1/completions", "{\"prompt\": \"a\", \"logprobs\": 21}", 400, "logprobs"},
       {"/v1/completions", "{\"prompt\": \"a\", \"model\": \"gpt-9\"}", 404, "gpt-9"},
-      {"/v1/completions", "{\"prompt\": \"a\", \"echo\": true, \"logprobs\": 1}", 501, "echo"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"prompt_logprobs\": 1, \"stream\": true}", 400,
+       "prompt_logprobs"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"prompt_logprobs\": 21}", 400, "prompt_logprobs"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"allowed_token_ids\": [99999999]}", 400, "allowed_token_ids"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"bad_words\": [\" \"]}", 400, "bad_words"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"truncate_prompt_tokens\": 0}", 400,
+       "truncate_prompt_tokens"},
+      {"/v1/chat/completions", "{\"messages\": [], \"max_tokens\": 0}", 400, "max_tokens"},
       {"/v1/completions", "{\"prompt\": \"a\", \"suffix\": \"b\"}", 400,
        "suffix: expected none: this model's"},
       {"/v1/completions", "{\"prompt\": \"a\", \"suffix\": \"b\", \"echo\": true}", 400, "echo"},
@@ -233,8 +240,6 @@ TEST(App, SaysWhatIsWrongWithARequest) {
       {"/v1/completions", "{\"prompt\": \"a\", \"best_of\": 65}", 400, "best_of"},
       {"/v1/chat/completions", "{\"messages\": [], \"best_of\": 2}", 501, "best_of"},
       {"/completion", "{\"prompt\": \"a\", \"n_probs\": 21}", 400, "n_probs"},
-      {"/completion", "{\"prompt\": \"a\", \"n_probs\": 1, \"post_sampling_probs\": true}", 501,
-       "post_sampling"},
       {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"x\": 5}}", 400, "logit_bias"},
       {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"3\": 101}}", 400, "logit_bias"},
       {"/v1/completions", "{\"prompt\": \"a\", \"logit_bias\": {\"99999999\": 1}}", 400, "logit_bias"},
@@ -395,6 +400,95 @@ TEST(App, EchoesThePromptAndTheStopString) {
   EXPECT_EQ(s.text(body), plain.substr(0, at));
   body["include_stop_str_in_output"] = true;
   EXPECT_EQ(s.text(body), plain.substr(0, at + 3));
+}
+
+// As lm-evaluation-harness asks: how likely is this text, told token by token?
+TEST(App, AnEchoHasTheLogprobsOfThePrompt) {
+  Serving s;
+  s.ready();
+  Json body = story(6);
+  body["logprobs"] = 2;
+  const Json written = s.choice(body);
+  const std::string whole = body["prompt"].get<std::string>() + written["text"].get<std::string>();
+  const std::vector<int32_t> prompt = s.tokenizer().encode(body["prompt"].get<std::string>());
+  std::vector<int32_t> tokens = prompt;
+  body = {{"prompt", prompt}, {"n_predict", 6}, {"temperature", 0}, {"return_tokens", true}};
+  const Json answer = s.post("/completion", body).json();
+  for (const Json& id : answer["tokens"]) tokens.push_back(id);
+  body = {{"max_tokens", 0}, {"echo", true}, {"logprobs", 2}, {"temperature", 0}};
+  body["prompt"] = Json::array({tokens, prompt});
+  const Json got = s.post("/v1/completions", body).json(), choice = got["choices"][0];
+  EXPECT_EQ(choice["text"], whole);
+  EXPECT_EQ(choice["finish_reason"], "length");
+  EXPECT_EQ(got["usage"]["completion_tokens"], 0);
+  const Json& columns = choice["logprobs"];
+  for (const auto& name : {"tokens", "token_logprobs", "top_logprobs", "text_offset"})
+    ASSERT_EQ(columns[name].size(), tokens.size()) << name;
+  EXPECT_TRUE(columns["token_logprobs"][0].is_null());
+  EXPECT_TRUE(columns["top_logprobs"][0].is_null());
+  // Prompts may be multiplied in bf16 where decoding is not: 2^-9 of logits of up to 20.
+  for (size_t i = 0; i < 6; ++i)
+    EXPECT_NEAR(columns["token_logprobs"][prompt.size() + i].get<double>(),
+                written["logprobs"]["token_logprobs"][i].get<double>(), 0.04);
+  for (size_t i = 0; i < tokens.size(); ++i) {
+    const std::string token = columns["tokens"][i];
+    EXPECT_EQ(whole.substr(columns["text_offset"][i], token.size()), token);
+  }
+  EXPECT_EQ(got["choices"][1]["text"], s.tokenizer().decode(prompt));
+  body["prompt"] = prompt;
+  body["max_tokens"] = 6;
+  const Json both = s.choice(body)["logprobs"];
+  EXPECT_EQ(both["tokens"], columns["tokens"]);
+  EXPECT_EQ(both["text_offset"], columns["text_offset"]);
+  body["stream"] = true;
+  Json streamed = {{"tokens", Json::array()}, {"token_logprobs", Json::array()}};
+  for (const Json& e : s.post("/v1/completions", body).events())
+    for (auto& [name, column] : streamed.items())
+      for (const Json& x : e["choices"][0]["logprobs"][name]) column.push_back(x);
+  EXPECT_EQ(streamed["tokens"], both["tokens"]);
+  EXPECT_EQ(streamed["token_logprobs"], both["token_logprobs"]);
+}
+
+TEST(App, PromptLogprobsHaveVllmsShape) {
+  Serving s;
+  s.ready();
+  Json body = story(2);
+  body["prompt_logprobs"] = 1;
+  const Json told = s.choice(body)["prompt_logprobs"];
+  const std::vector<int32_t> prompt = s.tokenizer().encode(body["prompt"].get<std::string>());
+  ASSERT_EQ(told.size(), prompt.size());
+  EXPECT_TRUE(told[0].is_null());
+  for (size_t i = 1; i < prompt.size(); ++i) {
+    const Json& own = told[i][std::to_string(prompt[i])];
+    EXPECT_EQ(own["decoded_token"], s.tokenizer().decode({&prompt[i], 1}));
+    EXPECT_EQ(told[i].size(), own["rank"] == 1 ? 1u : 2u);
+    for (const auto& [id, other] : told[i].items())
+      EXPECT_EQ(other["rank"] == 1, id != std::to_string(prompt[i]) || own["rank"] == 1);
+  }
+  body = {{"messages", {{{"role", "user"}, {"content", "Hi"}}}}, {"max_tokens", 1}, {"prompt_logprobs", 0}};
+  EXPECT_EQ(s.post("/v1/chat/completions", body).json()["prompt_logprobs"].size(),
+            s.tokenizer().encode("user: Hi\nAnswer:", {.add_special_tokens = false}).size());
+}
+
+TEST(App, AllowedTokensBadWordsAndTheEndOfAPrompt) {
+  Serving s;
+  s.ready();
+  Json body = story(8);
+  const std::string plain = s.text(body);
+  body["allowed_token_ids"] = s.tokenizer().encode(" the", {.add_special_tokens = false});
+  const std::string only = s.text(body);
+  EXPECT_EQ(only.substr(0, only.size() / 2), only.substr(only.size() / 2)) << only;
+  body = story(8);
+  const size_t blank = plain.find(' ', 1);
+  const std::string word = plain.substr(0, blank);
+  body["bad_words"] = {word.substr(word.find_first_not_of(' '))};
+  EXPECT_EQ(s.text(body).find(word), std::string::npos) << plain;
+  body = story(1);
+  const std::vector<int32_t> prompt = s.tokenizer().encode(body["prompt"].get<std::string>());
+  body["truncate_prompt_tokens"] = 3;
+  body["echo"] = true;
+  const std::string end = s.tokenizer().decode(std::span(prompt).last(3));
+  EXPECT_THAT(s.text(body), StartsWith(end));
 }
 
 TEST(App, TooManyWaitingAreToldToComeBack) {
