@@ -2,6 +2,7 @@
 #pragma once
 
 #include <arpa/inet.h>
+#include <cerrno>
 #include <chrono>
 #include <stdexcept>
 #include <string>
@@ -37,7 +38,10 @@ class Client {
   // More bytes; empty: the server closed.
   std::string read() {
     char buffer[65536];
-    const ssize_t n = recv(socket_, buffer, sizeof buffer, 0);
+    ssize_t n = 0;
+    do {
+      n = recv(socket_, buffer, sizeof buffer, 0);
+    } while (n < 0 && errno == EINTR);  // a process that was stopped and goes on
     return n > 0 ? std::string(buffer, static_cast<size_t>(n)) : std::string();
   }
   std::string read_until(std::string_view end) {
