@@ -47,6 +47,10 @@ void int4_bf16(const LinearArgs&, const Share&) noexcept;
 void int4_f16(const LinearArgs&, const Share&) noexcept;
 void int4_f32(const LinearArgs&, const Share&) noexcept;
 void int4_min(const LinearArgs&, const Share&) noexcept;
+void int4_gated_bf16(const GatedArgs&, const Share&) noexcept;
+void int4_gated_f16(const GatedArgs&, const Share&) noexcept;
+void int4_gated_f32(const GatedArgs&, const Share&) noexcept;
+void int4_gated_min(const GatedArgs&, const Share&) noexcept;
 
 // The same over x86.lut4 (kernels/simd/lut4.inl); nvfp4's steps are of 16 columns.
 void nvfp4(const LinearArgs&, const Share&) noexcept;  // e4m3 scales

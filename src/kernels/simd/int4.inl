@@ -7,12 +7,17 @@
 // bf16 reached 26 GB/s of 36: unpacking and tile loads did not overlap.)
 #pragma once
 
+#include "kernels/simd/exp.inl"
 #include "kernels/simd/packed_rows.h"
 
 namespace lathe {
 namespace {
 
-enum class Kind { signed_codes, minimum };  // the code is u - 8, or u
+enum class Kind {
+  signed_codes,
+  zero_points,
+  minimum
+};  // the code is u - 8, with zero points or without, or u
 
 template <class S, Kind kind>
 struct Int4 {
@@ -35,17 +40,20 @@ struct Int4 {
         x_sums(reinterpret_cast<const int32_t*>(values + x.sums())),
         groups(ceil_div(a.k, a.group)) {}
 
-  // Of several passes over the same panel, each prefetches its part of the next one: else memory would rest
-  // in all but the first.
+  // Of several walks over the same panel, each prefetches its part of the next one: else memory would rest in
+  // all but the first.
+  static constexpr int64_t group_lines = group_words * word_row / 64;
   struct Ahead {
     const char* next;
-    int64_t passes, turn = 0;
-    void group() {
-      if (++turn < passes) return;
-      turn = 0;
-#pragma GCC unroll 8
-      for (int64_t line = 0; line < group_words * word_row; line += 64) __builtin_prefetch(next + line);
-      next += group_words * word_row;
+    int64_t walks, groups, walk = 0;  // none: nobody else reads the panel
+    struct Part {
+      const char* from;
+      int64_t lines;  // for each group that is read
+    };
+    Part part() {
+      const int64_t each = walks == 0 ? 0 : ceil_div(group_lines, walks), before = walk++ * each,
+                    left = group_lines - before;
+      return {next + before * groups * 64, left < 0 ? 0 : left < each ? left : each};
     }
   };
 
@@ -54,9 +62,17 @@ struct Int4 {
     int64_t first, apart, count;
   };
 
+  // Of y from a row and a column on.
+  struct Out {
+    float* y;
+    int64_t stride, row = 0, column = 0;
+    float* at(int64_t r, int64_t c) const { return y + (r - row) * stride + c - column; }
+  };
+
   // R rows of x from `row` times C vectors of rows of W: those from `first` of the panels.
   template <int R, int C>
-  void block(int64_t row, const Panels& panels, int64_t first, Ahead& ahead) const {
+  void block(int64_t row, const Panels& panels, int64_t first, const Out& out, Ahead& ahead) const {
+    const auto [next, lines] = ahead.part();
     V sums[R][C];
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
@@ -73,19 +89,21 @@ struct Int4 {
       scale_at[v] = in * groups * panel + lane;
     }
     for (int64_t g = 0, weight_group = 0; g < x.count; ++weight_group) {
-      V scale[C], offset[C];  // minima, or zero points
+      V scale[C];
 #pragma GCC unroll 8
-      for (int v = 0; v < C; ++v) {
-        const int64_t at = scale_at[v] + weight_group * panel;
-        scale[v] = load_as_f32(static_cast<const S*>(a.scales) + at);
-        if constexpr (kind == Kind::minimum)
-          offset[v] = load(static_cast<const float*>(a.zeros) + at);
-        else
-          offset[v] = a.zeros ? load_as_f32(static_cast<const int8_t*>(a.zeros) + at) : zero();
-      }
+      for (int v = 0; v < C; ++v)
+        scale[v] = load_as_f32(static_cast<const S*>(a.scales) + scale_at[v] + weight_group * panel);
       const int64_t end = x.count - g < per_group ? x.count : g + per_group;
       for (; g < end; ++g) {
-        if (ahead.passes) ahead.group();
+        if (ahead.walks == 0) {
+#pragma GCC unroll 4
+          for (int w = 0; w < group_words; ++w)
+#pragma GCC unroll 8
+            for (int v = 0; v < C; v += lanes < 16 ? 16 / lanes : 1)
+              __builtin_prefetch(from[v] + (g * group_words + w) * word_row + read_ahead);
+        }
+#pragma GCC unroll 1
+        for (int64_t line = 0; line < lines; ++line) __builtin_prefetch(next + (g * lines + line) * 64);
         I exact[R][C];
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r)
@@ -96,9 +114,7 @@ struct Int4 {
           I even[C], odd[C];
 #pragma GCC unroll 8
           for (int v = 0; v < C; ++v) {
-            const char* at = from[v] + (g * group_words + w) * word_row;
-            if (ahead.passes == 0 && v * lanes % 16 == 0) __builtin_prefetch(at + read_ahead);
-            const I words = load_words(at);
+            const I words = load_words(from[v] + (g * group_words + w) * word_row);
             even[v] = low_nibbles(words);
             odd[v] = high_nibbles(words);
           }
@@ -119,12 +135,17 @@ struct Int4 {
 #pragma GCC unroll 8
           for (int v = 0; v < C; ++v) {
             const I total = small_total(exact[r][v]);
+            const int64_t offset = scale_at[v] + weight_group * panel;
             if constexpr (kind == Kind::minimum) {
               sums[r][v] = fma(mul(words_to_f32(total), x_scale), scale[v], sums[r][v]);
-              sums[r][v] = sub(sums[r][v], mul(mul(words_to_f32(x_sum), x_scale), offset[v]));
+              const V minimum = load(static_cast<const float*>(a.zeros) + offset);
+              sums[r][v] = sub(sums[r][v], mul(mul(words_to_f32(x_sum), x_scale), minimum));
             } else {  // integers below 2^24: exact
               V product = words_to_f32(add_words(total, eights));
-              if (a.zeros) product = sub(product, mul(words_to_f32(x_sum), offset[v]));
+              if constexpr (kind == Kind::zero_points) {
+                const V zero_point = load_as_f32(static_cast<const int8_t*>(a.zeros) + offset);
+                product = sub(product, mul(words_to_f32(x_sum), zero_point));
+              }
               sums[r][v] = fma(mul(product, x_scale), scale[v], sums[r][v]);
             }
           }
@@ -138,34 +159,36 @@ struct Int4 {
       if (left <= 0) break;
       for (int r = 0; r < R; ++r) {
         const V y = a.bias ? add(sums[r][v], load_n(a.bias + column, left)) : sums[r][v];
-        store_n(a.y + (row + r) * a.y_stride + column, y, left);
+        store_n(out.at(row + r, column), y, left);
       }
     }
   }
 
   template <int R>
-  void blocks(int64_t row, const Panels& panels, Ahead& ahead) const {
+  void blocks(int64_t row, const Panels& panels, const Out& out, Ahead& ahead) const {
     constexpr int C = small_vectors(R);
     const int64_t vectors = panels.count * panel_vectors;
     int64_t v = 0;
-    for (; v + C <= vectors; v += C) block<R, C>(row, panels, v, ahead);
+    for (; v + C <= vectors; v += C) block<R, C>(row, panels, v, out, ahead);
     if constexpr (C > panel_vectors)
-      if (v < vectors) block<R, panel_vectors>(row, panels, v, ahead);
+      if (v < vectors) block<R, panel_vectors>(row, panels, v, out, ahead);
   }
 
-  void rows(const Panels& panels) const {
-    const int64_t passes = ceil_div(a.m, small_rows), most = ceil_div(a.m, passes),
+  // Rows [begin, end) of x.
+  void rows(const Panels& panels, int64_t begin, int64_t end, const Out& out) const {
+    const int64_t passes = ceil_div(end - begin, small_rows), most = ceil_div(end - begin, passes),
                   walks = passes * (panel_vectors / small_vectors(static_cast<int>(most)));
-    Ahead ahead{codes + (panels.first + 1) * x.count * group_words * word_row, passes > 1 ? walks : 0};
-    for (int64_t row = 0; row < a.m;) {
-      const int64_t left = a.m - row, now = ceil_div(left, ceil_div(left, small_rows));  // 8 rows are 4 + 4
-      if (now == 1) blocks<1>(row, panels, ahead);
-      if (now == 2) blocks<2>(row, panels, ahead);
-      if (now == 3) blocks<3>(row, panels, ahead);
-      if (now == 4) blocks<4>(row, panels, ahead);
+    Ahead ahead{codes + (panels.first + 1) * x.count * group_words * word_row, passes > 1 ? walks : 0,
+                x.count};
+    for (int64_t row = begin; row < end;) {
+      const int64_t left = end - row, now = ceil_div(left, ceil_div(left, small_rows));  // 8 rows are 4 + 4
+      if (now == 1) blocks<1>(row, panels, out, ahead);
+      if (now == 2) blocks<2>(row, panels, out, ahead);
+      if (now == 3) blocks<3>(row, panels, out, ahead);
+      if (now == 4) blocks<4>(row, panels, out, ahead);
       if constexpr (small_rows > 4) {
-        if (now == 5) blocks<5>(row, panels, ahead);
-        if (now == 6) blocks<6>(row, panels, ahead);
+        if (now == 5) blocks<5>(row, panels, out, ahead);
+        if (now == 6) blocks<6>(row, panels, out, ahead);
       }
       row += now;
     }
@@ -173,17 +196,70 @@ struct Int4 {
 
   // One and two rows may read two panels at a time: two streams keep more of the memory's bandwidth than one.
   // Each goes through a part of its own: what it prefetches at a panel's end is what it reads next.
-  void run(Range mine) const {
+  void few(Range mine) const {
     constexpr int64_t wide = small_vectors(1) > panel_vectors ? small_vectors(1) / panel_vectors : 1;
     const int64_t streams = a.m <= 2 ? wide : 1, apart = (mine.end - mine.begin) / streams;
-    for (int64_t i = 0; i < apart; ++i) rows({mine.begin + i, apart, streams});
-    for (int64_t p = mine.begin + streams * apart; p < mine.end; ++p) rows({p, 0, 1});
+    for (int64_t i = 0; i < apart; ++i) rows({mine.begin + i, apart, streams}, 0, a.m, {a.y, a.y_stride});
+    for (int64_t p = mine.begin + streams * apart; p < mine.end; ++p)
+      rows({p, 0, 1}, 0, a.m, {a.y, a.y_stride});
+  }
+
+  // Calls use(panel, begin, end): as many rows as stay in the second-level cache meet some panels, which stay
+  // there for the next rows.
+  template <class Use>
+  void many(Range mine, const Use& use) const {
+    constexpr int64_t block_panels = 8, block_bytes = 256 << 10;
+    const int64_t fit = block_bytes / (x.count * x.columns) / small_rows * small_rows,
+                  most = fit < 4 * small_rows ? 4 * small_rows
+                         : fit < most_rows    ? fit
+                                              : most_rows;
+    for (int64_t first = mine.begin; first < mine.end; first += block_panels)
+      for (int64_t row = 0; row < a.m; row += most)
+        for (int64_t p = first; p < mine.end && p < first + block_panels; ++p)
+          use(p, row, row + most < a.m ? row + most : a.m);
+  }
+  static constexpr int64_t most_rows = 256 / small_rows * small_rows;
+
+  void run(Range mine) const {
+    if (a.m <= 4 * small_rows) return few(mine);
+    many(mine, [&](int64_t p, int64_t begin, int64_t end) {
+      rows({p, 0, 1}, begin, end, {a.y, a.y_stride});
+    });
+  }
+
+  // y = silu(x W^T) * (x up^T), both of a panel and some rows in scratch.
+  void run_gated(const Int4& up, Range mine, void* scratch) const {
+    auto *gates = static_cast<float*>(scratch), *ups = gates + most_rows * panel;
+    many(mine, [&](int64_t p, int64_t begin, int64_t end) {
+      rows({p, 0, 1}, begin, end, {gates, panel, begin, p * panel});
+      up.rows({p, 0, 1}, begin, end, {ups, panel, begin, p * panel});
+      for (int64_t row = begin; row < end; ++row)
+        for (int64_t lane = 0; lane < panel && p * panel + lane < a.n; lane += lanes) {
+          const int64_t at = (row - begin) * panel + lane, column = p * panel + lane;
+          store_n(a.y + row * a.y_stride + column, mul(silu(load(gates + at)), load(ups + at)), a.n - column);
+        }
+    });
   }
 };
 
 template <class S, Kind kind>
 void int4(const LinearArgs& a, const Share& share) {
-  Int4<S, kind>(a).run(part_of(ceil_div(a.n, pair), share.worker, share.workers));
+  const Range mine = part_of(ceil_div(a.n, pair), share.worker, share.workers);
+  if constexpr (kind == Kind::signed_codes)
+    if (a.zeros) return int4<S, Kind::zero_points>(a, share);
+  Int4<S, kind>(a).run(mine);
+}
+
+template <class S, Kind kind>
+void int4_gated(const GatedArgs& a, const Share& share) {
+  const Range mine = part_of(ceil_div(a.gate.n, pair), share.worker, share.workers);
+  if constexpr (kind == Kind::signed_codes)
+    if (a.gate.zeros) return int4_gated<S, Kind::zero_points>(a, share);
+  LinearArgs up = a.gate;
+  up.codes = a.up.codes;
+  up.scales = a.up.scales;
+  up.zeros = a.up.zeros;
+  Int4<S, kind>(a.gate).run_gated(Int4<S, kind>(up), mine, share.scratch);
 }
 
 }  // namespace

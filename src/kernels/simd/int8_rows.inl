@@ -54,37 +54,39 @@ inline void int8_rows(const PackRowsArgs& a, const Share& share) {
   }
 }
 
-// Bytes 0, 2, 4 and 6 of eight.
-inline uint64_t even_bytes(uint64_t eight) {
-  eight &= 0x00ff00ff00ff00ff;
-  eight = (eight | eight >> 8) & 0x0000ffff0000ffff;
-  return (eight | eight >> 16) & 0xffffffff;
+// Of each 8 bytes of 16, those of even number first.
+inline void even_bytes_first(const char* from, char* to) {
+  typedef char Bytes __attribute__((vector_size(16)));
+  Bytes b;
+  __builtin_memcpy(&b, from, sizeof b);
+  b = __builtin_shufflevector(b, b, 0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15);
+  __builtin_memcpy(to, &b, sizeof b);
 }
 
 inline void int8_groups(const PackRowsArgs& a, const Share& share) {
   const Int8Groups x(a.m, a.k);
+  constexpr int64_t half = Int8Groups::columns / 2;
   auto* out = static_cast<char*>(a.out);
   auto* scales = reinterpret_cast<float*>(out + x.scales());
   auto* sums = reinterpret_cast<int32_t*>(out + x.sums());
   auto* half_sums = reinterpret_cast<int32_t*>(out + x.half_sums());
   const Range mine = part_of(a.m * x.count, share.worker, share.workers);
+  int64_t row = mine.begin / x.count, column = mine.begin % x.count * x.columns;
   for (int64_t item = mine.begin; item < mine.end; ++item) {
-    const int64_t row = item / x.count, column = item % x.count * x.columns;
     char bytes[Int8Groups::columns];
+    I first = set_words(0);
     scales[item] = 0;
-    sums[item] = round_to_int8(a.x + row * a.x_stride + column,
-                               a.k - column < x.columns ? a.k - column : x.columns, x.columns, scales[item],
-                               [&](int64_t i, I integers) { store_bytes(bytes + i, integers); });
-    int32_t first = 0;
-    for (int i = 0; i < Int8Groups::columns / 2; ++i) first += static_cast<signed char>(bytes[i]);
-    half_sums[2 * item] = first;
-    half_sums[2 * item + 1] = sums[item] - first;
-    for (int64_t i = 0; i < x.columns; i += 8) {
-      uint64_t eight;
-      __builtin_memcpy(&eight, bytes + i, 8);
-      eight = even_bytes(eight) | even_bytes(eight >> 8) << 32;
-      __builtin_memcpy(out + item * x.columns + i, &eight, 8);
-    }
+    sums[item] =
+        round_to_int8(a.x + row * a.x_stride + column, a.k - column < x.columns ? a.k - column : x.columns,
+                      x.columns, scales[item], [&](int64_t i, I integers) {
+                        store_bytes(bytes + i, integers);
+                        if (i < half) first = add_words(first, integers);
+                      });
+    half_sums[2 * item] = sum_words(first);
+    half_sums[2 * item + 1] = sums[item] - half_sums[2 * item];
+    for (int64_t i = 0; i < x.columns; i += half) even_bytes_first(bytes + i, out + item * x.columns + i);
+    column += x.columns;
+    if (column >= a.k) column = 0, ++row;
   }
 }
 
