@@ -127,13 +127,20 @@ void measure_caches(ThreadPool& pool, uint32_t isa, Roof& roof) {
   roof.l3_bytes_per_s = cached_reads(pool, isa, total / threads);
 }
 
-void measure_compute(ThreadPool& pool, uint32_t isa, Roof& roof) {
+static double rate_of(ThreadPool& pool, const ComputeLoop& loop) {
   constexpr int64_t rounds = 20'000;  // below a millisecond each
-  for (const ComputeLoop& loop : compute_loops()) {
-    if ((loop.isa & ~isa) != 0 || roof.*loop.roof > 0) continue;
-    roof.*loop.roof =
-        best_rate(pool, [&](int) { loop.run(rounds); }) * static_cast<double>(rounds) * loop.ops_per_round;
-  }
+  return best_rate(pool, [&](int) { loop.run(rounds); }) * static_cast<double>(rounds) * loop.ops_per_round;
+}
+
+void measure_compute(ThreadPool& pool, uint32_t isa, Roof& roof) {
+  for (const ComputeLoop& loop : compute_loops())
+    if ((loop.isa & ~isa) == 0 && roof.*loop.roof <= 0) roof.*loop.roof = rate_of(pool, loop);
+}
+
+void measure_compute(ThreadPool& pool, uint32_t isa, const RoofField& field, Roof& roof) {
+  for (const ComputeLoop& loop : compute_loops())
+    if ((loop.isa & ~isa) == 0 && loop.roof == field.value && roof.*loop.roof <= 0)
+      roof.*loop.roof = rate_of(pool, loop);
 }
 
 static const RoofField& field(double Roof::*value) {

@@ -55,9 +55,12 @@ const RoofField& compute_roof(uint32_t isa, const AttentionPath&);
 // peak_memory_bytes() of this process so far, because its buffer is no model's memory.
 Roof measure_roof(int threads, uint32_t isa);
 
-// Its parts. Compute: the fields that end in flops_per_s and ops_per_s; caches: l3 and l2.
+// Its parts. Compute: the fields that end in flops_per_s and ops_per_s, those that are above zero already
+// left out; caches: l3 and l2.
 void measure_compute(ThreadPool&, uint32_t isa, Roof&);
 void measure_caches(ThreadPool&, uint32_t isa, Roof&);
+// One field of compute alone.
+void measure_compute(ThreadPool&, uint32_t isa, const RoofField&, Roof&);
 
 // Bytes per second that threads read from memory; the buffer is made once (about a second) and may be read by
 // pools of several sizes.

@@ -5,6 +5,7 @@
 #include <fstream>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <vector>
 
 #include "core/error.h"
@@ -153,28 +154,60 @@ std::map<std::string, const RoofField*, std::less<>> prompt_roofs(const Plan& pl
   return roofs;
 }
 
-// Seconds that a prompt's arithmetic takes at the roofs of its kernels; all but linear layers and attention
+// A prompt's operations by the roof of the kernel that does them; all but linear layers and attention
 // computes in f32.
-struct AtRoof {
-  double seconds = 0;
-  const RoofField* most = nullptr;  // the roof of most of the operations
-};
-AtRoof prompt_at_roof(const Plan& plan, const Target& target, const Workload& work, const Roof& roof) {
+using Operations = std::map<const RoofField*, double>;
+
+Operations prompt_operations(const Plan& plan, const Target& target, const Workload& work, const Roof& roof) {
   const auto roofs = prompt_roofs(plan, target);
   const RoofField& f32 = compute_roof(0, LinearPath{});
-  std::map<const RoofField*, double> flops;
+  Operations operations;
   for (NodeId id : plan.graph().order()) {
     const Node& node = plan.graph().node(id);
     const auto found = roofs.find(node.name);
     const bool known = found != roofs.end() && roof.*found->second->value > 0;
-    flops[known ? found->second : &f32] +=
+    operations[known ? found->second : &f32] +=
         cost(plan.graph(), node, work, [](const std::string&) { return 0.0; }).flops;
   }
-  AtRoof out;
-  for (const auto& [field, operations] : flops) {
-    out.seconds += operations / (roof.*field->value);
-    if (!out.most || operations > flops[out.most]) out.most = field;
+  return operations;
+}
+
+double seconds_at(const Roof& roof, const Operations& operations) {
+  double seconds = 0;
+  for (const auto& [field, count] : operations) seconds += count / (roof.*field->value);
+  return seconds;
+}
+
+const RoofField* most_of(const Operations& operations) {
+  return std::max_element(operations.begin(), operations.end(),
+                          [](const auto& a, const auto& b) { return a.second < b.second; })
+      ->first;
+}
+
+// What the machine can do at this moment, of those fields that matter to a model. A busy host gives and takes
+// half of its speed within a minute, so a pass is compared with what was measured right before and after it.
+class MomentaryRoof {
+ public:
+  MomentaryRoof(int threads, uint32_t isa, const Operations& operations)
+      : pool_(threads), isa_(isa), operations_(operations), reads_(pool_) {}
+
+  Roof measure() {
+    Roof roof;
+    roof.read_bytes_per_s = reads_.bytes_per_s(pool_, isa_);
+    for (const auto& [field, count] : operations_) measure_compute(pool_, isa_, *field, roof);
+    return roof;
   }
+
+ private:
+  ThreadPool pool_;
+  uint32_t isa_;
+  const Operations& operations_;
+  MemoryReads reads_;
+};
+
+Roof mean(const Roof& a, const Roof& b) {
+  Roof out;
+  for (const RoofField& f : roof_fields) out.*f.value = (a.*f.value + b.*f.value) / 2;
   return out;
 }
 
@@ -185,6 +218,23 @@ double kv_share(const Model& model, KvType kv) {
       return static_cast<double>(kv_row_bytes(kv, a->head_dim)) /
              static_cast<double>(kv_row_bytes(KvType::f32, a->head_dim));
   return 1;
+}
+
+// Weights are read once per step whatever the batch, keys and values once per sequence.
+double bytes_of_decoding(const Model& model, const Plan& plan, const SpeedOptions& options) {
+  const auto sizes = packed_sizes(model, plan);
+  const auto bytes_of = [&](const std::string& param) {
+    const auto found = sizes.find(param);
+    return found == sizes.end() ? 0.0 : found->second;
+  };
+  double bytes = 0;
+  for (int64_t step = 0; step < options.gen_tokens; ++step) {
+    const Cost one = total_cost(
+        model.graph, {.tokens = 1, .context = options.prompt_tokens + step, .outputs = 1}, bytes_of);
+    bytes += one.weight_bytes +
+             static_cast<double>(options.batch) * kv_share(model, options.target.kv) * one.kv_bytes;
+  }
+  return bytes;
 }
 
 void check(const Model& model, const SpeedOptions& o) {
@@ -223,15 +273,29 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
   Session session(plan, options, target.max_tokens);
   Sha256 hash;
   session.run(&hash);
-  std::vector<double> first_token, prefill, decode;
+
+  Speed speed;
+  speed.peak_memory_bytes = peak_memory_bytes();  // before the roof's buffer exists
+  speed.roof = options.roof ? *options.roof : measure_roof(plan.threads(), target.isa);
+  const Operations prompt = prompt_operations(
+      plan, target, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, speed.roof);
+  const double decode_bytes = bytes_of_decoding(model, plan, options);
+  std::optional<MomentaryRoof> momentary;
+  if (!options.roof) momentary.emplace(plan.threads(), target.isa, prompt);
+
+  std::vector<double> first_token, prefill, decode, prefill_share, decode_share;
+  Roof before = momentary ? momentary->measure() : speed.roof;
   for (int i = 0; i < options.repeats; ++i) {
     const Times times = session.run(nullptr);
+    const Roof after = momentary ? momentary->measure() : speed.roof, roof = mean(before, after);
+    before = after;
     first_token.push_back(times.first_token);
     prefill.push_back(times.prefill);
     decode.push_back(times.decode);
+    prefill_share.push_back(static_cast<double>(options.batch) * seconds_at(roof, prompt) / times.prefill);
+    decode_share.push_back(decode_bytes / times.decode / roof.read_bytes_per_s);
   }
 
-  Speed speed;
   speed.threads = plan.threads();
   speed.prefill_threads = plan.prefill_threads();
   speed.batch = options.batch;
@@ -242,28 +306,10 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
   speed.prefill_tokens_per_s = static_cast<double>(options.batch * options.prompt_tokens) / median(prefill);
   speed.decode_tokens_per_s = static_cast<double>(options.batch * options.gen_tokens) / median(decode);
   speed.model_memory_bytes = plan.weight_bytes() + plan.kv_bytes() + plan.arena_bytes();
-  speed.peak_memory_bytes = peak_memory_bytes();  // before the roof's buffer exists
-  speed.roof = options.roof ? *options.roof : measure_roof(plan.threads(), target.isa);
   speed.fits_cache = plan.weight_bytes() <= last_level_cache_bytes();
-
-  const auto sizes = packed_sizes(model, plan);
-  auto bytes_of = [&](const std::string& param) {
-    const auto found = sizes.find(param);
-    return found == sizes.end() ? 0.0 : found->second;
-  };
-  const auto batch = static_cast<double>(options.batch);
-  const AtRoof prompt =
-      prompt_at_roof(plan, target, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, speed.roof);
-  // Weights are read once per step whatever the batch, keys and values once per sequence.
-  double decode_bytes = 0;
-  for (int64_t step = 0; step < options.gen_tokens; ++step) {
-    const Cost one = total_cost(
-        model.graph, {.tokens = 1, .context = options.prompt_tokens + step, .outputs = 1}, bytes_of);
-    decode_bytes += one.weight_bytes + batch * kv_share(model, target.kv) * one.kv_bytes;
-  }
-  speed.prefill_roof = prompt.most;
-  speed.prefill_percent_of_roof = 100 * batch * prompt.seconds / median(prefill);
-  speed.decode_percent_of_roof = 100 * decode_bytes / median(decode) / speed.roof.read_bytes_per_s;
+  speed.prefill_roof = most_of(prompt);
+  speed.prefill_percent_of_roof = 100 * median(prefill_share);
+  speed.decode_percent_of_roof = 100 * median(decode_share);
   plan.keep_packed();
   return speed;
 }

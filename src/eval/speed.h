@@ -16,11 +16,12 @@ struct SpeedOptions {
   int64_t prompt_tokens = 512, gen_tokens = 64, batch = 1;
   int repeats = 3;             // the median is reported
   Target target;               // threads, ISA, KV type, max_tokens (of a chunk), cache and tuning are read
-  const Roof* roof = nullptr;  // measured by the caller in this run; null: measured here, after the model
+  const Roof* roof = nullptr;  // measured by the caller in this run; null: measured here, around every pass
 };
 
 struct Speed {
   double prefill_tokens_per_s = 0, decode_tokens_per_s = 0, ttft_ms = 0;
+  // Medians of the passes, each against the roofs right before and after it.
   double prefill_percent_of_roof = 0;  // of the time that its arithmetic takes at the roofs of its kernels
   double decode_percent_of_roof = 0;   // of the bandwidth roof, counting weight and KV bytes
   int threads = 0, prefill_threads = 0;

@@ -60,6 +60,18 @@ TEST(Speed, TheLogitsHashNamesTheModelAndTheWorkload) {
   EXPECT_NE(measure_speed(other, small()).logits_hash, hash);
 }
 
+TEST(Speed, MeasuresItsOwnRoofsWhereNoneAreGiven) {
+  auto o = small();
+  o.roof = nullptr;
+  o.repeats = 2;
+  const Speed s = measure_speed(builtin(), o);
+  EXPECT_GT(s.roof.read_bytes_per_s, 0);
+  EXPECT_GT(s.roof.*s.prefill_roof->value, 0);
+  EXPECT_GT(s.prefill_percent_of_roof, 0);
+  EXPECT_LT(s.prefill_percent_of_roof, 100);
+  EXPECT_GT(s.decode_percent_of_roof, 0);  // of memory's; in cache it may exceed 100
+}
+
 TEST(Speed, RunsBatchesAndPromptsLongerThanAChunk) {
   const Model model = builtin();
   auto o = small();
