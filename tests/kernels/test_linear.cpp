@@ -553,8 +553,10 @@ TEST(Linear, RowsDoNotDependOnTheirBatch) {
   for (const LinearKernel& row : linear_kernels()) {
     if (!runs_here(row.isa)) continue;
     for (const Numerics& numerics : all_numerics()) {
-      // Rows of 8,192 columns do not all fit the cache: int4.inl takes them in blocks.
-      const int64_t k = numerics.super > 0 ? 512 : numerics == Numerics::integer(4, 32, false) ? 8192 : 320;
+      // Rows of 8,192 columns do not all fit the cache: simd/row_blocks.inl takes them in blocks.
+      const bool blocks = numerics == Numerics::integer(4, 32, false) || numerics == Numerics::nvfp4() ||
+                          numerics == Numerics::k_quant(4, 32, true);
+      const int64_t k = blocks ? 8192 : numerics.super > 0 ? 512 : 320;
       if (numerics.group == 6 || numerics.group == 128 || !row.accepts(numerics, 97, k)) continue;
       const Codes codes = random_codes(numerics, 97, k, rng);
       const Weight w = packed(codes, row.packing);

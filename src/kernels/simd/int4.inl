@@ -8,7 +8,7 @@
 #pragma once
 
 #include "kernels/simd/exp.inl"
-#include "kernels/simd/packed_rows.h"
+#include "kernels/simd/row_blocks.inl"
 
 namespace lathe {
 namespace {
@@ -180,18 +180,9 @@ struct Int4 {
                   walks = passes * (panel_vectors / small_vectors(static_cast<int>(most)));
     Ahead ahead{codes + (panels.first + 1) * x.count * group_words * word_row, passes > 1 ? walks : 0,
                 x.count};
-    for (int64_t row = begin; row < end;) {
-      const int64_t left = end - row, now = ceil_div(left, ceil_div(left, small_rows));  // 8 rows are 4 + 4
-      if (now == 1) blocks<1>(row, panels, out, ahead);
-      if (now == 2) blocks<2>(row, panels, out, ahead);
-      if (now == 3) blocks<3>(row, panels, out, ahead);
-      if (now == 4) blocks<4>(row, panels, out, ahead);
-      if constexpr (small_rows > 4) {
-        if (now == 5) blocks<5>(row, panels, out, ahead);
-        if (now == 6) blocks<6>(row, panels, out, ahead);
-      }
-      row += now;
-    }
+    each_tile<small_rows>(begin, end, [&](auto rows_of, int64_t row) {
+      blocks<decltype(rows_of)::value>(row, panels, out, ahead);
+    });
   }
 
   // One and two rows may read two panels at a time: two streams keep more of the memory's bandwidth than one.
@@ -204,33 +195,17 @@ struct Int4 {
       rows({p, 0, 1}, 0, a.m, {a.y, a.y_stride});
   }
 
-  // Calls use(panel, begin, end): as many rows as stay in the second-level cache meet some panels, which stay
-  // there for the next rows.
-  template <class Use>
-  void many(Range mine, const Use& use) const {
-    constexpr int64_t block_panels = 8, block_bytes = 256 << 10;
-    const int64_t fit = block_bytes / (x.count * x.columns) / small_rows * small_rows,
-                  most = fit < 4 * small_rows ? 4 * small_rows
-                         : fit < most_rows    ? fit
-                                              : most_rows;
-    for (int64_t first = mine.begin; first < mine.end; first += block_panels)
-      for (int64_t row = 0; row < a.m; row += most)
-        for (int64_t p = first; p < mine.end && p < first + block_panels; ++p)
-          use(p, row, row + most < a.m ? row + most : a.m);
-  }
-  static constexpr int64_t most_rows = 256 / small_rows * small_rows;
-
   void run(Range mine) const {
-    if (a.m <= 4 * small_rows) return few(mine);
-    many(mine, [&](int64_t p, int64_t begin, int64_t end) {
+    if (a.m <= few_rows) return few(mine);
+    each_block(mine, a.m, x.count * x.columns, [&](int64_t p, int64_t begin, int64_t end) {
       rows({p, 0, 1}, begin, end, {a.y, a.y_stride});
     });
   }
 
   // y = silu(x W^T) * (x up^T), both of a panel and some rows in scratch.
   void run_gated(const Int4& up, Range mine, void* scratch) const {
-    auto *gates = static_cast<float*>(scratch), *ups = gates + most_rows * panel;
-    many(mine, [&](int64_t p, int64_t begin, int64_t end) {
+    auto *gates = static_cast<float*>(scratch), *ups = gates + block_rows * panel;
+    each_block(mine, a.m, x.count * x.columns, [&](int64_t p, int64_t begin, int64_t end) {
       rows({p, 0, 1}, begin, end, {gates, panel, begin, p * panel});
       up.rows({p, 0, 1}, begin, end, {ups, panel, begin, p * panel});
       for (int64_t row = begin; row < end; ++row)

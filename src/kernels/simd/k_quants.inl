@@ -7,7 +7,7 @@
 
 // Order matters: the second is written in the first.
 // clang-format off
-#include "kernels/simd/packed_rows.h"
+#include "kernels/simd/row_blocks.inl"
 #include "kernels/simd/k_format.inl"
 // clang-format on
 
@@ -145,26 +145,20 @@ struct KQuant {
       if (v < vectors) block<R, panel_vectors>(row, p, v);
   }
 
-  void rows(int64_t p, int64_t panels) const {
-    for (int64_t row = 0; row < a.m;) {
-      const int64_t left = a.m - row, now = ceil_div(left, ceil_div(left, small_rows));  // 8 rows are 4 + 4
-      if (now == 1) blocks<1>(row, p, panels);
-      if (now == 2) blocks<2>(row, p, panels);
-      if (now == 3) blocks<3>(row, p, panels);
-      if (now == 4) blocks<4>(row, p, panels);
-      if constexpr (small_rows > 4) {
-        if (now == 5) blocks<5>(row, p, panels);
-        if (now == 6) blocks<6>(row, p, panels);
-      }
-      row += now;
-    }
+  void rows(int64_t p, int64_t panels, int64_t begin, int64_t end) const {
+    each_tile<small_rows>(
+        begin, end, [&](auto rows_of, int64_t row) { blocks<decltype(rows_of)::value>(row, p, panels); });
   }
 
   // As in int4.inl: one and two rows may read two panels at a time.
   void run(Range mine) const {
     constexpr int64_t wide = small_vectors(1) > panel_vectors ? small_vectors(1) / panel_vectors : 1;
     const int64_t step = a.m <= 2 ? wide : 1;
-    for (int64_t p = mine.begin; p < mine.end; p += step) rows(p, mine.end - p < step ? mine.end - p : step);
+    if (a.m > few_rows)
+      return each_block(mine, a.m, x.count * x.columns,
+                        [&](int64_t p, int64_t begin, int64_t end) { rows(p, 1, begin, end); });
+    for (int64_t p = mine.begin; p < mine.end; p += step)
+      rows(p, mine.end - p < step ? mine.end - p : step, 0, a.m);
   }
 };
 

@@ -5,7 +5,7 @@
 // row's bits depend neither on the other rows nor on the ISA.
 #pragma once
 
-#include "kernels/simd/packed_rows.h"
+#include "kernels/simd/row_blocks.inl"
 
 namespace lathe {
 namespace {
@@ -199,28 +199,20 @@ struct Lut4Dot {
       if (v < vectors) block<R, panel_vectors>(row, p, v);
   }
 
-  void rows(int64_t p, int64_t panels) const {
-    for (int64_t row = 0; row < a.m;) {
-      const int64_t left = a.m - row, now = ceil_div(left, ceil_div(left, most_rows));
-      if (now == 1) blocks<1>(row, p, panels);
-      if (now == 2) blocks<2>(row, p, panels);
-      if constexpr (most_rows > 2) {
-        if (now == 3) blocks<3>(row, p, panels);
-        if (now == 4) blocks<4>(row, p, panels);
-      }
-      if constexpr (most_rows > 4) {
-        if (now == 5) blocks<5>(row, p, panels);
-        if (now == 6) blocks<6>(row, p, panels);
-      }
-      row += now;
-    }
+  void rows(int64_t p, int64_t panels, int64_t begin, int64_t end) const {
+    each_tile<most_rows>(
+        begin, end, [&](auto rows_of, int64_t row) { blocks<decltype(rows_of)::value>(row, p, panels); });
   }
 
   // One and two rows may read two panels at a time: two streams keep more of the memory's bandwidth than one.
   void run(Range mine) const {
     constexpr int64_t wide = vectors_for(1) > panel_vectors ? vectors_for(1) / panel_vectors : 1;
     const int64_t step = a.m <= 2 ? wide : 1;
-    for (int64_t p = mine.begin; p < mine.end; p += step) rows(p, mine.end - p < step ? mine.end - p : step);
+    if (a.m > few_rows)
+      return each_block(mine, a.m, x.count * x.columns,
+                        [&](int64_t p, int64_t begin, int64_t end) { rows(p, 1, begin, end); });
+    for (int64_t p = mine.begin; p < mine.end; p += step)
+      rows(p, mine.end - p < step ? mine.end - p : step, 0, a.m);
   }
 };
 
