@@ -1,5 +1,6 @@
 #include "cli/apply.h"
 
+#include <CLI/CLI.hpp>
 #include <algorithm>
 #include <chrono>
 #include <cmath>
@@ -137,6 +138,25 @@ double bits(size_t bytes, int64_t parameters) {
 }
 
 }  // namespace
+
+void add_online_rotations(CLI::App& verb, Rotations& r) {
+  verb.add_flag(
+      "--r3", r.keys,
+      "Also a Hadamard transform of queries and keys, per head, as the model runs: for a KV cache of\n"
+      "few bits");
+  verb.add_flag(
+      "--r4", r.products,
+      "Also one of the inputs of down_proj, as the model runs; its inverse is folded into the weights");
+}
+
+Rotations rotations_of(const std::string& which, const Rotations& online, uint64_t seed) {
+  const bool both = which == "both";
+  return {.residual = both || which == "residual",
+          .heads = both || which == "heads",
+          .seed = seed,
+          .keys = online.keys,
+          .products = online.products};
+}
 
 Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int threads) {
   const auto start = std::chrono::steady_clock::now();

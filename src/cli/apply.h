@@ -2,9 +2,15 @@
 #pragma once
 
 #include "cli/options.h"
+#include "compress/rotate.h"
 #include "compress/steps.h"
 
 namespace lathe {
+
+// --r3 and --r4. What is folded into weights has an option of its own in each verb: `which` of "residual",
+// "heads", "both" and "none".
+void add_online_rotations(CLI::App& verb, Rotations&);
+Rotations rotations_of(const std::string& which, const Rotations& online, uint64_t seed);
 
 // One line of the before/after table.
 struct FormatRow {

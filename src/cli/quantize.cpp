@@ -21,6 +21,7 @@ struct Options {
   CalibrationText text;
   std::string rotate = "none", fused = "error", recipe, target = "balanced";
   std::vector<std::string> policies;
+  Rotations online;
 };
 
 void warn_about(const Model& model, const Assignment& assignment, const Options& o) {
@@ -78,8 +79,8 @@ void quantize_verb(const Options& o) {
   const OpenModel from = open_model(o.model);
   Recipe recipe{.model = o.model, .source_hash = {}, .result_hash = {}, .seed = o.seed, .steps = {}};
   Model shape = from.model;  // parameters as the quantize step will find them
-  if (o.rotate != "none") {
-    const Rotations rotations{o.rotate != "heads", o.rotate != "residual", o.seed};
+  const Rotations rotations = rotations_of(o.rotate, o.online, o.seed);
+  if (rotations.any()) {
     recipe.steps.emplace_back("rotate", rotate_step(rotations));
     rotate(shape, rotations, o.threads);
   }
@@ -147,6 +148,7 @@ void add_quantize(CLI::App& app) {
   verb.add_option("--rotate", o->rotate, "Rotate first: the residual stream, the value heads, both, or none")
       ->check(CLI::IsMember({"none", "residual", "heads", "both"}))
       ->capture_default_str();
+  add_online_rotations(verb, o->online);
   verb.add_option("--scale-search", o->scale_search,
                   "mse: the scale of least squared error; absmax: the largest magnitude")
       ->check(CLI::IsMember({"mse", "absmax"}))

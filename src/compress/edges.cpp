@@ -13,11 +13,17 @@ const Node* producer(const Graph& g, ValueId v) {
   return id < 0 ? nullptr : &g.node(id);
 }
 
-// Every reader of the value is one of these nodes.
+bool is_correction(const Node& node) {
+  const auto* low = std::get_if<op::LowRank>(&node.op);
+  return low && low->adapter == 0;
+}
+
+// Every reader of the value is one of these nodes, or a correction of one of them.
 bool read_only_by(const Graph& g, ValueId v, const std::vector<NodeId>& nodes) {
   const std::vector<NodeId> users = g.users(v);
-  return v != g.output() && !users.empty() &&
-         std::ranges::all_of(users, [&](NodeId id) { return std::ranges::find(nodes, id) != nodes.end(); });
+  return v != g.output() && !users.empty() && std::ranges::all_of(users, [&](NodeId id) {
+           return std::ranges::find(nodes, id) != nodes.end() || is_correction(g.node(id));
+         });
 }
 
 std::vector<int32_t> identity(int64_t n) {
@@ -26,16 +32,24 @@ std::vector<int32_t> identity(int64_t n) {
   return rows;
 }
 
-// The linear layer whose output is read by `reader` alone.
-const Node* private_linear(const Graph& g, ValueId v, const Node& reader) {
+// The linear layer whose output is read by `reader` alone, itself or corrected.
+struct PrivateLinear {
+  const Node* linear = nullptr;
+  const Node* correction = nullptr;
+};
+PrivateLinear private_linear(const Graph& g, ValueId v, const Node& reader) {
   const Node* made_by = producer(g, v);
-  if (!made_by || !std::holds_alternative<op::Linear>(made_by->op) || !read_only_by(g, v, {reader.id}))
-    return nullptr;
-  return made_by;
+  if (!made_by || g.users(v) != std::vector{reader.id} || v == g.output()) return {};
+  if (std::holds_alternative<op::Linear>(made_by->op)) return {made_by, nullptr};
+  if (!is_correction(*made_by)) return {};
+  const PrivateLinear inner = private_linear(g, made_by->inputs[0], *made_by);
+  return inner.correction ? PrivateLinear{} : PrivateLinear{inner.linear, made_by};
 }
 
-FoldSite rows_of(const Node& linear, std::vector<int32_t> row_of, int64_t rows) {
-  return {linear.params[0], linear.params.size() > 1 ? linear.params[1] : "", std::move(row_of), rows};
+FoldSite rows_of(const PrivateLinear& made, std::vector<int32_t> row_of, int64_t rows) {
+  const std::vector<std::string>& params = made.linear->params;
+  return {params[0], params.size() > 1 ? params[1] : "", std::move(row_of), rows,
+          made.correction ? made.correction->params[1] : ""};
 }
 
 }  // namespace
@@ -89,16 +103,17 @@ std::optional<FoldSite> fold_site(const Graph& g, const InputGroup& group) {
   }
   if (std::holds_alternative<op::Mul>(made_by->op)) {
     for (const ValueId v : {made_by->inputs[1], made_by->inputs[0]})
-      if (const Node* linear = private_linear(g, v, *made_by)) return rows_of(*linear, identity(cols), cols);
+      if (const PrivateLinear made = private_linear(g, v, *made_by); made.linear)
+        return rows_of(made, identity(cols), cols);
     return std::nullopt;
   }
   if (const auto* a = std::get_if<op::Attention>(&made_by->op)) {
-    const Node* v = private_linear(g, made_by->inputs[2], *made_by);
-    if (!v) return std::nullopt;
+    const PrivateLinear v = private_linear(g, made_by->inputs[2], *made_by);
+    if (!v.linear) return std::nullopt;
     std::vector<int32_t> row_of;
     for (int h = 0; h < a->heads; ++h)
       for (int d = 0; d < a->head_dim; ++d) row_of.push_back(h / (a->heads / a->kv_heads) * a->head_dim + d);
-    return rows_of(*v, std::move(row_of), int64_t{a->kv_heads} * a->head_dim);
+    return rows_of(v, std::move(row_of), int64_t{a->kv_heads} * a->head_dim);
   }
   return std::nullopt;
 }

@@ -32,8 +32,10 @@ struct FoldSite {
   std::vector<int32_t> row_of;  // for each channel of the input, the row that makes it; several share one
                                 // where query heads share a key head, and then share a scale
   int64_t rows = 0;
+  std::string correction = {};  // the B of that layer's low-rank correction, divided likewise; empty: none
 };
-// Nothing when the input, or what it is made from, is read by anything else.
+// Nothing when the input, or what it is made from, is read by anything else than low-rank corrections, whose
+// A then takes what the columns take.
 std::optional<FoldSite> fold_site(const Graph&, const InputGroup&);
 
 }  // namespace lathe

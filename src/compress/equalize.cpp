@@ -5,6 +5,7 @@
 
 #include "compress/gptq.h"
 #include "compress/linalg.h"
+#include "compress/low_rank.h"
 #include "core/error.h"
 #include "core/float.h"
 #include "quant/activations.h"
@@ -21,11 +22,13 @@ struct Sampled {
   int64_t rows = 0;
   double weight = 1;  // rows of the layer for each of these
   Numerics numerics;
+  int64_t rank = 0;
 };
 
 Sampled some_rows(const EqualizedLayer& layer, int64_t cols) {
-  Sampled out{{}, std::min(layer.rows, most_rows), 1, layer.numerics};
+  Sampled out{{}, std::min(layer.rows, most_rows), 1, layer.numerics, 0};
   out.weight = static_cast<double>(layer.rows) / static_cast<double>(out.rows);
+  out.rank = std::min(layer.rank, out.rows);
   for (int64_t i = 0; i < out.rows; ++i) {
     const float* row = layer.w + i * layer.rows / out.rows * cols;
     out.w.insert(out.w.end(), row, row + cols);
@@ -35,21 +38,39 @@ Sampled some_rows(const EqualizedLayer& layer, int64_t cols) {
 
 bool rounds_inputs(const Numerics& n) { return n.activations != Numerics::Activations::as_they_are; }
 
-// Q(w s) / s, the weight that the unscaled input meets.
-std::vector<float> rounded(const Sampled& layer, int64_t cols, std::span<const float> s,
-                           const InputStats& stats) {
-  std::vector<float> w = layer.w, importance(static_cast<size_t>(cols));
-  for (size_t i = 0; i < w.size(); ++i) w[i] *= s[i % s.size()];
+// What the unscaled input meets: Q / s, where Q is what the layer times s rounds to; with a correction B A of
+// that, what the rest rounds to, and B A / s.
+struct Rounded {
+  std::vector<float> codes, low;  // low: empty without a correction
+};
+
+Rounded rounded(ThreadPool& pool, const Sampled& layer, int64_t cols, std::span<const float> s,
+                const InputStats& stats) {
+  Rounded out{layer.w, {}};
+  std::vector<float> importance(static_cast<size_t>(cols));
+  for (size_t i = 0; i < out.codes.size(); ++i) out.codes[i] *= s[i % s.size()];
   for (size_t c = 0; c < s.size(); ++c) importance[c] = stats.mean_square[c] / (s[c] * s[c]);
-  dequantize(round_weighted(w.data(), layer.rows, cols, layer.numerics, importance.data()), w.data());
-  for (size_t i = 0; i < w.size(); ++i) w[i] /= s[i % s.size()];
-  return w;
+  if (layer.rank > 0) {
+    std::vector<float> hessian = stats.hessian;  // of x / s
+    for (size_t i = 0; i < hessian.size(); ++i) hessian[i] /= s[i / s.size()] * s[i % s.size()];
+    out.low.resize(out.codes.size());
+    add_correction(pool, fit_low_rank(pool, out.codes.data(), layer.rows, cols, layer.rank, hessian.data()),
+                   layer.rows, cols, out.low.data());
+    for (size_t i = 0; i < out.low.size(); ++i) out.codes[i] -= out.low[i];
+  }
+  dequantize(round_weighted(out.codes.data(), layer.rows, cols, layer.numerics, importance.data()),
+             out.codes.data());
+  for (auto* v : {&out.codes, &out.low})
+    for (size_t i = 0; i < v->size(); ++i) (*v)[i] /= s[i % s.size()];
+  return out;
 }
 
-// Of Q(x / s) Q(w s)^T against x w^T, over the sampled rows of x.
+// Of Q(x / s) Q(w s)^T against x w^T, over the sampled rows of x; corrections have x as it is.
 double error_on_sample(ThreadPool& pool, const Sampled& layer, int64_t cols, std::span<const float> s,
                        const InputStats& stats) {
-  const std::vector<float> w = rounded(layer, cols, s, stats);
+  const Rounded now = rounded(pool, layer, cols, s, stats);
+  std::vector<float> exact = layer.w;  // less what the correction does
+  for (size_t i = 0; i < now.low.size(); ++i) exact[i] -= now.low[i];
   double sum = 0;
   std::vector<double> partial(static_cast<size_t>(stats.sample_rows));
   for_each_item(pool, stats.sample_rows, [&](int64_t t) {
@@ -60,9 +81,9 @@ double error_on_sample(ThreadPool& pool, const Sampled& layer, int64_t cols, std
     for (int64_t c = 0; c < cols; ++c) q[static_cast<size_t>(c)] *= s[static_cast<size_t>(c)];
     double squares = 0;
     for (int64_t r = 0; r < layer.rows; ++r) {
-      const float *exact = layer.w.data() + r * cols, *now = w.data() + r * cols;
+      const float *left = exact.data() + r * cols, *codes = now.codes.data() + r * cols;
       float e = 0;
-      for (int64_t c = 0; c < cols; ++c) e += q[static_cast<size_t>(c)] * now[c] - x[c] * exact[c];
+      for (int64_t c = 0; c < cols; ++c) e += q[static_cast<size_t>(c)] * codes[c] - x[c] * left[c];
       squares += static_cast<double>(e) * static_cast<double>(e);
     }
     partial[static_cast<size_t>(t)] = squares;
@@ -75,11 +96,14 @@ double error_of(ThreadPool& pool, const std::vector<Sampled>& layers, int64_t co
                 const InputStats& stats) {
   double sum = 0;
   for (const Sampled& layer : layers) {
-    if (rounds_inputs(layer.numerics))
+    if (rounds_inputs(layer.numerics)) {
       sum += layer.weight * error_on_sample(pool, layer, cols, s, stats);
-    else
-      sum += layer.weight * output_error(pool, layer.w.data(), rounded(layer, cols, s, stats).data(),
-                                         layer.rows, cols, stats.hessian.data());
+      continue;
+    }
+    Rounded now = rounded(pool, layer, cols, s, stats);
+    for (size_t i = 0; i < now.low.size(); ++i) now.codes[i] += now.low[i];
+    sum += layer.weight *
+           output_error(pool, layer.w.data(), now.codes.data(), layer.rows, cols, stats.hessian.data());
   }
   return sum;
 }
@@ -188,9 +212,15 @@ void fold(Model& model, const FoldSite& site, const InputGroup& group, std::vect
       for (size_t i = 0; i < b.size(); ++i) b[i] /= by[i];
       bias = dense_f32(bias.shape, b);
     }
+    if (!site.correction.empty()) {
+      Weight& factor = model.weights.at(site.correction);
+      std::vector<float> b = read_all(factor);
+      for (size_t i = 0; i < b.size(); ++i) b[i] /= by[i / static_cast<size_t>(factor.cols())];
+      factor = dense_f32(factor.shape, b);
+    }
   }
   for (size_t c = 0; c < s.size(); ++c) s[c] = by[static_cast<size_t>(site.row_of[c])];
-  for (const NodeId id : group.nodes) {
+  for (const NodeId id : model.graph.users(group.input)) {  // layers, and the A of their corrections
     Weight& weight = model.weights.at(model.graph.node(id).params[0]);
     std::vector<float> w = read_all(weight);
     for (size_t i = 0; i < w.size(); ++i) w[i] *= s[i % s.size()];

@@ -18,6 +18,7 @@ struct EqualizedLayer {
   const float* w;  // [rows, cols]
   int64_t rows;
   Numerics numerics;
+  int64_t rank = 0;  // of a low-rank correction that it will have; 0: none
 };
 
 struct Equalized {
@@ -27,8 +28,9 @@ struct Equalized {
 };
 
 // awq: s = mean|x|^a / mean|w|^b; smooth: s = max|x|^a / max|w|^(1-a); exponents from a grid, the pair with
-// the least error of the outputs of all layers together, as it is if none is better. Needs stats.hessian, and
-// stats.sample where the layers round their inputs.
+// the least error of the outputs of all layers together, as it is if none is better. A layer that will have a
+// correction is compared with the one that SVDQuant begins with. Needs stats.hessian, and stats.sample
+// where the layers round their inputs.
 Equalized equalize(ThreadPool&, Equalize, const std::vector<EqualizedLayer>&, const InputStats&,
                    const FoldSite&);
 

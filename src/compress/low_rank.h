@@ -25,13 +25,17 @@ void add_correction(ThreadPool&, const LowRank&, int64_t rows, int64_t cols, flo
 
 // Codes and correction together, by turns: first the B A of the weight itself, which takes what is large out
 // of it (SVDQuant, https://arxiv.org/abs/2411.05007), then what the rest rounds to, the B A of what is
-// missing, and again. The turn of least output error is kept. `round` turns weights [rows, cols] into codes.
+// missing, and again: with the codes as they are, the correction of least output error over the calibration
+// text (what NNCF's LoRA correction finds by alternating least squares). The turn of least output error is
+// kept; `noise` is the variance that rounding adds to each channel of the inputs of Q, which B A does not see
+// (0: they are not rounded). `round` turns weights [rows, cols] into codes.
 struct Corrected {
   Codes codes;
   LowRank low;
   std::vector<float> values;  // Q + B A
 };
 Corrected round_and_correct(ThreadPool&, const float* w, int64_t rows, int64_t cols, int64_t rank,
-                            const float* hessian, const std::function<Codes(const float*)>& round);
+                            const float* hessian, double noise,
+                            const std::function<Codes(const float*)>& round);
 
 }  // namespace lathe

@@ -138,7 +138,7 @@ class Calibrated {
   Wanted wanted() const {
     return {.hessian = method_.rounding->wants_hessian || method_.drift || method_.rank > 0,
             .cross = method_.drift,
-            .sample = method_.rounding->name == "scale-estimation",
+            .sample = method_.rounding->name == "scale-estimation" || method_.rank > 0,
             .magnitudes = std::ranges::any_of(
                 assignment_, [](const auto& each) { return each.second.has_input_scale(); })};
   }
@@ -156,8 +156,8 @@ class Calibrated {
     std::vector<EqualizedLayer> layers;
     for (const NodeId id : g.nodes) {
       values.push_back(read_all(model_.weights.at(param_of(id))));
-      layers.push_back(
-          {values.back().data(), model_.weights.at(param_of(id)).rows(), assignment_.at(param_of(id))});
+      layers.push_back({values.back().data(), model_.weights.at(param_of(id)).rows(),
+                        assignment_.at(param_of(id)), corrected(model_.graph.node(id)) ? method_.rank : 0});
     }
     const FoldSite site = *fold_site(model_.graph, g);
     Equalized found = equalize(pool_, method_.equalize, layers, stats, site);
@@ -211,7 +211,7 @@ class Calibrated {
       Codes codes;
       if (corrected(node)) {
         Corrected found = round_and_correct(pool_, w.data(), rows, cols, method_.rank, stats.hessian.data(),
-                                            [&](const float* rest) {
+                                            input_noise(numerics, stats), [&](const float* rest) {
                                               job.w = rest;
                                               return method_.rounding->run(job);
                                             });
@@ -268,6 +268,24 @@ class Calibrated {
     report.error = error(w, now) / size;
     dequantize(nearest({pool_, w.data(), n, cols, rounded.numerics, stats, factor, 0, largest}), now.data());
     report.nearest_error = error(w, now) / size;
+  }
+
+  // Rounding to steps of d adds d^2 / 12 to each channel: d is the largest of a row, or of the text, / 127.
+  double input_noise(const Numerics& numerics, const InputStats& stats) const {
+    if (!numerics.rounds_activations()) return 0;
+    const auto of_step = [](float largest) {
+      const double step = static_cast<double>(largest) / 127;
+      return step * step / 12;
+    };
+    if (numerics.has_input_scale()) return of_step(options_.observer->limit(stats.magnitudes));
+    double sum = 0;
+    for (int64_t row = 0; row < stats.sample_rows; ++row) {
+      float largest = 0;
+      for (int64_t c = 0; c < stats.cols; ++c)
+        largest = std::max(largest, std::fabs(stats.sample[static_cast<size_t>(row * stats.cols + c)]));
+      sum += of_step(largest);
+    }
+    return sum / static_cast<double>(std::max<int64_t>(stats.sample_rows, 1));
   }
 
   bool corrected(const Node& node) const { return model_.graph.find(correction_of(node.name)) >= 0; }
@@ -444,9 +462,6 @@ Method parse_method(std::string_view text) {
     m.rounding =
         std::ranges::find(methods, m.equalize == Equalize::awq ? "importance" : "rtn", &RoundingMethod::name);
   if (!m.rounding) refuse(std::string(text));
-  if (m.rank > 0 && m.equalize != Equalize::none)
-    throw input_error("method", "+rankN without awq or smooth", fmt::format("'{}'", printable(text)),
-                      "scales are not moved through layers that have a correction");
   if (m.rounding->name == "gptq-descent") m.descent = 4;
   return m;
 }

@@ -286,13 +286,14 @@ QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::stri
 // ---------------------------------------------------------------------------------------------
 
 Json rotate_step(const Rotations& r) {
-  return {{"residual", r.residual}, {"heads", r.heads}, {"seed", r.seed}};
+  return {{"residual", r.residual}, {"heads", r.heads}, {"r3", r.keys}, {"r4", r.products}, {"seed", r.seed}};
 }
 
 Rotations parse_rotate_step(const Json& step, std::string_view where) {
-  check_keys(step, {"residual", "heads", "seed"}, where);
+  check_keys(step, {"residual", "heads", "r3", "r4", "seed"}, where);
   return {get_bool_or(step, "residual", where, true), get_bool_or(step, "heads", where, true),
-          static_cast<uint64_t>(get_int_or(step, "seed", where, 0, INT64_MAX, 0))};
+          static_cast<uint64_t>(get_int_or(step, "seed", where, 0, INT64_MAX, 0)),
+          get_bool_or(step, "r3", where, false), get_bool_or(step, "r4", where, false)};
 }
 
 }  // namespace lathe

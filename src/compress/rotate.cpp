@@ -10,6 +10,7 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "models/hadamard.h"
 #include "models/low_rank.h"
 
 namespace lathe {
@@ -34,6 +35,19 @@ Weight to_weight(const Matrix& m, const Shape& shape) {
   return dense_weight(Tensor::of<float>(DType::f32, shape, values));
 }
 
+// x H / sqrt(n), n a power of two.
+void hadamard(double* x, int64_t n) {
+  for (int64_t half = 1; half < n; half *= 2)
+    for (int64_t i = 0; i < n; i += 2 * half)
+      for (int64_t j = i; j < i + half; ++j) {
+        const double a = x[j], b = x[j + half];
+        x[j] = a + b;
+        x[j + half] = a - b;
+      }
+  const double scale = 1 / std::sqrt(static_cast<double>(n));
+  for (int64_t i = 0; i < n; ++i) x[i] *= scale;
+}
+
 class Rotator {
  public:
   Rotator(Model& model, const Rotations& what, int threads)
@@ -45,6 +59,8 @@ class Rotator {
       rotate_residual();
     }
     if (what_.heads) rotate_heads();
+    if (what_.products) transform_products();
+    if (what_.keys) transform_keys();
   }
 
  private:
@@ -175,6 +191,51 @@ class Rotator {
     }
   }
 
+  // Blocks of fewer columns spread nothing worth the name.
+  static constexpr int least_hadamard = 8;
+  static int size_for(const Node& node, int64_t cols, const char* option) {
+    const int size = hadamard_size(cols);
+    if (size < least_hadamard)
+      throw input_error(node.name, fmt::format("columns in a multiple of {}", least_hadamard),
+                        fmt::format("{}", cols), fmt::format("leave out {}", option));
+    return size;
+  }
+
+  // In front of layers whose input is a product of two: where no other weight is linear in all of it.
+  void transform_products() {
+    const std::vector<InputGroup> groups = input_groups(graph());
+    bool any = false;
+    for (const InputGroup& group : groups) {
+      const NodeId maker = graph().value(group.input).producer;
+      if (maker < 0 || !std::holds_alternative<op::Mul>(graph().node(maker).op) ||
+          graph().users(group.input).size() != group.nodes.size())
+        continue;
+      const Node first = graph().node(group.nodes[0]);
+      const int size = size_for(first, graph().value(group.input).cols, "--r4");
+      std::set<std::string> done;
+      for (const NodeId id : group.nodes)
+        once(done, graph().node(id).params[0], [&](Matrix& m) { turn_inputs(m, hadamard, size); });
+      add_hadamard(model_.graph, group.input, first.name + ".hadamard", size);
+      any = true;
+    }
+    if (!any)
+      throw input_error("rotate", "layers that read a product, as down_proj does", "none", "leave out --r4");
+  }
+
+  // Queries and keys alike: their products stay.
+  void transform_keys() {
+    const std::vector<NodeId> order(graph().order().begin(), graph().order().end());
+    for (const NodeId id : order) {
+      const auto* a = std::get_if<op::Attention>(&graph().node(id).op);
+      if (!a) continue;
+      const Node node = graph().node(id);
+      const int size = size_for(node, a->head_dim, "--r3");
+      for (const size_t input : {0u, 1u})
+        add_hadamard(model_.graph, node.inputs[input],
+                     fmt::format("{}.{}_hadamard", scope_of(node), "qk"[input]), size);
+    }
+  }
+
   // Edits a weight that was not edited yet.
   template <class Edit>
   void once(std::set<std::string>& done, const std::string& param, Edit edit) {
@@ -187,9 +248,14 @@ class Rotator {
 
   // W R on every run of `width` columns.
   void turn_inputs(Matrix& m, const Rotation& r, int64_t width) {
+    turn_inputs(
+        m, [&](double* x, int64_t) { r.apply(x); }, width);
+  }
+  template <class Turn>
+  void turn_inputs(Matrix& m, Turn turn, int64_t width) {
     for_each_item(pool_, (m.rows + 63) / 64, [&](int64_t item) {
       for (int64_t row = item * 64; row < std::min(m.rows, item * 64 + 64); ++row)
-        for (int64_t c = 0; c < m.cols; c += width) r.apply(m.values.data() + row * m.cols + c);
+        for (int64_t c = 0; c < m.cols; c += width) turn(m.values.data() + row * m.cols + c, width);
     });
   }
 
@@ -226,18 +292,7 @@ Rotation::Rotation(int64_t n, uint64_t seed) : n_(n), power_(n & -n) {
 
 void Rotation::apply(double* x) const {
   for (int64_t i = 0; i < n_; ++i) x[i] *= signs_[static_cast<size_t>(i)];
-  const double scale = 1 / std::sqrt(static_cast<double>(power_));
-  for (int64_t begin = 0; begin < n_; begin += power_) {
-    double* part = x + begin;
-    for (int64_t half = 1; half < power_; half *= 2)
-      for (int64_t i = 0; i < power_; i += 2 * half)
-        for (int64_t j = i; j < i + half; ++j) {
-          const double a = part[j], b = part[j + half];
-          part[j] = a + b;
-          part[j + half] = a - b;
-        }
-    for (int64_t i = 0; i < power_; ++i) part[i] *= scale;
-  }
+  for (int64_t begin = 0; begin < n_; begin += power_) hadamard(x + begin, power_);
   const int64_t odd = n_ / power_;
   if (odd == 1) return;
   std::vector<double> line(static_cast<size_t>(odd));
@@ -254,6 +309,7 @@ void Rotation::apply(double* x) const {
 
 void rotate(Model& model, const Rotations& what, int threads) {
   refuse_corrections(model.graph, "a rotation would leave it as it is");
+  refuse_hadamards(model.graph, "a model is rotated once");
   Rotator(model, what, threads).run();
 }
 

@@ -1,5 +1,7 @@
 // Orthogonal rotations folded into the weights (QuaRot, Ashkboos et al. 2024; SpinQuant's R1 and R2): the
-// function stays, but no channel and no weight is an outlier any more. Nothing is left to do at run time.
+// function stays, but no channel and no weight is an outlier any more. Of these nothing is left to do at run
+// time. SpinQuant's R3 and R4 are Hadamard transforms of activations that no weight can take: they become
+// nodes of the graph (op::Hadamard), which the runtime executes.
 #pragma once
 
 #include <cstdint>
@@ -9,11 +11,16 @@
 
 namespace lathe {
 
+// Hadamard transforms are of the largest power of two in the columns, in blocks: docs/decisions/021.
 struct Rotations {
   bool residual =
       true;           // R1: of what the blocks add to; needs its norms folded into the layers that read them
   bool heads = true;  // R2: of each value head, between v and o
-  uint64_t seed = 0;  // of the signs
+  uint64_t seed = 0;  // of the signs of R1 and R2
+  bool keys = false;  // R3: of rotated queries and keys, per head, for caches of few bits
+  bool products =
+      false;  // R4: of inputs that are products, down_proj's, with its inverse folded into the layers
+  bool any() const { return residual || heads || keys || products; }
 };
 
 // An orthogonal matrix of any size: random signs, then Hadamard (Sylvester) of the largest power of two in n,

@@ -5,6 +5,7 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "io/writer.h"
+#include "models/hadamard.h"
 
 namespace lathe {
 namespace {
@@ -67,7 +68,8 @@ std::string save(const Model& model, const Checkpoint& from, const Assignment& a
     const Numerics numerics = written_as(name, weight, assignment, scale_dtype(model.config));
     entries.push_back({name, numerics, &storage_packing(numerics), weight.shape});
   }
-  CheckpointWriter writer(directory, model.config, entries);
+  CheckpointWriter writer(directory, model.config, entries, standard_shard_bytes,
+                          transform_config(model.graph));
   const auto largest = shared_largest(model, assignment, threads);
   Progress progress("writing", static_cast<int64_t>(model.bytes()));
   std::future<void> writing;  // of the weight before, while this one is rounded

@@ -57,6 +57,11 @@ constexpr Op ops[] = {
        r.run(k.low_rank, LowRankArgs{d.a.data(), d.factors.data(), d.factors.data(), d.b.data(), d.out.data(),
                                      d.rows, d.cols, d.cols, timed_rank, d.cols, d.cols, 0.25f});
      }},
+    {"hadamard", 1, 1,
+     [](KernelRunner& r, const ElementwiseKernels& k, Data& d) {
+       r.run(k.hadamard,
+             HadamardArgs{d.a.data(), d.out.data(), d.rows, d.cols, d.cols & -d.cols, d.cols, d.cols});
+     }},
     {"add", 2, 1, [](KernelRunner& r, const ElementwiseKernels& k, Data& d) { r.run(k.add, d.pointwise()); }},
     {"mul", 2, 1, [](KernelRunner& r, const ElementwiseKernels& k, Data& d) { r.run(k.mul, d.pointwise()); }},
     {"silu", 1, 1,

@@ -14,6 +14,7 @@
 #include "export/gguf_tokenizer.h"
 #include "io/gguf_writer.h"
 #include "models/definitions.h"
+#include "models/hadamard.h"
 #include "models/low_rank.h"
 #include "models/names.h"
 #include "quant/round_blocks.h"
@@ -130,6 +131,7 @@ std::vector<GgufEntry> metadata_of(const Model& model, const Checkpoint& from, c
 GgufSummary export_gguf(const Model& model, const Checkpoint& from, const GgufExport& options,
                         const fs::path& file) {
   refuse_corrections(model.graph, "GGUF has no place for it");
+  refuse_hadamards(model.graph, "GGUF has no place for it");
   warn_of_windows(model);
   const GgufMix mix(options.type, get_int(model.config, "num_hidden_layers", "config.json", 1, 10'000));
   const std::vector<float> divisors = rope_divisors(model.config);

@@ -6,6 +6,7 @@
 #include "core/log.h"
 #include "core/progress.h"
 #include "io/writer.h"
+#include "models/hadamard.h"
 #include "models/low_rank.h"
 
 namespace lathe {
@@ -49,6 +50,7 @@ Weight stored_as(const Weight& from, const PlannedEntry& to) {
 
 ModelOptSummary export_modelopt(const Model& model, const Checkpoint& from, const fs::path& directory) {
   refuse_corrections(model.graph, "ModelOpt's files have no place for it");
+  refuse_hadamards(model.graph, "ModelOpt's files have no place for it");
   std::vector<PlannedEntry> entries;
   ModelOptSummary summary;
   bool quantized = false;

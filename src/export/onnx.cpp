@@ -1,5 +1,7 @@
 #include "export/onnx.h"
 
+#include <bit>
+#include <cmath>
 #include <functional>
 #include <limits>
 #include <set>
@@ -253,6 +255,25 @@ class Exporter {
                       {in(node, 0), low.scale == 1 ? y : out_.add("Mul", {y, out_.number(low.scale)})});
     }
     fail("{}: an adapter has no place in an exported model; merge it into the weights first", node.name);
+  }
+  // H of 2^m is the product of those of its halves' sizes: the run as a matrix, turned on either side.
+  std::string write(const op::Hadamard& h, const Node& node) {
+    int right = 1;
+    while (right * right < h.size) right *= 2;
+    const int left = h.size / right;
+    const auto matrix = [&](int n) {
+      return once(fmt::format("hadamard {}", n), "hadamard", [&] {
+        std::vector<float> values;
+        for (int r = 0; r < n; ++r)
+          for (int c = 0; c < n; ++c)
+            values.push_back((std::popcount(static_cast<unsigned>(r & c)) % 2 == 0 ? 1.0f : -1.0f) /
+                             std::sqrt(static_cast<float>(n)));
+        return out_.reals(values, {n, n});
+      });
+    };
+    const std::string x = reshape(in(node, 0), {-1, left, right});
+    const std::string y = out_.add("MatMul", {matrix(left), out_.add("MatMul", {x, matrix(right)})});
+    return reshape(y, {-1, model_.graph.value(node.outputs[0]).cols});
   }
   std::string write(const op::SiluMul&, const Node& node) { fused(node); }
   std::string write(const op::GatedLinear&, const Node& node) { fused(node); }

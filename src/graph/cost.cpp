@@ -1,6 +1,7 @@
 #include "graph/cost.h"
 
 #include <algorithm>
+#include <cmath>
 
 namespace lathe {
 namespace {
@@ -69,6 +70,7 @@ Cost cost(const Graph& g, const Node& node, const Workload& w,
                    c.flops = 2 * low.rank * (rows_of(out) * width(node.inputs[1]) + elements);
                    for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
                  },
+                 [&](const op::Hadamard& h) { c.flops = elements * (1 + std::log2(h.size)); },
                  [&](const op::RmsNorm&) { c.flops = 4 * elements; },
                  [&](const op::AddRmsNorm&) { c.flops = 5 * elements; },
                  [&](const op::Rope&) { c.flops = 3 * elements; },
@@ -80,7 +82,8 @@ Cost cost(const Graph& g, const Node& node, const Workload& w,
                  [&](const op::Attention& a) { attention(a); },
                  [&](const op::RopeAttention& a) {
                    attention(a.attention);
-                   c.flops += 3 * (elements + rows_of(node.inputs[1]) * width(node.inputs[1]));
+                   const double rotated = elements + rows_of(node.inputs[1]) * width(node.inputs[1]);
+                   c.flops += (3 + (a.hadamard > 0 ? 1 + std::log2(a.hadamard) : 0)) * rotated;
                  },
              },
              node.op);

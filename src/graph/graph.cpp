@@ -19,6 +19,7 @@ std::string_view op_name(const Op& op) {
                         [](const op::TakeRows&) { return "take_rows"; },
                         [](const op::Attention&) { return "attention"; },
                         [](const op::LowRank&) { return "low_rank"; },
+                        [](const op::Hadamard&) { return "hadamard"; },
                         [](const op::SiluMul&) { return "silu_mul"; },
                         [](const op::GatedLinear&) { return "gated_linear"; },
                         [](const op::AddRmsNorm&) { return "add_rms_norm"; },

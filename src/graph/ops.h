@@ -44,6 +44,10 @@ struct LowRank {  // y = base + scale * (x A^T) B^T in the rows of sequences tha
   float scale = 1;
   int adapter = 0;  // as Batch::adapters numbers them, from 1; 0: in all rows
 };
+// Put in front of linear layers, and behind rope, by whoever rotates a model (models/hadamard.h).
+struct Hadamard {  // y = x H on runs of `size` columns, a power of two; H: Sylvester's matrix / sqrt(size),
+  int size = 0;    // its own inverse
+};
 // Made by rewrites, never by definitions.
 struct SiluMul {};      // silu(a) * b
 struct GatedLinear {};  // y = silu(x Wg^T) * (x Wu^T); params: gate, up, both [out, in]
@@ -56,14 +60,15 @@ struct MultiLinear {
 struct RopeAttention {
   Attention attention;
   Rope rope;
-};  // attention(rope(q), rope(k), v)
+  int hadamard = 0;  // then hadamard of that size, of both; 0: none
+};                   // attention(rope(q), rope(k), v)
 
 }  // namespace lathe::op
 
 namespace lathe {
 
 using Op = std::variant<op::Embedding, op::Linear, op::RmsNorm, op::Rope, op::Silu, op::Add, op::Mul,
-                        op::TakeRows, op::Attention, op::LowRank, op::SiluMul, op::GatedLinear,
+                        op::TakeRows, op::Attention, op::LowRank, op::Hadamard, op::SiluMul, op::GatedLinear,
                         op::AddRmsNorm, op::MultiLinear, op::RopeAttention>;
 
 std::string_view op_name(const Op&);  // "embedding", "linear", ... as printed

@@ -54,6 +54,10 @@ void attributes(op::LowRank& o, V&& v) {
   v("adapter", o.adapter, 0);
 }
 template <class V>
+void attributes(op::Hadamard& o, V&& v) {
+  v("size", o.size, 0);
+}
+template <class V>
 void attributes(op::MultiLinear& o, V&& v) {
   v("bias", o.bias, false);
 }
@@ -63,6 +67,7 @@ void attributes(op::RopeAttention& o, V&& v) {
   v("rope_head_dim", o.rope.head_dim, 0);
   v("rope_scale", o.rope.scale, 1.0f);
   v("inv_freq", o.rope.inv_freq, std::vector<float>{});
+  v("hadamard", o.hadamard, 0);
 }
 template <class Plain, class V>
 void attributes(Plain&, V&&) {}
@@ -248,6 +253,9 @@ Arity arity(const Op& op, size_t outputs) {
                         },
                         [](const op::LowRank&) {
                           return Arity{2, 2, 1};
+                        },
+                        [](const op::Hadamard&) {
+                          return Arity{1, 0, 1};
                         },
                         [](const op::SiluMul&) {
                           return Arity{2, 0, 1};

@@ -140,17 +140,14 @@ bool before_streams(std::string_view version) {
   return numbers[0] == 0 && numbers[1] < 18;
 }
 
-// Keys whose presence means that the weights alone do not tell the numbers.
-void refuse_transforms(const Json& q, std::string_view where) {
+// A transform_config is for who makes the graph: models/hadamard.h.
+void refuse_sparsity(const Json& q, std::string_view where) {
   const Json* sparsity = find(q, "sparsity_config");
   if (sparsity && !sparsity->empty()) {
     const std::string format = get_string_or(*sparsity, "format", where, "dense");
     if (format != "dense")
       throw input_error(where, "no sparsity_config", fmt::format("format '{}'", printable(format)));
   }
-  const Json* transforms = find(q, "transform_config");
-  if (transforms && !transforms->empty())
-    throw input_error(where, "no transform_config", "one; online transforms are not supported");
 }
 
 }  // namespace
@@ -162,7 +159,7 @@ void parse_compressed_tensors(const Json& q, const std::string& where, QuantConf
   const std::string status = get_string_or(q, "quantization_status", where, "compressed");
   if (status != "compressed")
     throw input_error(where, "quantization_status compressed", fmt::format("'{}'", printable(status)));
-  refuse_transforms(q, where);
+  refuse_sparsity(q, where);
   if (find(q, "kv_cache_scheme")) out.expect_cache_scales();
 
   const std::string format = get_string_or(q, "format", where, "none");
@@ -257,11 +254,14 @@ Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
 
 }  // namespace
 
-Json quantization_config(const std::vector<PlannedEntry>& entries) {
+Json quantization_config(const std::vector<PlannedEntry>& entries, const Json& transforms) {
   const auto any = [&](std::string_view prefix) {
     return std::ranges::any_of(entries,
                                [&](const PlannedEntry& e) { return e.packing->name.starts_with(prefix); });
   };
+  if (!transforms.empty() && (any("bnb.") || any("modelopt.")))
+    throw input_error("online Hadamard transforms", "weights in a format of compressed-tensors",
+                      "others, whose config has no place for transforms", "choose another scheme");
   if (any("bnb.")) return bitsandbytes_config(entries);
   if (any("modelopt.")) return modelopt_config(entries);
   struct Group {
@@ -276,7 +276,7 @@ Json quantization_config(const std::vector<PlannedEntry>& entries) {
     if (it == groups.end()) it = groups.insert(groups.end(), {&entry, {}});
     it->targets.push_back(module_of(entry.name));
   }
-  if (groups.empty()) return nullptr;
+  if (groups.empty() && transforms.empty()) return nullptr;
 
   Json config_groups = Json::object();
   bool mixed = false;
@@ -285,14 +285,16 @@ Json quantization_config(const std::vector<PlannedEntry>& entries) {
     config_groups[fmt::format("group_{}", i)] = group_json(*groups[i].first, std::move(groups[i].targets));
   }
   return {{"config_groups", std::move(config_groups)},
-          {"format", mixed ? "mixed-precision" : format_of(*groups[0].first)},
+          {"format", groups.empty() ? "dense"
+                     : mixed        ? "mixed-precision"
+                                    : format_of(*groups[0].first)},
           {"global_compression_ratio", nullptr},
           {"ignore", Json::array()},  // every target is named, so nothing else is touched
           {"kv_cache_scheme", nullptr},
           {"quant_method", "compressed-tensors"},
           {"quantization_status", "compressed"},
           {"sparsity_config", Json::object()},
-          {"transform_config", Json::object()},
+          {"transform_config", transforms},
           {"version", "0.18.0"}};
 }
 

@@ -1,8 +1,6 @@
 #include "io/quant_config.h"
 
-#define PCRE2_CODE_UNIT_WIDTH 8
 #include <algorithm>
-#include <pcre2.h>
 
 #include "core/error.h"
 #include "io/quant_methods.h"
@@ -29,8 +27,7 @@ struct Companion {
 constexpr Companion companions[] = {
     {"hf_quant_config.json", "modelopt"}, {"quantize_config.json", "gptq"}, {"quant_config.json", "awq"}};
 
-constexpr size_t max_patterns = 64, max_pattern_length = 1000;
-constexpr uint32_t max_match_steps = 100'000;
+constexpr size_t max_patterns = 64;
 
 QuantConfig parse_method(const Json& q, const std::string& fallback, const std::string& where) {
   if (!q.is_object()) throw input_error(where, "an object", q.type_name());
@@ -54,43 +51,6 @@ const Json* find(const Json& object, const char* key) {
   return it == object.end() || it->is_null() ? nullptr : &*it;
 }
 
-// Python's re.match through PCRE2: anchored at the start; steps are bounded because the pattern comes from a
-// file.
-struct QuantConfig::Pattern {
-  Pattern(const std::string& text, std::string_view where) {
-    int error = 0;
-    size_t offset = 0;
-    if (text.size() <= max_pattern_length)
-      code = pcre2_compile(reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), PCRE2_ANCHORED, &error,
-                           &offset, nullptr);
-    if (!code)
-      throw input_error(where, "a regular expression after 're:'", fmt::format("'{}'", printable(text)));
-    context = pcre2_match_context_create(nullptr);
-    data = pcre2_match_data_create(1, nullptr);
-    pcre2_set_match_limit(context, max_match_steps);
-  }
-  ~Pattern() {
-    pcre2_match_data_free(data);
-    pcre2_match_context_free(context);
-    pcre2_code_free(code);
-  }
-  Pattern(const Pattern&) = delete;
-  Pattern& operator=(const Pattern&) = delete;
-
-  bool matches(std::string_view module) const {
-    const int rc =
-        pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(module.data()), module.size(), 0, 0, data, context);
-    if (rc < 0 && rc != PCRE2_ERROR_NOMATCH)
-      throw input_error("quantization_config: targets", "a regular expression that is quickly matched",
-                        "one that is not");
-    return rc >= 0;
-  }
-
-  pcre2_code* code = nullptr;
-  pcre2_match_context* context = nullptr;
-  pcre2_match_data* data = nullptr;
-};
-
 bool QuantConfig::has_experts() const {
   return std::ranges::any_of(schemes_,
                              [](const QuantScheme& s) { return s.packing->name == "openai.mxfp4"; });
@@ -106,7 +66,7 @@ void QuantConfig::target_class(size_t scheme) { classes_.push_back(scheme); }
 void QuantConfig::target_pattern(const std::string& text, size_t scheme, const std::string& where) {
   if (patterns_.size() == max_patterns)
     throw input_error(where, fmt::format("at most {} regular expressions", max_patterns), "more");
-  patterns_.emplace_back(std::make_shared<const Pattern>(text, where), scheme);
+  patterns_.emplace_back(ModulePattern(text, where), scheme);
 }
 
 std::optional<QuantConfig> QuantConfig::parse(const Json& config, std::string_view file) {
@@ -135,7 +95,7 @@ std::optional<QuantConfig> QuantConfig::find_in(const fs::path& directory, const
 std::vector<const QuantScheme*> QuantConfig::schemes_for(std::string_view module) const {
   if (auto it = exact_.find(module); it != exact_.end()) return {&schemes_[it->second]};
   for (const auto& [pattern, index] : patterns_)
-    if (pattern->matches(module)) return {&schemes_[index]};
+    if (pattern.matches(module)) return {&schemes_[index]};
   std::vector<const QuantScheme*> out;
   for (size_t index : classes_) out.push_back(&schemes_[index]);
   return out;

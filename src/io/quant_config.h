@@ -3,13 +3,13 @@
 #pragma once
 
 #include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "core/file.h"
 #include "core/json.h"
+#include "io/module_pattern.h"
 #include "quant/packing.h"
 
 namespace lathe {
@@ -48,10 +48,9 @@ class QuantConfig {
   void expect_cache_scales() { cache_scales_ = true; }
 
  private:
-  struct Pattern;
   std::vector<QuantScheme> schemes_;
   std::map<std::string, size_t, std::less<>> exact_;  // index into schemes_
-  std::vector<std::pair<std::shared_ptr<const Pattern>, size_t>> patterns_;
+  std::vector<std::pair<ModulePattern, size_t>> patterns_;
   std::vector<size_t> classes_;
   bool cache_scales_ = false;
 };

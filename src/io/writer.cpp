@@ -65,7 +65,7 @@ struct Shard {
 
 struct CheckpointWriter::Impl {
   fs::path directory;
-  Json config;
+  Json config, transforms;
   std::vector<PlannedEntry> entries;
   std::vector<Shard> shards;
   Sha256 hash;
@@ -141,7 +141,7 @@ struct CheckpointWriter::Impl {
     if (shards.size() > 1) write_index();
     config.erase("quantization_config");
     config.erase("compression_config");
-    if (Json quantization = quantization_config(entries); !quantization.is_null()) {
+    if (Json quantization = quantization_config(entries, transforms); !quantization.is_null()) {
       if (quantization["quant_method"] == "modelopt")  // whose own readers look beside config.json
         write_json(directory / "hf_quant_config.json",
                    {{"producer", {{"name", "lathe"}}}, {"quantization", quantization}});
@@ -153,10 +153,11 @@ struct CheckpointWriter::Impl {
 };
 
 CheckpointWriter::CheckpointWriter(const fs::path& directory, Json config, std::vector<PlannedEntry> entries,
-                                   size_t shard_bytes)
+                                   size_t shard_bytes, Json transforms)
     : impl_(std::make_unique<Impl>()) {
   impl_->directory = directory;
   impl_->config = std::move(config);
+  impl_->transforms = std::move(transforms);
   impl_->entries = std::move(entries);
   impl_->lay_out(shard_bytes);
 }

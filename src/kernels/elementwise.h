@@ -29,6 +29,11 @@ struct LowRankArgs {  // out = base + scale * (x A^T) B^T; a: [rank, k], b: [ran
   float scale;
 };
 inline constexpr int64_t most_low_rank = 1024;
+struct HadamardArgs {  // out = x H on runs of `size` columns, a power of two
+  const float* x;
+  float* out;
+  int64_t rows, cols, size, x_stride, out_stride;
+};
 struct BinaryArgs {  // add, mul, silu_mul; silu reads a only
   const float *a, *b;
   float* out;

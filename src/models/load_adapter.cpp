@@ -4,6 +4,7 @@
 #include "core/error.h"
 #include "io/safetensors.h"
 #include "models/adapter.h"
+#include "models/hadamard.h"
 #include "models/low_rank.h"
 
 namespace lathe {
@@ -73,6 +74,7 @@ Weight load_factor(const SafetensorsFile& file, const fs::path& where, const std
 }  // namespace
 
 void add_adapter(Model& model, const fs::path& directory, int number) {
+  refuse_hadamards(model.graph, "adapters are made for layers whose inputs are not transformed");
   const AdapterConfig config = read_config(directory / "adapter_config.json");
   const fs::path where = directory / "adapter_model.safetensors";
   const SafetensorsFile file = SafetensorsFile::open(where);

@@ -8,6 +8,7 @@
 #include "core/error.h"
 #include "core/float.h"
 #include "models/definitions.h"
+#include "models/hadamard.h"
 #include "models/low_rank.h"
 #include "models/names.h"
 
@@ -125,6 +126,7 @@ Model load(const Checkpoint& checkpoint) {
   model.config = with_rope_factors(checkpoint);
   model.source = checkpoint.path();
   model.graph = define(model.config);
+  const std::map<std::string, int> transforms = add_transforms(model.graph, model.config);
   add_corrections(model.graph, checkpoint);
   auto bindings = bind_names(checkpoint);
 
@@ -158,6 +160,11 @@ Model load(const Checkpoint& checkpoint) {
         name == "lm_head.weight" && !shapes.contains(name);  // a second copy of the embedding
     if (used.contains(name) || is_buffer(name) || tied_head) continue;
     const Entry& entry = *checkpoint.find(binding.stored);
+    if (const auto transform = transforms.find(name); transform != transforms.end()) {
+      require_sylvester(checkpoint.load(entry.name), transform->second,
+                        fmt::format("{}: tensor '{}'", entry.file, entry.name));
+      continue;
+    }
     throw input_error(fmt::format("{}: tensor '{}'", entry.file, printable(entry.name)),
                       "only tensors that the model reads",
                       fmt::format("one of shape {} that it does not", to_string(entry.shape)),

@@ -205,6 +205,19 @@ struct Walker::Impl {
       parallel(elementwise_.low_rank, args);
     });
   }
+  void hadamard(int size, ValueId v, const float* x, float* y) {
+    const int64_t width = cols(v);
+    parallel(elementwise_.hadamard, HadamardArgs{.x = x,
+                                                 .out = y,
+                                                 .rows = rows(v),
+                                                 .cols = width,
+                                                 .size = size,
+                                                 .x_stride = width,
+                                                 .out_stride = width});
+  }
+  void compute(const op::Hadamard& h, const Node& node) {
+    hadamard(h.size, node.inputs[0], in(node, 0), out(node));
+  }
   void rotate(const op::Rope& rope, ValueId v, const float* x, float* y) {
     const size_t half = rope.inv_freq.size();
     std::vector<float> cos(batch_->positions.size() * half), sin(cos.size());
@@ -250,6 +263,7 @@ struct Walker::Impl {
       const ValueId v = node.inputs[i];
       rotated[i].resize(static_cast<size_t>(rows(v) * cols(v)));
       rotate(a.rope, v, in(node, i), rotated[i].data());
+      if (a.hadamard > 0) hadamard(a.hadamard, v, rotated[i].data(), rotated[i].data());
     }
     attend(a.attention, node, rotated[0].data(), rotated[1].data());
   }

@@ -48,14 +48,28 @@ void Plan::Impl::build(const Node& node, const ElementwiseKernels& kernels) {
                    add_row_step(args, node.outputs[0], kernels.add_rms_norm);
                  },
                  [&](const op::LowRank& low) { chosen(), build_low_rank(node, low, kernels); },
+                 [&](const op::Hadamard& h) {
+                   chosen();
+                   const int64_t width = cols(node.inputs[0]);
+                   HadamardArgs args{.x = buffer(node.inputs[0]),
+                                     .out = buffer(node.outputs[0]),
+                                     .rows = 0,
+                                     .cols = width,
+                                     .size = h.size,
+                                     .x_stride = width,
+                                     .out_stride = width};
+                   add_row_step(args, node.outputs[0], kernels.hadamard);
+                 },
                  [&](const op::Rope& rope) { build_rope(node, rope, kernels); },
                  [&](const op::Silu&) { chosen(), build_binary(node, kernels.silu); },
                  [&](const op::Add&) { chosen(), build_binary(node, kernels.add); },
                  [&](const op::Mul&) { chosen(), build_binary(node, kernels.mul); },
                  [&](const op::SiluMul&) { chosen(), build_binary(node, kernels.silu_mul); },
                  [&](const op::TakeRows&) { build_take_rows(node); },
-                 [&](const op::Attention& a) { build_attention(node, a, nullptr, kernels); },
-                 [&](const op::RopeAttention& a) { build_attention(node, a.attention, &a.rope, kernels); },
+                 [&](const op::Attention& a) { build_attention(node, a, nullptr, 0, kernels); },
+                 [&](const op::RopeAttention& a) {
+                   build_attention(node, a.attention, &a.rope, a.hadamard, kernels);
+                 },
              },
              node.op);
 }

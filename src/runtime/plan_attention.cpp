@@ -27,6 +27,8 @@ struct Plan::Impl::HeadStep {
   RopeArgs rope;  // of one head of one row; without pointers
   const float *cos, *sin;
   void (*rotate)(const RopeArgs&, const Share&) noexcept;
+  HadamardArgs hadamard;  // of one head behind that; of size 0: none
+  void (*transform)(const HadamardArgs&, const Share&) noexcept;
   const AttentionKernel* kernel;
   int64_t heads, kv_heads, dim;
 
@@ -36,6 +38,10 @@ struct Plan::Impl::HeadStep {
     RopeArgs one = rope;
     one.x = from, one.out = to, one.cos = cos + angles, one.sin = sin + angles;
     rotate(one, {});
+    if (hadamard.size == 0) return;
+    HadamardArgs in_place = hadamard;
+    in_place.x = in_place.out = to;
+    transform(in_place, {});
   }
   // Items are heads of rows, so that a single row of a wide model is shared out too.
   void run(const Batch& b, const Share& share) const {
@@ -72,7 +78,7 @@ struct Plan::Impl::HeadStep {
   }
 };
 
-void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const op::Rope* rope,
+void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const op::Rope* rope, int hadamard,
                                  const ElementwiseKernels& kernels) {
   const AttentionKernel& kernel = choose_attention(a.head_dim, target.kv, target.isa);
   const int64_t kv_cols = cols(node.inputs[1]);
@@ -91,6 +97,14 @@ void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const
                 .x_stride = a.head_dim,
                 .out_stride = a.head_dim};
   heads.rotate = kernels.rope;
+  heads.hadamard = {.x = nullptr,
+                    .out = nullptr,
+                    .rows = 1,
+                    .cols = a.head_dim,
+                    .size = hadamard,
+                    .x_stride = a.head_dim,
+                    .out_stride = a.head_dim};
+  heads.transform = kernels.hadamard;
   heads.kernel = &kernel;
   heads.heads = a.heads;
   heads.kv_heads = a.kv_heads;

@@ -201,7 +201,8 @@ struct Plan::Impl {
   void add_pack_step(const RowsKey&, void* out);
   struct HeadStep;
   const RopeBuffer& rope_buffer(const op::Rope&);
-  void build_attention(const Node&, const op::Attention&, const op::Rope*, const ElementwiseKernels&);
+  void build_attention(const Node&, const op::Attention&, const op::Rope*, int hadamard,
+                       const ElementwiseKernels&);
   void build_rope(const Node&, const op::Rope&, const ElementwiseKernels&);
   void build_take_rows(const Node&);
   void build_low_rank(const Node&, const op::LowRank&, const ElementwiseKernels&);

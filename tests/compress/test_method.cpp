@@ -6,6 +6,7 @@
 #include "compress/linalg.h"
 #include "compress/method.h"
 #include "core/error.h"
+#include "models/low_rank.h"
 #include "quant/activations.h"
 #include "runtime/interpreter.h"
 #include "support.h"
@@ -49,8 +50,9 @@ TEST(Method, ReadsItsParts) {
   EXPECT_EQ(parse_method("awq").rounding->name, "importance");
   EXPECT_EQ(parse_method("rtn+rank16").rank, 16);
   EXPECT_TRUE(parse_method("rtn+rank16").needs_text());
-  EXPECT_THAT([] { parse_method("awq+gptq+rank8"); },
-              ThrowsMessage<InputError>(HasSubstr("without awq or smooth")));
+  const Method svdquant = parse_method("smooth+gptq+rank8");
+  EXPECT_EQ(svdquant.equalize, Equalize::smooth);
+  EXPECT_EQ(svdquant.rank, 8);
   for (const char* bad : {"", "gptq+", "magic", "gptq+rtn", "awq+smooth", "bias", "rank8", "gptq+rank",
                           "gptq+rank0", "gptq+rank1025", "gptq+rank8x", "gptq+rank8+rank8"})
     EXPECT_THAT([&] { parse_method(bad); },
@@ -58,11 +60,29 @@ TEST(Method, ReadsItsParts) {
         << bad;
 }
 
+// A correction of random factors behind every linear layer.
+void correct_all(Model& m) {
+  const std::vector<NodeId> order(m.graph.order().begin(), m.graph.order().end());
+  for (const NodeId id : order)
+    if (const Node node = m.graph.node(id); std::holds_alternative<op::Linear>(node.op))
+      add_low_rank(m.graph, id, correction_of(node.name), {.rank = 2});
+  for (const auto& [name, shape] : m.graph.param_shapes())
+    if (is_correction(m.graph, name))
+      m.weights[name] = dense_weight(
+          Tensor::of<float>(DType::f32, shape, random_values(elements(shape), m.weights.size(), 0.1f)));
+}
+
 // Scales that move leave the function as it is: norms (of any gain), value rows behind grouped heads, up
-// rows.
+// rows; and low-rank corrections of either.
 TEST(Equalize, FoldingLeavesTheFunctionAlone) {
-  for (const char* family : {"llama3", "qwen2", "qwen3", "smollm2"}) {
-    const Model before = load(Checkpoint::open(golden(family)));
+  for (const auto& [family, corrected] : {std::pair{"llama3", false},
+                                          {"qwen2", false},
+                                          {"qwen3", false},
+                                          {"smollm2", false},
+                                          {"llama3", true},
+                                          {"qwen2", true}}) {
+    Model before = load(Checkpoint::open(golden(family)));
+    if (corrected) correct_all(before);
     const std::vector<float> expected = logits_of(before);
     Model after = before;
     uint64_t seed = 1;
@@ -132,6 +152,29 @@ TEST(Equalize, SmoothingTakesOutliersOutOfInt8Activations) {
   const double as_is = w8a8_error(w, rows, other, cols, {}),
                smoothed = w8a8_error(w, rows, other, cols, found.divisors);
   EXPECT_LE(10 * smoothed, as_is);
+}
+
+// SVDQuant: what smoothing moves into the weights is of low rank, and 4 bits need not hold it.
+TEST(Equalize, ACorrectionTakesWhatSmoothingMoved) {
+  ThreadPool pool(2);
+  constexpr int64_t rows = 48, cols = 128;
+  const std::vector<float> w = random_values(rows * cols, 1);
+  std::vector<float> x = random_values(200 * cols, 2);
+  for (size_t i = 0; i < x.size(); ++i)
+    if (i % cols == 5 || i % cols == 77) x[i] *= 100;
+  const InputStats stats = stats_of(x, cols);
+  std::vector<int32_t> rows_of(cols);
+  for (size_t i = 0; i < rows_of.size(); ++i) rows_of[i] = static_cast<int32_t>(i);
+  const FoldSite site{"norm", "", rows_of, cols};
+  Numerics n = Numerics::integer(4, 32, false);
+  n.activations = Numerics::Activations::int8_per_row;
+  const auto found = [&](Equalize how, int64_t rank) {
+    return equalize(pool, how, {{w.data(), rows, n, rank}}, stats, site).error;
+  };
+  const double smoothed = found(Equalize::smooth, 0), corrected = found(Equalize::none, 4),
+               both = found(Equalize::smooth, 4);
+  EXPECT_LE(4 * both, smoothed);
+  EXPECT_LE(4 * both, corrected);
 }
 
 TEST(Equalize, IsNeverWorseThanNotEqualizing) {

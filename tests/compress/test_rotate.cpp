@@ -5,6 +5,7 @@
 #include "calibration_data.h"
 #include "compress/rotate.h"
 #include "core/error.h"
+#include "core/rng.h"
 #include "runtime/interpreter.h"
 #include "support.h"
 
@@ -64,13 +65,20 @@ class Rotate : public testing::TestWithParam<const char*> {};
 TEST_P(Rotate, LeavesTheFunctionAlone) {
   const Model before = load(Checkpoint::open(golden(GetParam())));
   const std::vector<float> expected = logits_of(before);
-  for (const auto& [residual, heads] : {std::pair{true, false}, {false, true}, {true, true}}) {
+  const struct {
+    Rotations what;
+    std::string probe;  // whose weight is another
+  } cases[] = {{{.residual = true, .heads = false, .seed = 5}, "mlp.up_proj"},
+               {{.residual = false, .heads = true, .seed = 5}, "self_attn.o_proj"},
+               {{.residual = true, .heads = true, .seed = 5}, "mlp.up_proj"},
+               {{.residual = false, .heads = false, .products = true}, "mlp.down_proj"},
+               {{.seed = 5, .keys = true, .products = true}, "mlp.down_proj"}};
+  for (const auto& [what, module] : cases) {
     Model after = before;
-    rotate(after, {residual, heads, 5}, 2);
-    EXPECT_LE(relative_change(expected, logits_of(after)), 1e-5) << residual << heads;
+    rotate(after, what, 2);
+    EXPECT_LE(relative_change(expected, logits_of(after)), 1e-5) << module;
     double moved = 0;  // and yet the weights are others
-    const std::string probe =
-        residual ? "model.layers.0.mlp.up_proj.weight" : "model.layers.0.self_attn.o_proj.weight";
+    const std::string probe = "model.layers.0." + module + ".weight";
     const std::vector<float> a = read_all(before.weights.at(probe)), b = read_all(after.weights.at(probe));
     for (size_t i = 0; i < a.size(); ++i) moved = std::max(moved, std::abs(static_cast<double>(a[i] - b[i])));
     EXPECT_GT(moved, 1e-3);
@@ -86,18 +94,64 @@ INSTANTIATE_TEST_SUITE_P(Families, Rotate,
                            return name;
                          });
 
+// As Gemma's, which are 1 + w and may be near 0, or below.
+TEST(Rotate, NormsFarFromOneAreFoldedToo) {
+  Model before = load(Checkpoint::open(golden("qwen3")));
+  Rng rng(9);
+  for (auto& [name, weight] : before.weights) {
+    if (!name.ends_with("norm.weight")) continue;
+    std::vector<float> values(static_cast<size_t>(elements(weight.shape)));
+    for (float& v : values) v = 1 + rng.normal();
+    weight = dense_weight(Tensor::of<float>(DType::f32, weight.shape, values));
+  }
+  Model after = before;
+  rotate(after, {.seed = 2, .keys = true, .products = true}, 2);
+  EXPECT_LE(relative_change(logits_of(before), logits_of(after)), 1e-5);
+}
+
+// R3 changes no weight: its transforms of queries and keys cancel, and keys spread their outliers.
+TEST(Rotate, OfKeysIsInTheGraphAlone) {
+  const Model before = load(Checkpoint::open(golden("qwen3")));
+  Model after = before;
+  rotate(after, {.residual = false, .heads = false, .keys = true}, 1);
+  for (const auto& [name, weight] : before.weights)
+    EXPECT_EQ(weight.parts[0].storage.data, after.weights.at(name).parts[0].storage.data) << name;
+  const Graph& g = after.graph;
+  for (const char* side : {"q", "k"}) {
+    const NodeId id = g.find(fmt::format("model.layers.1.self_attn.{}_hadamard", side));
+    ASSERT_GE(id, 0);
+    EXPECT_EQ(std::get<op::Hadamard>(g.node(id).op).size, 32);
+  }
+  EXPECT_LE(relative_change(logits_of(before), logits_of(after)), 1e-5);
+}
+
+TEST(Rotate, RefusesWhatItWouldSpoil) {
+  Model twice = load(Checkpoint::open(golden("llama3")));
+  rotate(twice, {.products = true}, 1);
+  EXPECT_THAT([&] { rotate(twice, {}, 1); },
+              testing::ThrowsMessage<InputError>(testing::HasSubstr("a model is rotated once")));
+  Json config = read_json(golden("llama3") / "config.json");
+  config["intermediate_size"] = 4 * 25;  // blocks of 4
+  Model narrow{define(config), {}, config, {}};
+  for (const auto& [name, shape] : narrow.graph.param_shapes())
+    narrow.weights[name] = dense_weight(Tensor::zeros(DType::f32, shape));
+  EXPECT_THAT([&] { rotate(narrow, {.residual = false, .heads = false, .products = true}, 1); },
+              testing::ThrowsMessage<InputError>(
+                  testing::HasSubstr("mlp.down_proj: expected columns in a multiple of 8, found 100")));
+}
+
 TEST(Rotate, GivesASharedHeadItsOwnTable) {
   Model m = load(Checkpoint::open(golden("llama3.2")));
   ASSERT_FALSE(m.weights.contains("lm_head.weight"));
-  rotate(m, {true, true, 0}, 1);
+  rotate(m, {}, 1);
   ASSERT_TRUE(m.weights.contains("lm_head.weight"));
   EXPECT_EQ(m.config["tie_word_embeddings"], false);
 }
 
 TEST(Rotate, ThreadsChangeNothing) {
   Model one = load(Checkpoint::open(golden("llama3"))), three = one;
-  rotate(one, {true, true, 1}, 1);
-  rotate(three, {true, true, 1}, 3);
+  rotate(one, {.seed = 1, .products = true}, 1);
+  rotate(three, {.seed = 1, .products = true}, 3);
   for (const auto& [name, weight] : one.weights)
     EXPECT_EQ(read_all(weight), read_all(three.weights.at(name))) << name;
 }

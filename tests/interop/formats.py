@@ -235,6 +235,27 @@ def hf_fp8(name, w):
     return {"weight": ("F8_E4M3", codes), "weight_scale_inv": ("F32", scale)}, means
 
 
+def spinquant():
+    """R3 and R4 of llm-compressor's SpinQuant: Sylvester's matrix, unscaled, is a tensor; down_proj has its inverse."""
+    def pack(name, w):
+        if "down_proj" not in name:
+            return {"weight": ("F32", w)}, w
+        sylvester = np.ones((1, 1), np.float32)
+        while len(sylvester) < 256:
+            sylvester = np.block([[sylvester, sylvester], [sylvester, -sylvester]])
+        turned = (w.reshape(len(w), -1, 256) @ (sylvester / 16)).reshape(w.shape)
+        return {"weight": ("F32", turned), "R4_input.weight": ("F32", sylvester)}, w
+
+    def group(size, *applied):
+        return {"type": "hadamard", "randomize": False, "requires_grad": False, "head_dim": size, "precision": "torch.float64",
+                "apply": [{"targets": [target], "location": location, "inverse": location == "weight_input", "ignore": []}
+                          for target, location in applied]}
+    down, attention = "re:.*down_proj$", "re:.*self_attn$"
+    return pack, {"quant_method": "compressed-tensors", "format": "dense", "quantization_status": "compressed", "config_groups": {},
+                  "transform_config": {"config_groups": {"R3": group(64, (attention, "q_attn"), (attention, "k_cache")),
+                                                         "R4": group(256, (down, "input"), (down, "weight_input"))}}}
+
+
 def formats():
     for bits, group in ((2, 32), (3, 32), (4, 128), (8, 128)):
         for version in (1, 2):
@@ -247,6 +268,7 @@ def formats():
     for bits in (3, 5, 6, 7):
         for version in ("0.17.1", "0.18.0"):
             yield f"compressed-tensors {version} {bits} bits", compressed(bits, 64, bits % 2 == 0, version)
+    yield "compressed-tensors transform_config", spinquant()
     yield "modelopt fp8", modelopt(modelopt_fp8, {"quant_algo": "FP8", "kv_cache_quant_algo": None, "exclude_modules": ["lm_head"]})
     yield "modelopt nvfp4", modelopt(modelopt_nvfp4, {"quant_algo": "NVFP4", "group_size": 16, "exclude_modules": ["lm_head"]})
     yield "modelopt w4a16_awq", modelopt(modelopt_awq, {"quant_algo": "W4A16_AWQ", "group_size": 128, "has_zero_point": False,

@@ -168,9 +168,6 @@ TEST(QuantConfig, RefusesWhatItCannotRead) {
        config(w4, R"("pack-quantized")", R"(["Linear"])",
               R"(,"sparsity_config":{"format":"sparse-24-bitmask"})"),
        {"sparsity_config", "sparse-24-bitmask"}},
-      {"transforms",
-       config(w4, R"("pack-quantized")", R"(["Linear"])", R"(,"transform_config":{"config_groups":{}})"),
-       {"transform_config"}},
   };
   for (const Case& c : cases) {
     SCOPED_TRACE(c.name);

@@ -138,6 +138,60 @@ TEST(Elementwise, LowRank) {
   });
 }
 
+// Every number is a sum of n products with +-1 / sqrt(n): the scale rounds twice and its product once, then
+// log2(n) sums round, all relative to sum |x| / sqrt(n).
+TEST(Elementwise, HadamardReferenceIsSylvesters) {
+  Rng rng(13);
+  for (int64_t n : {1, 2, 4, 8, 64, 512}) {
+    const Matrix x = random_matrix(2, 3 * n, rng);
+    Matrix got(2, 3 * n), back(2, 3 * n);
+    HadamardArgs args{x.row(0), got.row(0), 2, 3 * n, n, x.stride, got.stride};
+    run_as(hadamard_ref, args, 1);
+    const double scale = 1 / std::sqrt(static_cast<double>(n)),
+                 roundings = (3 + std::log2(static_cast<double>(n))) * static_cast<double>(unit_roundoff);
+    for (int64_t r = 0; r < 2; ++r)
+      for (int64_t begin = 0; begin < 3 * n; begin += n)
+        for (int64_t j = 0; j < n; ++j) {
+          double sum = 0, size = 0;
+          for (int64_t i = 0; i < n; ++i) {
+            const double v = scale * static_cast<double>(x.at(r, begin + i));
+            sum += __builtin_parityll(static_cast<unsigned long long>(i & j)) ? -v : v;
+            size += std::abs(v);
+          }
+          ASSERT_NEAR(static_cast<double>(got.at(r, begin + j)), sum, roundings * size) << n;
+        }
+    args.x = got.row(0);
+    args.out = back.row(0);
+    run_as(hadamard_ref, args, 1);
+    // What the first transform is off by, at most all n of it in one place, comes through the second.
+    for (int64_t c = 0; c < 3 * n; ++c)
+      ASSERT_NEAR(back.at(1, c), x.at(1, c), 2 * static_cast<float>(roundings) * 4 * static_cast<float>(n));
+  }
+}
+
+TEST(Elementwise, HadamardHasTheBitsOfTheReference) {
+  each_row([](const ElementwiseKernels& row) {
+    Rng rng(14);
+    for (int64_t size = 1; size <= 8192; size *= 2)
+      for (int64_t runs : {1, 3})
+        for (int64_t rows : {1, 3}) {
+          const Matrix x = random_matrix(rows, runs * size, rng, 5);
+          Matrix expected(rows, runs * size), got(rows, runs * size);
+          HadamardArgs args{x.row(0), expected.row(0), rows, runs * size, size, x.stride, got.stride};
+          run_as(hadamard_ref, args, 1);
+          args.out = got.row(0);
+          for (int workers : {1, 2, 5}) expect_partition(row.hadamard, args, got, workers);
+          run_as(row.hadamard, args, 2);
+          expect_close(got, expected, 0);
+          Matrix place = x;
+          args.x = args.out = place.row(0);
+          args.out_stride = place.stride;
+          run_as(row.hadamard, args, 2);
+          expect_close(place, expected, 0);
+        }
+  });
+}
+
 TEST(Elementwise, RopeIsExact) {
   each_row([](const ElementwiseKernels& row) {
     Rng rng(9);

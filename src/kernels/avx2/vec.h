@@ -154,6 +154,15 @@ struct ByteTable {
   I operator[](I nibbles) const { return _mm256_shuffle_epi8(bytes, nibbles); }
 };
 
+// Every lane's neighbour `apart` away: that whose number differs in this bit.
+template <int apart>
+inline V swap_lanes(V v) {
+  if constexpr (apart < 4)
+    return _mm256_permute_ps(v, apart == 1 ? 0xb1 : 0x4e);
+  else
+    return _mm256_permute2f128_ps(v, v, 1);
+}
+
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
 // (negative: right).
 template <int shift, int mask>

@@ -136,6 +136,15 @@ struct ByteTable {
   I operator[](I nibbles) const { return _mm512_shuffle_epi8(bytes, nibbles); }
 };
 
+// Every lane's neighbour `apart` away: that whose number differs in this bit.
+template <int apart>
+inline V swap_lanes(V v) {
+  if constexpr (apart < 4)
+    return _mm512_permute_ps(v, apart == 1 ? 0xb1 : 0x4e);
+  else
+    return _mm512_shuffle_f32x4(v, v, apart == 4 ? 0xb1 : 0x4e);
+}
+
 // Floats in [1, 2) whose mantissas are the bits of each word under `mask` after a shift to the left
 // (negative: right).
 template <int shift, int mask>

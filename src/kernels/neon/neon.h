@@ -16,6 +16,7 @@ void rms_norm(const RmsNormArgs&, const Share&) noexcept;
 void add_rms_norm(const AddRmsNormArgs&, const Share&) noexcept;
 void rope(const RopeArgs&, const Share&) noexcept;
 void low_rank(const LowRankArgs&, const Share&) noexcept;
+void hadamard(const HadamardArgs&, const Share&) noexcept;
 void add(const BinaryArgs&, const Share&) noexcept;
 void mul(const BinaryArgs&, const Share&) noexcept;
 void silu(const BinaryArgs&, const Share&) noexcept;

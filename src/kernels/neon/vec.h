@@ -177,6 +177,12 @@ inline V times_power_of_two(V v, V n) {  // in two halves, so that n may leave t
   return mul(mul(v, a), b);
 }
 
+// Every lane's neighbour `apart` away: that whose number differs in this bit.
+template <int apart>
+inline V swap_lanes(V v) {
+  return apart == 1 ? vrev64q_f32(v) : vextq_f32(v, v, 2);
+}
+
 // A square of floats: `square` rows of as many to columns `stride` apart.
 constexpr int square = 4;
 inline void transpose_square(const float* const rows[square], float* out, int64_t stride) {

@@ -80,6 +80,23 @@ void low_rank_ref(const LowRankArgs& a, const Share& share) noexcept {
   }
 }
 
+void hadamard_ref(const HadamardArgs& a, const Share& share) noexcept {
+  const Range mine = part_of(a.rows, share.worker, share.workers);
+  const float scale = 1.0f / std::sqrt(static_cast<float>(a.size));
+  for (int64_t row = mine.begin; row < mine.end; ++row)
+    for (int64_t run = 0; run < a.cols; run += a.size) {
+      float* out = a.out + row * a.out_stride + run;
+      for (int64_t c = 0; c < a.size; ++c) out[c] = a.x[row * a.x_stride + run + c] * scale;
+      for (int64_t apart = 1; apart < a.size; apart *= 2)
+        for (int64_t begin = 0; begin < a.size; begin += 2 * apart)
+          for (int64_t c = begin; c < begin + apart; ++c) {
+            const float low = out[c], high = out[c + apart];
+            out[c] = low + high;
+            out[c + apart] = low - high;
+          }
+    }
+}
+
 void add_ref(const BinaryArgs& a, const Share& share) noexcept {
   each_element(a, share,
                [&](int64_t r, int64_t c) { return a.a[r * a.a_stride + c] + a.b[r * a.b_stride + c]; });

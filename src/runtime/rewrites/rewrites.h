@@ -16,7 +16,8 @@ void fuse_silu_mul(Graph&);  // silu(a) * b                -> silu_mul(a, b)
 void fuse_gate_up(Graph&);   // silu_mul(x Wg^T, x Wu^T)   -> gated_linear(x)
 void fuse_add_norm(Graph&);  // s = a + b; rms_norm(s)     -> s, n = add_rms_norm(a, b)
 void fuse_qkv(Graph&);       // x Wq^T, x Wk^T, x Wv^T     -> q, k, v = multi_linear(x): one parallel region
-// attention(rope(q), rope(k), v) -> rope_attention(q, k, v): keys are rotated on their way into the cache
+// attention(rope(q), rope(k), v) -> rope_attention(q, k, v): keys are rotated on their way into the cache; so
+// with hadamard(rope(q)) and hadamard(rope(k))
 void fuse_rope_attention(Graph&);
 
 // The node that makes `v`, if its op is an O and exactly one node reads it; else null.

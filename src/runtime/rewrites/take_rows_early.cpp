@@ -9,7 +9,8 @@ namespace {
 bool row_wise(const Op& op) {
   return std::holds_alternative<op::Linear>(op) || std::holds_alternative<op::RmsNorm>(op) ||
          std::holds_alternative<op::Add>(op) || std::holds_alternative<op::Mul>(op) ||
-         std::holds_alternative<op::Silu>(op) || std::holds_alternative<op::LowRank>(op);
+         std::holds_alternative<op::Silu>(op) || std::holds_alternative<op::LowRank>(op) ||
+         std::holds_alternative<op::Hadamard>(op);
 }
 
 bool only_taken(const Graph& g, ValueId v) {
