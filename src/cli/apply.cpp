@@ -5,9 +5,13 @@
 #include <chrono>
 #include <cmath>
 #include <cstdio>
+#include <future>
 
 #include "cli/interrupt.h"
+#include "compress/linalg.h"
 #include "compress/matrices.h"
+#include "compress/save.h"
+#include "core/cpu.h"
 #include "core/log.h"
 #include "models/low_rank.h"
 
@@ -57,7 +61,26 @@ Energy compare(const Weight& before, const Model& model, const std::string& para
   return sum;
 }
 
-std::vector<FormatRow> compare_formats(const Model& before, const Model& after, bool transformed) {
+// Of the matrices whose numbers changed.
+std::map<std::string_view, Energy> compare_all(const Model& before, const Model& after, int threads) {
+  std::vector<std::pair<std::string_view, Energy>> all;
+  for (const auto& [name, now] : after.weights) {
+    const auto old = before.weights.find(name);
+    if (old != before.weights.end() && old->second.numerics != now.numerics) all.push_back({name, {}});
+  }
+  ThreadPool pool(threads > 0 ? threads : physical_cores());
+  for_each_item(pool, std::ssize(all), [&](int64_t i) {
+    auto& [name, energy] = all[static_cast<size_t>(i)];
+    const std::string param(name);
+    energy = compare(before.weights.at(param), after, param);
+  });
+  return {all.begin(), all.end()};
+}
+
+std::vector<FormatRow> compare_formats(const Model& before, const Model& after, bool transformed,
+                                       int threads) {
+  std::map<std::string_view, Energy> energies;
+  if (!transformed) energies = compare_all(before, after, threads);
   std::map<std::pair<std::string, std::string>, std::pair<FormatRow, Energy>> rows;
   for (const auto& [name, now] : after.weights) {
     if (is_correction(after.graph, name)) {  // bytes beside the weights that they correct
@@ -74,10 +97,10 @@ std::vector<FormatRow> compare_formats(const Model& before, const Model& after, 
     row.parameters += elements(old.shape);
     row.bytes_before += old.bytes();
     row.bytes_after += now.bytes();
-    if (old.numerics == now.numerics || transformed) continue;
-    const Energy e = compare(old, after, name);
-    energy.signal += e.signal;
-    energy.error += e.error;
+    const auto changed = energies.find(name);
+    if (changed == energies.end()) continue;
+    energy.signal += changed->second.signal;
+    energy.error += changed->second.error;
   }
   std::vector<FormatRow> table;
   for (auto& [formats, entry] : rows) {
@@ -160,38 +183,43 @@ Rotations rotations_of(const std::string& which, const Rotations& online, uint64
 
 Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int threads) {
   const auto start = std::chrono::steady_clock::now();
-  const std::string source_hash = hash_of(from.model);
-  if (!recipe.source_hash.empty() && recipe.source_hash != source_hash)
-    throw input_error(recipe.model, fmt::format("weights with hash {}", recipe.source_hash), source_hash,
-                      "the recipe was made for another model");
   std::error_code ignored;  // an output that does not exist yet is not the source
   if (fs::equivalent(output, from.checkpoint.path(), ignored))
     throw input_error(output.string(), "an output other than the model itself", "the same directory",
                       "rounding cannot be undone: choose another -o");
+  // Beside everything that does not need it: of 1B parameters a second, all on one core.
+  const std::shared_future<std::string> source_hash =
+      std::async(std::launch::async, [&from] { return hash_of(from.model); });
+  const auto checked_source = [&source_hash, model = recipe.model, expected = recipe.source_hash] {
+    if (!expected.empty() && expected != source_hash.get())
+      throw input_error(model, fmt::format("weights with hash {}", expected), source_hash.get(),
+                        "the recipe was made for another model");
+    return source_hash.get();
+  };
   Model model = from.model;
   const fs::path work = beside(output, ".sweep");
   const StepsResult steps =
-      run_steps(model, recipe, from.checkpoint, source_hash, {.work = work, .threads = threads});
+      run_steps(model, recipe, from.checkpoint, checked_source, {.work = work, .threads = threads});
   AtomicDirectory directory(output);
   const RemoveOnInterrupt guard(directory.path());
-  const std::string result_hash =
-      save(model, from.checkpoint, steps.left, steps.search, directory.path(), threads);
-  if (!recipe.result_hash.empty() && recipe.result_hash != result_hash)
+  const Saved result =
+      save_and_sum(model, from.checkpoint, steps.left, steps.search, directory.path(), threads);
+  recipe.source_hash = checked_source();
+  if (!recipe.result_hash.empty() && recipe.result_hash != result.hash)
     fail("{}: expected weights with hash {}, made {}; nothing was written", output.string(),
-         recipe.result_hash, result_hash);
-  recipe.source_hash = source_hash;
-  recipe.result_hash = result_hash;
+         recipe.result_hash, result.hash);
+  recipe.result_hash = result.hash;
   fs::create_directories(directory.path() / "lathe");
   write_file_atomically(directory.path() / "lathe" / "recipe.yaml", to_yaml(recipe));
 
-  // What was written must open again as exactly what was meant.
+  // What was written must open again as exactly what was meant. Meanwhile the disk takes it.
   Applied applied;
   {
     const Model written = load(Checkpoint::open(directory.path()));
-    if (const std::string found = hash_of(written); found != result_hash)
-      fail("{}: self-check: wrote weights with hash {}, read {}; nothing was kept", output.string(),
-           result_hash, found);
-    applied.formats = compare_formats(from.model, written, steps.transformed);
+    if (checksum_of(written) != result.checksum)
+      fail("{}: self-check: what was written is read back as something else; nothing was kept",
+           output.string());
+    applied.formats = compare_formats(from.model, written, steps.transformed, threads);
     applied.modules = list_modules(from.model, written, steps.why);
     applied.by_policy = !steps.why.empty();
     applied.parameters = parameter_count(written);

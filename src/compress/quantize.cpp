@@ -17,15 +17,14 @@
 namespace lathe {
 namespace {
 
-// Floats of all strips in flight together: what quantizing costs beside the result.
-constexpr int64_t strip_bytes = int64_t{32} << 20;
+// Floats of a strip: with their codes they stay in a core's second cache.
+constexpr int64_t strip_bytes = int64_t{1} << 19;
 
 // The rows of a strip: a multiple of pack_row_multiple and of what shares scales, small enough that every
 // worker has several.
 int64_t strip_rows(const Weight& w, const Numerics& numerics, int workers) {
   const int64_t whole = std::lcm(pack_row_multiple, std::max<int64_t>(numerics.block_rows, 1));
-  const int64_t fitting =
-      strip_bytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(w.cols(), 1) / workers;
+  const int64_t fitting = strip_bytes / static_cast<int64_t>(sizeof(float)) / std::max<int64_t>(w.cols(), 1);
   const int64_t shared = (w.rows() + 4 * workers - 1) / (4 * workers);
   const int64_t rows = std::min(fitting, shared) / whole * whole;
   return std::max(rows, whole);

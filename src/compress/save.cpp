@@ -1,6 +1,8 @@
+#include "compress/save.h"
+
 #include <future>
 
-#include "compress/quantize.h"
+#include "core/checksum.h"
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/progress.h"
@@ -43,9 +45,9 @@ Weight to_dense(const Weight& from, DType dtype) {
   return to;
 }
 
-// The same text and bytes, in the same order, that CheckpointWriter hashes while it writes.
-std::string hash_of(const Model& model) {
-  Sha256 hash;
+// The same text and bytes, in the same order, that CheckpointWriter adds while it writes.
+template <class Hash>
+static void add_all(const Model& model, Hash& hash) {
   auto add = [&](const std::string& name, const Tensor& tensor) {
     hash.add(fmt::format("{} {} {}\n", name, dtype_name(tensor.dtype), to_string(tensor.shape)));
     hash.add(tensor.storage.data, tensor.bytes());
@@ -58,11 +60,27 @@ std::string hash_of(const Model& model) {
     if (weight.packing->name == "ct.pack32")
       add(module_path(name) + ".weight_shape", Tensor::of<int64_t>(DType::i64, {2}, weight.shape));
   }
+}
+
+std::string hash_of(const Model& model) {
+  Sha256 hash;
+  add_all(model, hash);
   return hash.hex();
+}
+
+uint64_t checksum_of(const Model& model) {
+  Checksum checksum;
+  add_all(model, checksum);
+  return checksum.value();
 }
 
 std::string save(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleSearch search,
                  const fs::path& directory, int threads) {
+  return save_and_sum(model, from, assignment, search, directory, threads).hash;
+}
+
+Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment& assignment,
+                   ScaleSearch search, const fs::path& directory, int threads) {
   std::vector<PlannedEntry> entries;
   for (const auto& [name, weight] : model.weights) {
     const Numerics numerics = written_as(name, weight, assignment, scale_dtype(model.config));
@@ -95,7 +113,8 @@ std::string save(const Model& model, const Checkpoint& from, const Assignment& a
         from.path().string());
   else
     copy_companions(from.path(), directory);
-  return writer.finish();
+  std::string hash = writer.finish();
+  return {std::move(hash), writer.checksum()};
 }
 
 }  // namespace lathe

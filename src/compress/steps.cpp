@@ -30,8 +30,8 @@ void back_to_own_type(Model& model, const Model& before) {
 
 }  // namespace
 
-StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from, const std::string& source_hash,
-                      const StepsOptions& options) {
+StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from,
+                      const std::function<std::string()>& source_hash, const StepsOptions& options) {
   const Model before = model;
   StepsResult result;
   for (size_t i = 0; i < recipe.steps.size(); ++i) {
@@ -77,7 +77,7 @@ StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from, cons
     Json meaning = Json::array();
     for (size_t j = 0; j <= i; ++j) meaning.push_back({recipe.steps[j].first, recipe.steps[j].second});
     calibration.sweep.fingerprint =
-        sha256(fmt::format("{} {} {} {}", source_hash, version(), calibration.sweep.isa, meaning.dump()));
+        sha256(fmt::format("{} {} {} {}", source_hash(), version(), calibration.sweep.isa, meaning.dump()));
     std::vector<LayerReport> layers = quantize_calibrated(model, step.assignment, tokens, calibration);
     std::ranges::move(layers, std::back_inserter(result.layers));
     result.transformed = result.transformed || method.equalize != Equalize::none;

@@ -1,6 +1,8 @@
 // Running a recipe's steps on a model in memory: what `quantize`, `rotate` and `run` have in common.
 #pragma once
 
+#include <functional>
+
 #include "compress/method.h"
 #include "compress/recipe.h"
 #include "eval/dataset.h"
@@ -22,9 +24,10 @@ struct StepsResult {
 };
 
 // Edits the model; InputError, naming the step, when it cannot be done. Texts are read again from their paths
-// and must have the hash that the recipe says, if it says one; it does afterwards.
-StepsResult run_steps(Model&, Recipe&, const Checkpoint& from, const std::string& source_hash,
-                      const StepsOptions&);
+// and must have the hash that the recipe says, if it says one; it does afterwards. `source_hash` is asked for
+// by steps that leave something to another run.
+StepsResult run_steps(Model&, Recipe&, const Checkpoint& from,
+                      const std::function<std::string()>& source_hash, const StepsOptions&);
 
 // Refuses (InputError) to judge a model on the text that a step of its own recipe was calibrated on; a model
 // without lathe/recipe.yaml passes. Text: eval/dataset.h.

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "core/error.h"
+#include "core/vector_clones.h"
 
 namespace lathe {
 namespace {
@@ -93,6 +94,11 @@ uint8_t f32_to_f8e8m0(float f) {
   return static_cast<uint8_t>(std::max(exponent - (fraction < 0.75f ? 1 : 0) + 127, 0));
 }
 
+// What most checkpoints are in.
+LATHE_VECTOR_CLONES static void widen(const uint16_t* in, float* out, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) out[i] = std::bit_cast<float>(static_cast<uint32_t>(in[i]) << 16);
+}
+
 void to_f32(DType dtype, const void* in, float* out, int64_t n) {
   auto each = [&]<class T>(const T* x, auto convert) {
     for (int64_t i = 0; i < n; ++i) out[i] = convert(x[i]);
@@ -104,7 +110,7 @@ void to_f32(DType dtype, const void* in, float* out, int64_t n) {
     case DType::f16:
       return each(static_cast<const uint16_t*>(in), f16_to_f32);
     case DType::bf16:
-      return each(static_cast<const uint16_t*>(in), bf16_to_f32);
+      return widen(static_cast<const uint16_t*>(in), out, n);
     case DType::f8e4m3:
       return each(static_cast<const uint8_t*>(in), f8e4m3_to_f32);
     case DType::f8e5m2:

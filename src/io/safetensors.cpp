@@ -254,7 +254,6 @@ void SafetensorsWriter::write(const Tensor& tensor) {
 
 void SafetensorsWriter::finish() {
   if (next_ != items_.size()) fail("safetensors: '{}' was announced and not written", items_[next_].name);
-  out_.finish();
 }
 
 }  // namespace lathe

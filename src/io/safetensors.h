@@ -43,7 +43,7 @@ class SafetensorsFile {
 Tensor mapped_tensor(const Mapping&, size_t offset, DType, Shape);
 
 // Writes one file in the order of `items`: the header first, then each tensor as it is made, so that memory
-// holds one.
+// holds one. The file lies in an AtomicDirectory, whose commit() waits for the disk.
 class SafetensorsWriter {
  public:
   struct Item {

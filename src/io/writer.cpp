@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "core/checksum.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "io/compressed_tensors.h"
@@ -69,6 +70,7 @@ struct CheckpointWriter::Impl {
   std::vector<PlannedEntry> entries;
   std::vector<Shard> shards;
   Sha256 hash;
+  Checksum checksum;
   std::optional<SafetensorsWriter> file;  // of the current shard
   size_t next = 0, shard = 0, written_in_shard = 0;
 
@@ -91,8 +93,12 @@ struct CheckpointWriter::Impl {
 
   void write_tensor(const Item& item, const Tensor& tensor) {
     file->write(tensor);
-    hash.add(fmt::format("{} {} {}\n", item.name, dtype_name(item.dtype), to_string(item.shape)));
+    const std::string head =
+        fmt::format("{} {} {}\n", item.name, dtype_name(item.dtype), to_string(item.shape));
+    hash.add(head);
     hash.add(tensor.storage.data, tensor.bytes());
+    checksum.add(head);
+    checksum.add(tensor.storage.data, tensor.bytes());
   }
 
   void begin_shard() {
@@ -165,6 +171,7 @@ CheckpointWriter::CheckpointWriter(const fs::path& directory, Json config, std::
 CheckpointWriter::~CheckpointWriter() = default;
 void CheckpointWriter::write(const Weight& weight) { impl_->write(weight); }
 std::string CheckpointWriter::finish() { return impl_->finish(); }
+uint64_t CheckpointWriter::checksum() const { return impl_->checksum.value(); }
 
 void copy_companions(const fs::path& from, const fs::path& to) {
   constexpr std::array names = {"tokenizer.json",

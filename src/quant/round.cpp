@@ -11,19 +11,31 @@ struct Range {
   float lo, hi;
 };
 
-LATHE_ALWAYS_INLINE float code_of(float x, Grid grid, Range codes) {
-  const float q = x / grid.scale + grid.zero;
+// The code of x / scale.
+LATHE_ALWAYS_INLINE float nearest(float steps, Grid grid, Range codes) {
+  const float q = steps + grid.zero;
   const float above = q < codes.lo ? codes.lo : q;
   return round_even(above > codes.hi ? codes.hi : above);
 }
 
-LATHE_VECTOR_CLONES float squared_error(const float* x, int64_t n, Grid grid, Range codes) {
-  Sum sum;
-  for_lanes(x, n, [&](int j, float v) {
-    const float e = v - grid.scale * (code_of(v, grid, codes) - grid.zero);
-    sum.lane[j] += e * e;
-  });
-  return sum.total();
+LATHE_ALWAYS_INLINE float code_of(float x, Grid grid, Range codes) {
+  return nearest(x / grid.scale, grid, codes);
+}
+
+// Of several grids: the call for one of 32 values costs as much as the values. By the inverse scale: codes of
+// ties may differ from what division says, their errors do not.
+LATHE_VECTOR_CLONES void squared_errors(const float* x, int64_t n, const Grid* grids, int count, Range codes,
+                                        float* errors) {
+  for (int k = 0; k < count; ++k) {
+    const Grid grid = grids[k];
+    const float inverse = 1 / grid.scale;
+    Sum sum;
+    for_lanes(x, n, [&](int j, float v) {
+      const float e = v - grid.scale * (nearest(v * inverse, grid, codes) - grid.zero);
+      sum.lane[j] += e * e;
+    });
+    errors[k] = sum.total();
+  }
 }
 
 // The scale that fits best once the codes are fixed: least squares of x over q - zero. 0 when all codes mean
@@ -67,23 +79,28 @@ constexpr int candidates = 11, refinements = 2;
 
 Grid choose_grid(const float* x, int64_t n, const Numerics& numerics, Range codes, ScaleSearch search) {
   const Range seen = range_with_zero(x, n);
-  Grid best = grid_for(seen, numerics, codes);
-  if (search == ScaleSearch::absmax) return best;
-  float least = squared_error(x, n, best, codes);
-  auto improves = [&](Grid grid) {
-    const float error = squared_error(x, n, grid, codes);
-    if (!(error < least)) return false;
-    least = error;
-    best = grid;
-    return true;
-  };
+  Grid grids[1 + candidates] = {grid_for(seen, numerics, codes)};
+  if (search == ScaleSearch::absmax) return grids[0];
   for (int i = 0; i < candidates; ++i) {
     const float part = 1.08f - 0.05f * static_cast<float>(i);
-    improves(grid_for({seen.lo * part, seen.hi * part}, numerics, codes));
+    grids[1 + i] = grid_for({seen.lo * part, seen.hi * part}, numerics, codes);
   }
+  float errors[1 + candidates];
+  squared_errors(x, n, grids, 1 + candidates, codes, errors);
+  int least = 0;
+  for (int i = 1; i <= candidates; ++i)
+    if (errors[i] < errors[least]) least = i;
+  Grid best = grids[least];
+  float least_error = errors[least];
   for (int i = 0; i < refinements; ++i) {
     const float scale = fitted_scale(x, n, best, codes);
-    if (scale <= 0 || !improves({storable(scale, numerics.dtype), best.zero})) break;
+    if (scale <= 0) break;
+    const Grid refined{storable(scale, numerics.dtype), best.zero};
+    float error = 0;
+    squared_errors(x, n, &refined, 1, codes, &error);
+    if (!(error < least_error)) break;
+    least_error = error;
+    best = refined;
   }
   return best;
 }

@@ -1,7 +1,7 @@
 #include <cstring>
 #include <gmock/gmock.h>
 
-#include "compress/quantize.h"
+#include "compress/save.h"
 #include "gguf_writer.h"
 #include "support.h"
 
@@ -10,13 +10,13 @@ namespace {
 
 using namespace testing_support;
 
-struct Saved {
+struct Reopened {
   std::string hash;
   Model model;
 };
 
-Saved save_and_open(const fs::path& source, const Numerics& numerics, const Selection& selection,
-                    const fs::path& to, int threads = 0) {
+Reopened save_and_open(const fs::path& source, const Numerics& numerics, const Selection& selection,
+                       const fs::path& to, int threads = 0) {
   const Checkpoint from = Checkpoint::open(source);
   const Model model = load(from);
   fs::create_directories(to);
@@ -46,7 +46,7 @@ TEST_P(Save, OpensAsExactlyWhatWasQuantizedInMemory) {
                                    Numerics::fp8(), Numerics::fp8_tensor(), Numerics::fp8_block(),
                                    Numerics::mxfp8(), Numerics::mxfp4(), Numerics::nvfp4()}) {
     const TemporaryDirectory dir;
-    const Saved saved = save_and_open(golden(GetParam()), numerics, with_head, dir.path() / "m");
+    const Reopened saved = save_and_open(golden(GetParam()), numerics, with_head, dir.path() / "m");
     Model expected = load(Checkpoint::open(golden(GetParam())));
     quantize(expected, assign_all(expected, numerics, with_head), ScaleSearch::mse);
     expect_same_bits(saved.model, expected);
@@ -71,6 +71,20 @@ INSTANTIATE_TEST_SUITE_P(Families, Save,
                            return name;
                          });
 
+TEST(SaveAndSum, WhatIsReadBackHasTheChecksumAndAChangedByteHasNot) {
+  const TemporaryDirectory dir;
+  const Checkpoint from = Checkpoint::open(golden("llama3"));
+  const Model model = load(from);
+  const Assignment assignment = assign_all(model, Numerics::integer(4, 32, true), with_head);
+  const Saved saved = save_and_sum(model, from, assignment, ScaleSearch::mse, dir.path());
+  Model read = load(Checkpoint::open(dir.path()));
+  EXPECT_EQ(hash_of(read), saved.hash);
+  EXPECT_EQ(checksum_of(read), saved.checksum);
+  Weight& norm = read.weights.at("model.norm.weight");
+  norm = dense_weight(Tensor::zeros(norm.parts[0].dtype, norm.shape));
+  EXPECT_NE(checksum_of(read), saved.checksum);
+}
+
 TEST(SaveTwice, GivesTheSameFilesWhateverTheThreads) {
   const TemporaryDirectory dir;
   const Numerics numerics = Numerics::integer(4, 32, true);
@@ -86,7 +100,7 @@ TEST(SaveTwice, GivesTheSameFilesWhateverTheThreads) {
 TEST(SaveNf4, IsWhatWasQuantizedInMemory) {
   const TemporaryDirectory dir;
   const fs::path source = source_dir() / "models/builtin";
-  const Saved saved = save_and_open(source, Numerics::nf4(), {}, dir.path() / "m");
+  const Reopened saved = save_and_open(source, Numerics::nf4(), {}, dir.path() / "m");
   Model expected = load(Checkpoint::open(source));
   quantize(expected, assign_all(expected, Numerics::nf4(), {}), ScaleSearch::mse);
   expect_same_bits(saved.model, expected);
@@ -110,7 +124,7 @@ TEST(Quantize, LayersOfOneInputShareTheGlobalScale) {
 
 TEST(SaveTwice, OfAQuantizedModelKeepsItsBits) {
   const TemporaryDirectory dir;
-  const Saved first =
+  const Reopened first =
       save_and_open(golden("llama3"), Numerics::integer(4, 32, true), with_head, dir.path() / "a");
   const Checkpoint from = Checkpoint::open(dir.path() / "a");
   fs::create_directories(dir.path() / "b");
@@ -121,7 +135,7 @@ TEST(SaveGguf, WritesTheHuggingFaceModelThatTheFileHolds) {
   for (const char* family : {"tinyllama", "qwen3"}) {
     const TemporaryDirectory dir;
     write_gguf(load(Checkpoint::open(golden(family))), dir / "model.gguf");
-    const Saved saved =
+    const Reopened saved =
         save_and_open(dir / "model.gguf", Numerics::integer(4, 32, true, DType::f32), {}, dir / "m");
     Model expected = load(Checkpoint::open(dir / "model.gguf"));
     quantize(expected, assign_all(expected, Numerics::integer(4, 32, true, DType::f32), {}),

@@ -1,5 +1,7 @@
 #include <gmock/gmock.h>
+#include <set>
 
+#include "core/checksum.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/rng.h"
@@ -28,6 +30,35 @@ TEST(Tensor, ViewsShareBytesAndCheckTheElementSize) {
 TEST(Hash, KnownAnswers) {  // FIPS 180-4 examples
   EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+}
+
+// Lengths about its blocks of 64 bytes; every single byte, every pair of equal changes of the highest bit
+// (which a chain of plain products would lose) and every order of two pieces counts.
+TEST(Checksum, ChangesWithWhateverChanges) {
+  const auto of = [](std::string_view bytes) {
+    Checksum sum;
+    sum.add(bytes);
+    return sum.value();
+  };
+  std::set<uint64_t> seen;
+  for (size_t n : {0, 1, 7, 8, 63, 64, 65, 128, 200})
+    EXPECT_TRUE(seen.insert(of(std::string(n, '\0'))).second);
+  const std::string bytes(200, 'x');
+  EXPECT_EQ(of(bytes), of(bytes));
+  EXPECT_TRUE(seen.insert(of(bytes)).second);
+  for (size_t i = 0; i < bytes.size(); ++i) {
+    std::string changed = bytes;
+    changed[i] = static_cast<char>(changed[i] ^ 0x80);
+    EXPECT_TRUE(seen.insert(of(changed)).second) << i;
+    for (size_t j = i + 1; j < bytes.size(); ++j) {
+      std::string twice = changed;
+      twice[j] = static_cast<char>(twice[j] ^ 0x80);
+      EXPECT_TRUE(seen.insert(of(twice)).second) << i << ' ' << j;
+    }
+  }
+  Checksum ab, ba;
+  ab.add("a"), ab.add("b"), ba.add("b"), ba.add("a");
+  EXPECT_NE(ab.value(), ba.value());
 }
 
 TEST(Rng, StreamIsFixed) {  // SplitMix64's published first numbers for seed 1234567

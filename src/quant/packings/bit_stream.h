@@ -7,8 +7,22 @@
 
 namespace lathe {
 
+// n a multiple of 32 / bits: a word is made without looking at where it ends.
+template <int bits, class At>
+void pack_whole_words(int64_t n, At code, uint32_t* out, int64_t stride) {
+  constexpr int per_word = 32 / bits;
+  for (int64_t i = 0; i < n; i += per_word, out += stride) {
+    uint32_t word = 0;
+    for (int j = 0; j < per_word; ++j) word |= static_cast<uint32_t>(code(i + j)) << (j * bits);
+    *out = word;
+  }
+}
+
 template <class At>
 void pack_stream(int64_t n, int bits, At code, uint32_t* out, int64_t stride) {
+  if (bits == 8 && n % 4 == 0) return pack_whole_words<8>(n, code, out, stride);
+  if (bits == 4 && n % 8 == 0) return pack_whole_words<4>(n, code, out, stride);
+  if (bits == 2 && n % 16 == 0) return pack_whole_words<2>(n, code, out, stride);
   uint64_t buffer = 0;
   int filled = 0;
   for (int64_t i = 0; i < n; ++i) {
