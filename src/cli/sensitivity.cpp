@@ -1,4 +1,5 @@
-// lathe sensitivity: what each part of a model costs in each format, and the best mixture within a size.
+// lathe sensitivity: what each part of a model costs and saves in each format, and the best mixture within a
+// size.
 #include <CLI/CLI.hpp>
 #include <memory>
 
@@ -8,6 +9,7 @@
 #include "core/file.h"
 #include "eval/dataset.h"
 #include "search/constraints.h"
+#include "search/decode_time.h"
 #include "search/mixed.h"
 
 namespace lathe {
@@ -36,15 +38,20 @@ std::vector<std::string> ignore_list(const std::vector<UnitCost>& units, double 
   return names;
 }
 
-void print(const std::vector<UnitCost>& units, const std::vector<Format>& menu) {
+// Per unit and format of it.
+using Times = std::vector<std::vector<double>>;
+
+void print(const std::vector<UnitCost>& units, const std::vector<Format>& menu, const Times& seconds) {
   fmt::print(
-      "{:<42} {:>9}  {:<13} {:>10} {:>10}   predicted KL in int8 g32, int4 g128, int3 g128, int2 g64\n",
+      "{:<42} {:>9}  {:<13} {:>10} {:>10}   predicted KL (us saved per token) in int8 g32, int4 g128, int3 "
+      "g128, int2 g64\n",
       "unit", "weights", "substituted", "error", "KL");
-  for (const UnitCost& u : units) {
+  for (size_t i = 0; i < units.size(); ++i) {
+    const UnitCost& u = units[i];
     const auto at = [&](const char* name) {
       for (size_t f = 0; f < u.unit.formats.size(); ++f)
         if (menu[static_cast<size_t>(u.unit.formats[f])].name == name)
-          return fmt::format("{:.2e}", u.cost[f]);
+          return fmt::format("{:.2e} ({:.0f})", u.cost[f], 1e6 * (seconds[i][0] - seconds[i][f]));
       return std::string("-");
     };
     const auto r = static_cast<size_t>(u.reference);
@@ -55,15 +62,18 @@ void print(const std::vector<UnitCost>& units, const std::vector<Format>& menu) 
   }
 }
 
-Json to_json(const std::vector<UnitCost>& units, const std::vector<Format>& menu) {
+Json to_json(const std::vector<UnitCost>& units, const std::vector<Format>& menu, const Times& seconds) {
   Json rows = Json::array();
-  for (const UnitCost& u : units) {
+  for (size_t i = 0; i < units.size(); ++i) {
+    const UnitCost& u = units[i];
     Json formats = Json::array();
     for (size_t f = 0; f < u.unit.formats.size(); ++f)
       formats.push_back({{"format", menu[static_cast<size_t>(u.unit.formats[f])].name},
                          {"bytes", u.unit.bytes[f]},
                          {"output_error", u.error[f]},
-                         {"predicted_kl", u.cost[f]}});
+                         {"predicted_kl", u.cost[f]},
+                         {"decode_seconds", seconds[i][f]},
+                         {"decode_seconds_saved", seconds[i][0] - seconds[i][f]}});
     rows.push_back(
         {{"unit", u.unit.name},
          {"weights", u.unit.weights},
@@ -89,8 +99,9 @@ void sensitivity_verb(const Options& o) {
   const std::vector<UnitCost> units =
       measure_units(opened.model, menu, first(calibration.tokens, o.text.max_tokens),
                     first(scored.tokens, o.search_tokens), options);
+  const Times seconds = decode_seconds(opened.model, find_units(opened.model, menu), menu, o.threads);
 
-  Json json = {{"model", o.model}, {"method", o.method}, {"units", to_json(units, menu)}};
+  Json json = {{"model", o.model}, {"method", o.method}, {"units", to_json(units, menu, seconds)}};
   json["ignore"] = ignore_list(units, o.ignore);
   json["mixtures"] = Json::array();
   for (const std::string& text : o.budgets) {
@@ -111,7 +122,7 @@ void sensitivity_verb(const Options& o) {
                                 {"recipe", o.recipe.empty() ? "" : path}});
   }
   if (o.json) return print_json(json);
-  print(units, menu);
+  print(units, menu, seconds);
   fmt::print("more than {} times as sensitive per weight as the median: {}\n", o.ignore,
              json["ignore"].empty() ? "none" : json["ignore"].dump());
   for (const Json& m : json["mixtures"])
@@ -123,11 +134,11 @@ void sensitivity_verb(const Options& o) {
 
 void add_sensitivity(CLI::App& app) {
   auto o = std::make_shared<Options>();
-  CLI::App& verb =
-      add_verb(app, "sensitivity",
-               "Measure what each unit of layers costs in each format, and write the recipe of the best "
-               "mixture within a size",
-               "builtin --calibration notes.txt --max-bytes 3.5MB --recipe mixed.yaml");
+  CLI::App& verb = add_verb(
+      app, "sensitivity",
+      "Measure what each unit of layers costs and saves in each format, and write the recipe of the best "
+      "mixture within a size",
+      "builtin --calibration notes.txt --max-bytes 3.5MB --recipe mixed.yaml");
   add_model(verb, o->model);
   verb.add_option("--calibration", o->text.path,
                   "UTF-8 text: three quarters for statistics, the rest for scores")

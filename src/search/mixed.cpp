@@ -53,11 +53,11 @@ class Measurement {
   }
 
  private:
-  // The format substituted: the one whose error is nearest to a hundredth of the outputs, which moves the KL
-  // enough to be measured and not so far that it stops growing in proportion.
+  // The format substituted, of those that were tried: the one whose error is nearest to a hundredth of the
+  // outputs, which moves the KL enough to be measured and not so far that it stops growing in proportion.
   int reference_of(size_t u) const {
     int best = 0;
-    for (size_t f = 1; f < units_[u].formats.size(); ++f)
+    for (size_t f = 1; f < rounded_[u].errors.size(); ++f)
       if (best == 0 ||
           distance(rounded_[u].errors[f]) < distance(rounded_[u].errors[static_cast<size_t>(best)]))
         best = static_cast<int>(f);
@@ -68,7 +68,7 @@ class Measurement {
   void round_all(std::span<const int32_t> calibration) {
     std::map<std::string, size_t> unit_of;
     for (size_t u = 0; u < units_.size(); ++u) {
-      rounded_[u].errors.resize(units_[u].formats.size());
+      rounded_[u].errors = {0};  // as it is
       for (const std::string& p : units_[u].params) unit_of[p] = u;
     }
     Model model = base_;
@@ -87,17 +87,17 @@ class Measurement {
       if (!seen[u]) round_unit(u, nullptr);
   }
 
-  // In all its formats; the weights of the reference are kept.
+  // In all its formats, of which one is held beside the reference so far; that is kept.
   void round_unit(size_t u, const InputStats* stats) {
     const Unit& unit = units_[u];
     std::optional<GptqFactor> factor;
     if (stats && options_.method.rounding->wants_hessian)
       factor.emplace(pool_, stats->hessian.data(), stats->cols, options_.method.damping,
                      options_.method.act_order);
-    std::vector<std::map<std::string, Weight>> packed(unit.formats.size());
     for (size_t f = 1; f < unit.formats.size(); ++f) {
       const Numerics& numerics = menu_[static_cast<size_t>(unit.formats[f])].numerics;
       double error = 0, size = 0;
+      std::map<std::string, Weight> packed;
       for (const std::string& param : unit.params) {
         const Weight& weight = base_.weights.at(param);
         const std::vector<float> w = read_all(weight), none(w.size());
@@ -107,14 +107,14 @@ class Measurement {
               options_.method.rounding->run({pool_, w.data(), weight.rows(), weight.cols(), numerics, *stats,
                                              factor ? &*factor : nullptr, options_.method.descent, -1});
           dequantize(codes, now.data());
-          packed[f][param] = pack_codes(codes, weight.shape);
+          packed[param] = pack_codes(codes, weight.shape);
           error +=
               output_error(pool_, w.data(), now.data(), weight.rows(), weight.cols(), stats->hessian.data());
           size +=
               output_error(pool_, none.data(), w.data(), weight.rows(), weight.cols(), stats->hessian.data());
         } else {
-          packed[f][param] = quantize_weight(weight, numerics, ScaleSearch::mse, options_.sweep.threads);
-          now = read_all(packed[f][param]);
+          packed[param] = quantize_weight(weight, numerics, ScaleSearch::mse, options_.sweep.threads);
+          now = read_all(packed[param]);
           for (size_t i = 0; i < w.size(); ++i) {
             const double x = static_cast<double>(w[i]), d = x - static_cast<double>(now[i]);
             error += d * d;
@@ -122,10 +122,10 @@ class Measurement {
           }
         }
       }
-      rounded_[u].errors[f] = size > 0 ? error / size : 0;
+      std::vector<double>& errors = rounded_[u].errors;
+      errors.push_back(size > 0 ? error / size : 0);
+      if (reference_of(u) == static_cast<int>(f)) rounded_[u].reference = std::move(packed);
     }
-    if (unit.formats.size() > 1)
-      rounded_[u].reference = std::move(packed[static_cast<size_t>(reference_of(u))]);
   }
 
   const Model& base_;
