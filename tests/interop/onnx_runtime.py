@@ -32,7 +32,7 @@ cases = [
     ("low-rank", ["--scheme", "w4a16", "--group-size", "32", "--method", "gptq+rank8", "--calibration",
                   pathlib.Path(__file__).parents[2] / "models/builtin/calibration.txt", "--calibration-tokens", "4096"],
      [], "dense"),  # the factors
-    ("hadamard", ["--scheme", "w4a16", "--group-size", "32", "--rotate", "both", "--r3", "--r4"], [], "MatMulNBits"),
+    ("hadamard", ["--scheme", "w8a16", "--rotate", "both", "--r3", "--r4"], [], "QDQ"),
 ]
 
 
