@@ -32,6 +32,7 @@ struct Options {
   std::vector<std::pair<std::string, std::string>> adapters;  // name, directory
   size_t kv_mib = 0;
   int64_t drain_seconds = 30;
+  double wait_seconds = 0;
 };
 
 // One key a line.
@@ -102,6 +103,7 @@ void serve(Options o) {
   const std::optional<ChatFormat> format = chat_format(opened.checkpoint, o.chat_template);
   if (!format) warn("this model has no chat template: /v1/chat/completions is refused");
   o.engine.kv_bytes = o.kv_mib << 20;
+  o.engine.longest_wait = std::chrono::milliseconds(static_cast<int64_t>(o.wait_seconds * 1e3));
   if (o.embeddings) pack_model(opened.model, o.engine.threads);  // once for both
   Engine engine(opened.model, tokenizer, o.engine);
   if (o.name.empty()) o.name = o.model == "builtin" ? o.model : opened.checkpoint.path().filename().string();
@@ -217,6 +219,10 @@ void add_serve(CLI::App& app) {
       ->capture_default_str();
   verb.add_option("--max-waiting", o->engine.waiting, "Requests that may wait; more are answered 429")
       ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--max-wait-seconds", o->wait_seconds,
+                  "How long a request may wait for its first step; later it is answered 429; 0: any time")
+      ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   verb.add_flag("!--no-prefix-cache", o->engine.prefix_cache, "Compute every prompt anew");
   verb.add_flag("--embeddings", o->embeddings,

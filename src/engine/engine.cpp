@@ -38,6 +38,7 @@ struct Job {
   Engine::Emit emit;
   std::shared_ptr<grammar::Work> masks;             // its choices' budget, where there is a grammar
   std::shared_ptr<std::vector<TokenScore>> prompt;  // while it is computed; null: not asked for
+  Clock::time_point submitted;
 };
 
 // One choice of a request.
@@ -50,6 +51,7 @@ struct Running {
   StopText stops;
   std::optional<GrammarMatcher> matcher;  // once the grammar applies
   int64_t generated = 0;
+  bool begun = false;  // it was in a step
 
   Running(std::shared_ptr<const Job> j, int64_t c, const Tokenizer& tokenizer)
       : job(std::move(j)),
@@ -259,6 +261,22 @@ struct Engine::Impl {
     }
   }
 
+  void refuse_late() {
+    if (options.longest_wait.count() == 0 || scheduler.waiting() == 0) return;
+    const Clock::time_point earliest = Clock::now() - options.longest_wait;
+    std::vector<Running*> late;
+    for (const auto& [key, r] : running)
+      if (!r->begun && r->job->submitted < earliest) late.push_back(r.get());
+    for (Running* r : late) {
+      Event event;
+      event.finish = Finish::failed;
+      event.busy = true;
+      event.error = fmt::format("the request waited for {} ms, and others are before it still",
+                                options.longest_wait.count());
+      end(*r, std::move(event));
+    }
+  }
+
   // The last event of a choice, or of all choices of a request that has not been forked yet.
   void end(Running& r, Event event) {
     const std::shared_ptr<const Job> job = r.job;
@@ -313,6 +331,7 @@ struct Engine::Impl {
     for (const auto* works : {&step.prompts, &step.decodes})
       for (const Work& w : *works) {
         Running* r = running.at(w.sequence->id).get();
+        r->begun = true;
         if (w.sequence->scores)
           score_prompt(*r, w, [&](int64_t i) { return row(next + static_cast<size_t>(i)); });
         next += static_cast<size_t>(w.outputs);
@@ -473,6 +492,7 @@ struct Engine::Impl {
 
   bool step() {
     take_inbox();
+    refuse_late();
     const auto start = Clock::now();
     const Step& next = scheduler.next();
     plan_seconds = 0;
@@ -543,7 +563,7 @@ uint64_t Engine::submit(Request request, Emit emit) {
                     ? std::make_shared<std::vector<TokenScore>>(request.prompt.size() - 1)
                     : nullptr;
   i.submitted.push_back(std::make_shared<const Job>(
-      Job{id, std::move(request), std::move(emit), std::move(masks), std::move(scores)}));
+      Job{id, std::move(request), std::move(emit), std::move(masks), std::move(scores), Clock::now()}));
   i.changed.notify_one();
   return id;
 }

@@ -79,6 +79,7 @@ struct Event {
   std::string stop;       // the stop string that ended it
   std::string error;      // why it failed
   bool refused = false;   // by the request's fault: it asks for what cannot be done
+  bool busy = false;      // it waited longer than EngineOptions::longest_wait: another time, perhaps
   int64_t cached = 0;     // prompt tokens that the prefix cache had
   int64_t generated = 0;  // so far, the ending stop token included
 };
@@ -89,10 +90,11 @@ struct EngineOptions {
   size_t kv_bytes = 0;  // memory of the KV cache; 0: room for eight sequences of the whole context
   int64_t block_tokens = 32;
   KvType kv = KvType::f32;
-  int64_t sequences = 64;     // running at once; at most most_sampled_outputs
-  int64_t step_tokens = 512;  // rows of a step
-  int64_t mixed_prompt = 0;   // StepLimits::mixed_prompt
-  int64_t waiting = 1024;     // requests that wait; more are refused
+  int64_t sequences = 64;                     // running at once; at most most_sampled_outputs
+  int64_t step_tokens = 512;                  // rows of a step
+  int64_t mixed_prompt = 0;                   // StepLimits::mixed_prompt
+  int64_t waiting = 1024;                     // requests that wait; more are refused
+  std::chrono::milliseconds longest_wait{0};  // for the first step of a prompt; 0: any time
   bool prefix_cache = true;
 };
 

@@ -2,6 +2,8 @@
 #pragma once
 
 #include <chrono>
+#include <map>
+#include <string>
 
 #include "core/json.h"
 
@@ -26,6 +28,11 @@ class ApiError : public Error {
 
   int status() const { return status_; }
   std::chrono::seconds retry_after() const { return retry_after_; }  // of 429 and 503
+  std::map<std::string, std::string> headers() const {
+    if (status_ == 429 || status_ == 503) return {{"Retry-After", std::to_string(retry_after_.count())}};
+    if (status_ == 401) return {{"WWW-Authenticate", "Bearer"}};
+    return {};
+  }
   Json body() const {
     return {{"error",
              {{"message", what()},

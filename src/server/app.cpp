@@ -239,13 +239,10 @@ void App::handle(HttpRequest r, std::shared_ptr<HttpExchange> exchange) {
   try {
     route(r, exchange);
   } catch (const ApiError& e) {
-    HttpExchange::Headers headers;
-    if (e.status() == 429 || e.status() == 503)
-      headers["Retry-After"] = std::to_string(e.retry_after().count());
-    if (e.status() == 401) headers["WWW-Authenticate"] = "Bearer";
     const bool anthropic = r.path.starts_with("/v1/messages");
     const Json body = anthropic ? anthropic_error(e) : e.body();
-    exchange->send(e.status(), json_type, body.dump(-1, ' ', false, Json::error_handler_t::replace), headers);
+    exchange->send(e.status(), json_type, body.dump(-1, ' ', false, Json::error_handler_t::replace),
+                   e.headers());
   }
 }
 

@@ -29,6 +29,15 @@ Json schema_of_calls(const ToolChoice& choice, ToolFormat format) {
   return all;
 }
 
+void begin_behind_thoughts(const Service& service, Chat& chat, std::string& prompt) {
+  if (const std::optional<int32_t> token = service.tokenizer.id("</think>")) {
+    chat.request.grammar_after = *token;
+  } else {
+    prompt += "\n</think>\n\n";
+    chat.thinking = false;
+  }
+}
+
 class ChatReply final : public Reply {
  public:
   ChatReply(const Service& service, const Fields& f, const Chat& chat, std::shared_ptr<HttpExchange> exchange)
@@ -200,45 +209,40 @@ Chat parse_chat(Service& service, const Fields& f) {
   } else {
     if (format == ToolFormat::none)
       throw not_supported("tools: this model's chat template has no calls that Lathe reads", "tools");
-    // A grammar of the request's own may well be one of calls.
-    const bool own = r.grammar && !f.has("response_format");
-    if (r.grammar && (!own || tools.strict || tools.mode == ToolChoice::Mode::required))
-      throw not_supported(
-          "response_format: expected no description of the text beside tools, or tool_choice none",
-          "response_format");
+    if (r.grammar && tools.mode == ToolChoice::Mode::required && !f.has("response_format"))
+      throw ApiError::bad_request("tool_choice: expected none or auto beside a description of the text",
+                                  "tool_choice");
     chat.one_call = !tools.parallel;
+    chat.tools = std::make_shared<const std::vector<Tool>>(tools.tools);
     r.special_tokens = true;  // calls may begin with one
   }
-  const std::string_view opening = tool_opening(format);
-  const auto grammar = [&] {
-    return service.grammars.compile("t" + schema_of_calls(tools, format).dump(), "tools",
-                                    [&] { return tool_grammar(format, tools.tools, tools.parallel); });
-  };
-  if (tools.mode == ToolChoice::Mode::required) {
+  const bool required = tools.mode == ToolChoice::Mode::required;
+  // Beside tools, what must be of a form is the text; but a grammar of another field may be one of calls.
+  const bool bound =
+      tools.mode == ToolChoice::Mode::automatic && (tools.strict || (r.grammar && f.has("response_format")));
+  const std::string_view mark = tool_mark(format);
+  const std::optional<int32_t> token = service.tokenizer.id(mark);
+  const std::string calls_source = bound || required ? schema_of_calls(tools, format).dump() : std::string();
+  const auto calls = [&] { return tool_grammar(format, tools.tools, tools.parallel); };
+  if (required) {
     // The call is opened for the model, behind no thoughts.
     if (std::exchange(chat.thinking, false)) prompt += "\n</think>\n\n";
-    prompt += opening;
+    prompt += tool_opening(format);
     chat.calling = true;
-    r.grammar = grammar();
-  } else if (tools.mode == ToolChoice::Mode::automatic && tools.strict) {
-    std::string_view mark = opening;
-    while (!mark.empty() && mark.back() == '\n') mark.remove_suffix(1);
-    const std::optional<int32_t> token = service.tokenizer.id(mark);
-    if (mark.empty() || !token)
-      throw not_supported(
-          "tools: strict is not supported where this model's calls begin with no token of their "
-          "own, but with tool_choice required",
-          "tools");
-    r.grammar = grammar();
+    r.grammar = service.grammars.compile("t" + calls_source, "tools", calls);
+  } else if (bound && !r.grammar && token) {
+    r.grammar =
+        service.grammars.compile("b" + calls_source, "tools", [&] { return behind_mark(format, calls()); });
     r.grammar_after = *token;
     r.must_reach_grammar = false;
-  } else if (r.grammar && chat.thinking) {
-    if (const std::optional<int32_t> token = service.tokenizer.id("</think>")) {
-      r.grammar_after = *token;
-    } else {
-      prompt += "\n</think>\n\n";
-      chat.thinking = false;
+  } else {
+    if (bound) {
+      const std::shared_ptr<TokenMasks> text = std::exchange(r.grammar, nullptr);
+      r.grammar = service.grammars.compile(
+          "a" + calls_source + Grammars::source(f), "tools",
+          [&] { return answer_grammar(format, calls(), text ? &text->grammar() : nullptr); }, mark);
     }
+    if (r.grammar && chat.thinking) begin_behind_thoughts(service, chat, prompt);
   }
   r.prompt = chat_tokens(service, prompt);
   truncate_prompt(r.prompt, f);

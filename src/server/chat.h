@@ -20,6 +20,7 @@ struct Chat {
   ChatSyntax syntax;
   bool thinking = false, calling = false;  // the prompt opened thoughts, or a call
   bool one_call = false;                   // parallel_tool_calls: false
+  std::shared_ptr<const std::vector<Tool>> tools;
 };
 Chat parse_chat(Service&, const Fields&);
 
@@ -30,7 +31,7 @@ struct ToolCall {
 class Answer {
  public:
   explicit Answer(const Chat& chat)
-      : parser_(chat.syntax, chat.thinking, chat.calling),
+      : parser_(chat.syntax, chat.thinking, chat.calling, chat.tools),
         one_call_(chat.one_call),
         short_ids_(chat.syntax.tools == ToolFormat::mistral) {}
   // The event's parts, which were added to what follows. Calls of a model that was to make only one are

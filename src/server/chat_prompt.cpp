@@ -52,21 +52,47 @@ Json checked_messages(const Fields& f) {
   return checked;
 }
 
+// A text that the model is to go on with ends with its last message, as transformers cuts it.
+void cut_behind(std::string& text, const Json& content) {
+  const std::string whole = content.is_string() ? content.get<std::string>() : std::string();
+  constexpr std::string_view space = " \n\t\r";
+  const size_t begin = whole.find_first_not_of(space);
+  const size_t end = whole.find_last_not_of(space) + 1;
+  const size_t at = begin == std::string::npos ? begin : text.rfind(whole.substr(begin, end - begin));
+  if (at == std::string::npos)
+    throw ApiError::bad_request("continue_final_message: expected a last message that the template shows",
+                                "continue_final_message");
+  const std::string_view shown = std::string_view(whole).substr(begin);  // with the white space behind it
+  text.resize(at + (text.compare(at, shown.size(), shown) == 0 ? shown.size() : end - begin));
+}
+
 }  // namespace
 
 std::string chat_text(const Service& service, const Fields& f, const Json& tools) {
   if (!service.chat)
     throw ApiError(501, "not_supported_error", "this model has no chat template; use /v1/completions");
   ChatTemplate::Options options;
-  options.add_generation_prompt = f.boolean("add_generation_prompt", true);
+  const bool go_on = f.boolean("continue_final_message", false);
+  if (go_on && f.boolean("add_generation_prompt", false))
+    throw ApiError::bad_request("continue_final_message: expected no add_generation_prompt beside it",
+                                "continue_final_message");
+  options.add_generation_prompt = f.boolean("add_generation_prompt", !go_on);
   options.variables = service.template_variables;
+  if (const auto effort = f.text("reasoning_effort")) options.variables["reasoning_effort"] = *effort;
+  if (const Json* documents = f.find("documents")) {
+    if (!documents->is_array()) throw ApiError::wrong_field("documents", "a list");
+    options.documents = *documents;
+  }
   if (const Json* more = f.find("chat_template_kwargs")) {
     if (!more->is_object())
       throw ApiError::bad_request("chat_template_kwargs: expected an object, found another value",
                                   "chat_template_kwargs");
     for (const auto& [name, value] : more->items()) options.variables[name] = value;
   }
-  return service.chat->render(checked_messages(f), tools, options);
+  const Json messages = checked_messages(f);
+  std::string text = service.chat->render(messages, tools, options);
+  if (go_on) cut_behind(text, messages.back().value("content", Json()));
+  return text;
 }
 
 // The template writes special tokens itself.

@@ -19,7 +19,7 @@ void refuse_unsupported(const Fields& f, bool chat) {
   const auto refuse = [](std::string_view name) {
     throw ApiError(501, "not_supported_error", fmt::format("{} is not supported", name), std::string(name));
   };
-  for (const std::string_view name : {"functions", "guided_whitespace_pattern"})
+  for (const std::string_view name : {"functions", "guided_whitespace_pattern", "chat_template"})
     if (f.has(name)) refuse(name);
   if (f.boolean("use_beam_search", false)) refuse("use_beam_search");
   if (chat && f.boolean("echo", false)) refuse("echo");

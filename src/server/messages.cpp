@@ -192,7 +192,8 @@ class MessagesReply final : public ItemReply {
   void fail(const ApiError& given) override {
     const ApiError error = given.status() == 500 ? ApiError(500, "api_error", given.what()) : given;
     if (!stream_)
-      return exchange_->send(error.status(), "application/json", json_text(anthropic_error(error)));
+      return exchange_->send(error.status(), "application/json", json_text(anthropic_error(error)),
+                             error.headers());
     start_stream();
     event(anthropic_error(error), "error");
     exchange_->finish();

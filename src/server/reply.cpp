@@ -53,7 +53,9 @@ void Reply::take(size_t prompt, Event e) {
   observe(c, e);
   if (e.finish == Finish::failed) {
     abandoned_ = true;
-    return fail(e.refused ? ApiError::bad_request(e.error) : ApiError(500, "server_error", e.error));
+    return fail(e.refused ? ApiError::bad_request(e.error)
+                : e.busy  ? ApiError(429, "rate_limit_error", e.error)
+                          : ApiError(500, "server_error", e.error));
   }
   if (c.tokens == 0) cached_ += static_cast<size_t>(e.cached);
   c.tokens = static_cast<size_t>(e.generated);
@@ -104,7 +106,8 @@ void Reply::event(const Json& j, std::string_view name) {
 void Reply::send(const Json& j) { exchange_->send(200, "application/json", json_text(j)); }
 
 void Reply::fail(const ApiError& error) {
-  if (!started_) return exchange_->send(error.status(), "application/json", json_text(error.body()));
+  if (!started_)
+    return exchange_->send(error.status(), "application/json", json_text(error.body()), error.headers());
   event(error.body());
   exchange_->finish();
 }

@@ -130,13 +130,18 @@ Grammar parsed(const Asked& a) {
 
 Grammars::Grammars(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-std::shared_ptr<const TokenTrie> Grammars::trie() {
-  if (!trie_) trie_ = std::make_shared<const TokenTrie>(tokenizer_.token_bytes());
-  return trie_;
+std::shared_ptr<const TokenTrie> Grammars::trie(std::string_view mark) {
+  const std::optional<int32_t> token = mark.empty() ? std::nullopt : tokenizer_.id(mark);
+  const bool marked = token && tokenizer_.is_special(*token);  // others have their text in any case
+  std::shared_ptr<const TokenTrie>& trie = marked ? marked_trie_ : trie_;
+  if (trie) return trie;
+  std::vector<std::string> bytes = tokenizer_.token_bytes();
+  if (marked) bytes[static_cast<size_t>(*token)] = mark;
+  return trie = std::make_shared<const TokenTrie>(bytes);
 }
 
 std::shared_ptr<TokenMasks> Grammars::compile(const std::string& source, const std::string& name,
-                                              const std::function<Grammar()>& make) {
+                                              const std::function<Grammar()>& make, std::string_view mark) {
   if (source.size() > most_source_bytes)
     throw ApiError::bad_request(
         fmt::format("{}: expected at most {} bytes, found {}", name, most_source_bytes, source.size()), name);
@@ -147,7 +152,7 @@ std::shared_ptr<TokenMasks> Grammars::compile(const std::string& source, const s
   }
   std::shared_ptr<TokenMasks> masks;
   try {
-    masks = std::make_shared<TokenMasks>(make(), trie());
+    masks = std::make_shared<TokenMasks>(make(), trie(mark));
   } catch (const InputError& e) {
     throw ApiError::bad_request(e.what(), name);
   }
@@ -160,6 +165,11 @@ std::shared_ptr<TokenMasks> Grammars::compile(const std::string& source, const s
   recent_.push_front({source, masks});
   known_.emplace(source, recent_.begin());
   return masks;
+}
+
+std::string Grammars::source(const Fields& f) {
+  const std::vector<Asked> all = asked(f);
+  return all.empty() ? std::string() : static_cast<char>(all[0].kind) + all[0].source;
 }
 
 std::shared_ptr<TokenMasks> Grammars::find(const Fields& f) {

@@ -28,22 +28,26 @@ class Grammars {
   // that does not compile: a text is never less constrained than was asked for.
   std::shared_ptr<TokenMasks> find(const Fields&);
 
-  // What `make` makes of `source`, or made of it before; `name` is the field that an error is about.
+  // What `make` makes of `source`, or made of it before; `name` is the field that an error is about. Where
+  // the special token `mark` may stand for its text, that too (of one server always the same).
   std::shared_ptr<TokenMasks> compile(const std::string& source, const std::string& name,
-                                      const std::function<Grammar()>& make);
+                                      const std::function<Grammar()>& make, std::string_view mark = {});
+  // Of what find() would compile: equal texts, equal grammars. Empty: nothing.
+  static std::string source(const Fields&);
 
  private:
   struct Entry {
     std::string source;
     std::shared_ptr<TokenMasks> masks;
   };
-  std::shared_ptr<const TokenTrie> trie();
+  std::shared_ptr<const TokenTrie> trie(std::string_view mark);
 
   Tokenizer tokenizer_;
   std::mutex mutex_;
-  std::shared_ptr<const TokenTrie> trie_;  // made for the first grammar: a fraction of a second
-  std::list<Entry> recent_;                // last used first
-  size_t states_ = 0;                      // of all of them
+  // Made for the first grammar, in a fraction of a second; the other where a special token has its text.
+  std::shared_ptr<const TokenTrie> trie_, marked_trie_;
+  std::list<Entry> recent_;  // last used first
+  size_t states_ = 0;        // of all of them
   std::map<std::string, std::list<Entry>::iterator> known_;
 };
 

@@ -1,6 +1,7 @@
 #include "text/answer_parser.h"
 
 #include <algorithm>
+#include <fmt/format.h>
 #include <utility>
 
 namespace lathe {
@@ -8,7 +9,9 @@ namespace {
 
 using Kind = AnswerPart::Kind;
 constexpr std::string_view think_begin = "<think>", think_end = "</think>", call_end = "</tool_call>",
-                           arguments_mark = "[ARGS]", id_mark = "[CALL_ID]";
+                           arguments_mark = "[ARGS]", id_mark = "[CALL_ID]",
+                           function_begin = "<function=", function_end = "</function>",
+                           parameter_begin = "<parameter=", parameter_end = "</parameter>";
 constexpr size_t longest_name = 256;
 
 bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
@@ -39,13 +42,28 @@ std::string_view trigger(ToolFormat format) {
     case ToolFormat::none:
       return "";
     case ToolFormat::hermes:
+    case ToolFormat::tags:
       return "<tool_call>";
+    case ToolFormat::tag:
+      return function_begin;
     case ToolFormat::mistral:
       return "[TOOL_CALLS]";
     case ToolFormat::llama3:
       return "<|python_tag|>";
   }
   return "";
+}
+
+std::string_view closing(ToolFormat format) {
+  if (format == ToolFormat::tag) return function_end;
+  return format == ToolFormat::hermes || format == ToolFormat::tags ? call_end : "";
+}
+
+// Without the line break that tags stand on lines of their own by.
+std::string_view between_lines(std::string_view s) {
+  if (s.starts_with('\n')) s.remove_prefix(1);
+  if (s.ends_with('\n')) s.remove_suffix(1);
+  return s;
 }
 
 void add(std::vector<AnswerPart>& parts, Kind kind, std::string_view text, int64_t call = -1) {
@@ -58,9 +76,11 @@ void add(std::vector<AnswerPart>& parts, Kind kind, std::string_view text, int64
 
 }  // namespace
 
-AnswerParser::AnswerParser(ChatSyntax syntax, bool thinking, bool calling) : syntax_(syntax) {
+AnswerParser::AnswerParser(ChatSyntax syntax, bool thinking, bool calling,
+                           std::shared_ptr<const std::vector<Tool>> tools)
+    : syntax_(syntax), tools_(std::move(tools)) {
   if (calling)
-    begin_call(syntax.tools == ToolFormat::mistral ? State::head : State::object, "");
+    begin_call("");
   else if (thinking)
     state_ = State::thought;
   else if (!syntax.thinks && syntax.tools == ToolFormat::none)
@@ -79,7 +99,8 @@ std::vector<AnswerPart> AnswerParser::finish() {
   Parts parts;
   while (step(parts, true)) {
   }
-  if (state_ == State::head || state_ == State::object) give_up(parts);
+  if (state_ == State::head || state_ == State::name || state_ == State::tags || state_ == State::object)
+    give_up(parts);
   return parts;
 }
 
@@ -97,6 +118,10 @@ bool AnswerParser::step(Parts& parts, bool last) {
       return false;
     case State::head:
       return read_head(parts, last);
+    case State::name:
+      return read_name(parts, last);
+    case State::tags:
+      return read_tags(parts, last);
     case State::object:
       return read_object(parts, last);
     case State::between:
@@ -119,7 +144,7 @@ bool AnswerParser::begin(bool last) {
   } else if (syntax_.tools == ToolFormat::llama3 && rest.starts_with("{")) {
     const std::string before = held_.substr(0, space);
     held_.erase(0, space);
-    begin_call(State::object, before);
+    begin_call(before);
   } else {
     state_ = State::text;
   }
@@ -157,7 +182,7 @@ bool AnswerParser::tell(Parts& parts, bool last) {
   if (const size_t at = mark.empty() ? std::string::npos : held_.find(mark); at != std::string::npos) {
     add(parts, Kind::text, without_trailing_space(std::string_view(held_).substr(0, at)));
     held_.erase(0, at + mark.size());
-    begin_call(syntax_.tools == ToolFormat::mistral ? State::head : State::object, std::string(mark));
+    begin_call(std::string(mark));
     return true;
   }
   std::string_view shown = held_;
@@ -170,8 +195,20 @@ bool AnswerParser::tell(Parts& parts, bool last) {
   return false;
 }
 
-void AnswerParser::begin_call(State state, std::string raw) {
-  state_ = state;
+void AnswerParser::begin_call(std::string raw) {
+  switch (syntax_.tools) {
+    case ToolFormat::mistral:
+      state_ = State::head;
+      break;
+    case ToolFormat::tag:
+      state_ = State::name;
+      break;
+    case ToolFormat::tags:
+      state_ = State::tags;
+      break;
+    default:
+      state_ = State::object;
+  }
   list_ = false;
   call_ = Call();
   call_.raw = std::move(raw);
@@ -217,6 +254,93 @@ bool AnswerParser::read_head(Parts& parts, bool last) {
   return true;
 }
 
+// Behind <function=: a name, then its arguments.
+bool AnswerParser::read_name(Parts& parts, bool last) {
+  const size_t end = held_.find('>');
+  if (end == std::string::npos && held_.size() <= longest_name && !last) return false;
+  if (end == std::string::npos || end == 0 || end > longest_name) {
+    give_up(parts);
+    return true;
+  }
+  call_.name = held_.substr(0, end);
+  call_.raw += held_.substr(0, end + 1);
+  held_.erase(0, end + 1);
+  call_.named = call_.bare = true;
+  call_.key = "arguments";
+  call_.at = Call::At::value;
+  state_ = State::object;
+  return true;
+}
+
+// "<function=f>" at the beginning of what is held: its name, and it is taken. `fits`: it is one, or may
+// become one.
+bool AnswerParser::take_tag(std::string_view opening, std::string& name, bool& fits) {
+  const std::string_view held = held_;
+  const size_t end = held.find('>');
+  fits =
+      may_become(held, opening) || (held.starts_with(opening) && std::min(end, held.size()) <= longest_name);
+  if (!fits || end == std::string::npos || !held.starts_with(opening)) return false;
+  name = held.substr(opening.size(), end - opening.size());
+  fits = !name.empty();
+  if (fits && !call_.given) call_.raw += held.substr(0, end + 1);
+  if (fits) held_.erase(0, end + 1);
+  return fits;
+}
+
+const Json* AnswerParser::parameter(const std::string& name) const {
+  if (!tools_) return nullptr;
+  for (const Tool& tool : *tools_) {
+    if (tool.name != call_.name || !tool.parameters.is_object()) continue;
+    const auto all = tool.parameters.find("properties");
+    if (all == tool.parameters.end() || !all->is_object()) return nullptr;
+    const auto one = all->find(name);
+    return one == all->end() ? nullptr : &*one;
+  }
+  return nullptr;
+}
+
+// A function's tag, parameters in theirs, and its end. Arguments are given away one by one.
+bool AnswerParser::read_tags(Parts& parts, bool last) {
+  const size_t space = call_.key.empty() ? leading_space(held_) : 0;
+  if (!call_.given) call_.raw += held_.substr(0, space);
+  held_.erase(0, space);
+  bool fits = false;
+  if (!call_.named) {
+    if (take_tag(function_begin, call_.name, fits)) {
+      call_.named = call_.given = true;
+      call_.raw.clear();
+      add(parts, Kind::call, call_.name, calls_++);
+      return true;
+    }
+  } else if (!call_.key.empty()) {  // within a value
+    const size_t end = held_.find(parameter_end);
+    if (end == std::string::npos) return false;
+    const Json value =
+        tagged_value(parameter(call_.key), between_lines(std::string_view(held_).substr(0, end)));
+    add(parts, Kind::arguments,
+        fmt::format("{}{}: {}", call_.has_arguments ? ", " : "{", Json(call_.key).dump(), value.dump()),
+        calls_ - 1);
+    call_.has_arguments = true;
+    call_.key.clear();
+    held_.erase(0, end + parameter_end.size());
+    return true;
+  } else if (take_tag(parameter_begin, call_.key, fits)) {
+    return true;
+  } else if (held_.starts_with(function_end)) {
+    held_.erase(0, function_end.size());
+    add(parts, Kind::arguments, call_.has_arguments ? "}" : "{}", calls_ - 1);
+    state_ = State::between;
+    return true;
+  } else {
+    fits |= may_become(held_, function_end);
+  }
+  if (fits && !last) return false;
+  if (held_.empty() && last) return false;
+  if (call_.given) add(parts, Kind::arguments, call_.has_arguments ? "}" : "{}", calls_ - 1);
+  give_up(parts);
+  return true;
+}
+
 bool AnswerParser::read_object(Parts& parts, bool) {
   size_t used = 0;
   while (used < held_.size() && call_.at != Call::At::done && call_.at != Call::At::bad)
@@ -250,10 +374,10 @@ bool AnswerParser::read_between(bool last) {
   };
   size_t skip = leading_space(held_);
   if (skip == held_.size() && !last) return false;
-  if (syntax_.tools == ToolFormat::hermes) {
+  if (const std::string_view end = closing(syntax_.tools); !end.empty()) {
     const std::string_view rest = std::string_view(held_).substr(skip);
-    if (may_become(rest, call_end) && !last) return false;
-    if (rest.starts_with(call_end)) held_.erase(0, skip + call_end.size());
+    if (may_become(rest, end) && !last) return false;
+    if (rest.starts_with(end)) held_.erase(0, skip + end.size());
     return text();
   }
   const bool list = list_;
@@ -263,7 +387,8 @@ bool AnswerParser::read_between(bool last) {
   if (held_.empty() && !last) return false;
   const bool another = !held_.empty() && held_[0] == '{' && (list || syntax_.tools == ToolFormat::llama3);
   if (another) {
-    begin_call(State::object, "");
+    begin_call("");
+    state_ = State::object;
     list_ = list;
     return true;
   }

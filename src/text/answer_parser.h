@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,14 +24,16 @@ class AnswerParser {
  public:
   // Where a prompt ends within thoughts, `thinking`; where it ends with tool_opening(), `calling`. Calls are
   // only looked for where `tools` are not none.
-  AnswerParser(ChatSyntax, bool thinking, bool calling);
+  // `tools` say which arguments are texts where the notation does not (ToolFormat::tags).
+  AnswerParser(ChatSyntax, bool thinking, bool calling,
+               std::shared_ptr<const std::vector<Tool>> tools = nullptr);
 
   std::vector<AnswerPart> push(std::string_view piece);
   std::vector<AnswerPart> finish();  // the answer ended, perhaps in the middle of something
   int64_t calls() const { return calls_; }
 
  private:
-  enum class State : uint8_t { start, thought, text, plain, head, object, between };
+  enum class State : uint8_t { start, thought, text, plain, head, name, tags, object, between };
   // The members of one call as its JSON comes.
   struct Call {
     enum class At : uint8_t { open, key, in_key, colon, value, in_value, next, done, bad } at = At::open;
@@ -54,12 +57,17 @@ class AnswerParser {
   bool think(Parts&, bool last);
   bool tell(Parts&, bool last);
   bool read_head(Parts&, bool last);
+  bool read_name(Parts&, bool last);
+  bool read_tags(Parts&, bool last);
+  bool take_tag(std::string_view opening, std::string& name, bool& fits);
+  const Json* parameter(const std::string& name) const;
   bool read_object(Parts&, bool last);
   bool read_between(bool last);
-  void begin_call(State, std::string raw);
+  void begin_call(std::string raw);
   void give_up(Parts&);
 
   ChatSyntax syntax_;
+  std::shared_ptr<const std::vector<Tool>> tools_;
   State state_ = State::start;
   std::string held_;
   bool drop_space_ = false;  // of the text that comes next

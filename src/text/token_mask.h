@@ -54,6 +54,7 @@ class TokenMasks {
   TokenMasks(const TokenMasks&) = delete;
   TokenMasks& operator=(const TokenMasks&) = delete;
   const TokenTrie& trie() const { return *trie_; }
+  const Grammar& grammar() const { return grammar_; }
   size_t states() const { return grammar_.states(); }
   // What finding masks may cost one request, all its texts together: about 50 ms at once, and for each token
   // as much as reading the vocabulary twice, which is what masks of long texts of bounded length need.

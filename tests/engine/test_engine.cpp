@@ -2,6 +2,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <map>
+#include <thread>
 
 #include "adapter_files.h"
 #include "builtin_model.h"
@@ -357,8 +358,8 @@ TEST(Engine, OnlyAllowedTokensAndNoBadWords) {
   const std::vector<int32_t> plain = run(options(), {r}).at({0, 0}).tokens;
   Request allowed = r;
   allowed.allowed_tokens = {plain[3], plain[5], plain[9]};
-  for (const int32_t token : run(options(), {allowed}).at({0, 0}).tokens)
-    EXPECT_TRUE(std::ranges::count(allowed.allowed_tokens, token)) << token;
+  const std::vector<int32_t> only = run(options(), {allowed}).at({0, 0}).tokens;
+  for (const int32_t token : only) EXPECT_TRUE(std::ranges::count(allowed.allowed_tokens, token)) << token;
   Request bad = r;
   bad.bad_words = {{plain[4], plain[5]}, {plain[9]}};
   const std::vector<int32_t> other = run(options(), {bad}).at({0, 0}).tokens;
@@ -536,6 +537,35 @@ TEST(Engine, RefusesWhatCannotRun) {
   o = options();
   o.sequences = 65;
   EXPECT_THROW(Engine(builtin().model, builtin().tokenizer, o), InputError);
+}
+
+TEST(Engine, WhoWaitsTooLongForItsFirstStepIsTold) {
+  EngineOptions o = options();
+  o.sequences = 1;
+  o.longest_wait = std::chrono::milliseconds(20);
+  Engine engine(builtin().model, builtin().tokenizer, o);
+  std::vector<Event> ends;
+  const auto note = [&](const Event& e) {
+    if (e.finish != Finish::none) ends.push_back(e);
+  };
+  Request first = story(8), second = story(8);
+  engine.submit(first, note);
+  engine.step();  // runs already, so it may take as long as it does
+  const uint64_t late = engine.submit(second, note);
+  std::this_thread::sleep_for(std::chrono::milliseconds(30));
+  while (engine.step()) {
+  }
+  ASSERT_EQ(ends.size(), 2u);
+  EXPECT_EQ(ends[0].request, late);
+  EXPECT_EQ(ends[0].finish, Finish::failed);
+  EXPECT_TRUE(ends[0].busy);
+  EXPECT_FALSE(ends[0].refused);
+  EXPECT_EQ(ends[1].finish, Finish::length);
+  engine.submit(second, note);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(ends.back().finish, Finish::length) << "when nobody is before it";
+  EXPECT_EQ(engine.stats().free_blocks, engine.stats().blocks);
 }
 
 TEST(Engine, TheContextEndsAnAnswer) {

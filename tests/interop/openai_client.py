@@ -56,6 +56,17 @@ refuses(openai.BadRequestError, lambda: client.completions.create(model="builtin
 plain = client.completions.create(model="builtin", prompt=["Once", "The ship"], max_tokens=8, stop=["."], logprobs=2)
 assert len(plain.choices) == 2 and len(plain.choices[0].logprobs.tokens) <= 8
 
+# How likely two texts are, as lm-evaluation-harness asks and reads.
+ids = [requests.post(url + "/tokenize", {"prompt": text})["tokens"] for text in ("The ship at sea", "A")]
+for want, choice in zip(ids, client.completions.create(model="builtin", prompt=ids, max_tokens=1, logprobs=1, echo=True,
+                                                       temperature=0).choices):
+    columns = choice.logprobs
+    assert len(columns.tokens) == len(want) + 1 == len(columns.token_logprobs) == len(columns.top_logprobs)
+    assert columns.token_logprobs[0] is None and all(x <= 0 for x in columns.token_logprobs[1:-1])
+    assert all(own <= max(top.values()) for own, top in zip(columns.token_logprobs[1:], columns.top_logprobs[1:]))
+only = client.completions.create(model="builtin", prompt="Once", max_tokens=4, extra_body={"allowed_token_ids": ids[1]})
+assert only.choices[0].text.strip() and set(only.choices[0].text) <= {"A", " "}, only
+
 # Structured output, whole and streamed. (White space is what a small model writes most.)
 spaces = {str(t): -100 for t in range(4096)
           if (text := requests.post(url + "/detokenize", {"tokens": [t]})["prompt"]) and not text.strip()}
@@ -97,6 +108,14 @@ assert "temperature" in str(refuses(
 refuses(openai.NotFoundError, lambda: client.chat.completions.create(model="gpt-9", messages=messages))
 refuses(openai.AuthenticationError,
         lambda: openai.OpenAI(base_url=url + "/v1", api_key="wrong").models.list())
+
+# Tools that the model may call, or a text of its form.
+for seed in range(3):
+    either = client.chat.completions.create(
+        model="builtin", messages=messages, tools=tools, response_format=shaped, max_tokens=100, seed=seed,
+        parallel_tool_calls=False, logit_bias=spaces).choices[0].message
+    found = json.loads(either.tool_calls[0].function.arguments if either.tool_calls else either.content)
+    assert found.get("city") in ("Oslo", "Rome") or found.get("name") in ("Ann", "Bob"), either
 
 # Responses, whole and streamed.
 whole = client.responses.create(model="builtin", input="Tell me of the sea.", max_output_tokens=16, temperature=0)

@@ -1,5 +1,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sstream>
 #include <thread>
 
 #include "server/serving.h"
@@ -513,6 +514,59 @@ TEST(App, TooManyWaitingAreToldToComeBack) {
   while (s.engine().step()) {
   }
   for (auto& client : clients) EXPECT_THAT(client->read_until("total_tokens"), StartsWith("HTTP/1.1 200"));
+}
+
+TEST(App, WhoWaitedTooLongIsToldToComeBack) {
+  EngineOptions e = Serving::small();
+  e.sequences = 1;
+  e.longest_wait = std::chrono::milliseconds(1);
+  Serving s({}, e);
+  s.ready(false);
+  std::vector<Got> got(2);
+  std::vector<std::thread> clients;
+  for (size_t i = 0; i < 2; ++i) {
+    clients.emplace_back([&, i] {
+      got[i] = s.post(
+          i ? "/v1/messages" : "/v1/completions",
+          i ? Json{{"messages", {{{"role", "user"}, {"content", "Hi"}}}}, {"max_tokens", 2}} : story(2));
+    });
+  }
+  while (s.engine().stats().waiting < 2) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  while (s.engine().step()) {
+  }
+  for (std::thread& c : clients) c.join();
+  for (const Got& one : got) {
+    EXPECT_EQ(one.status, 429) << one.body;
+    EXPECT_THAT(one.head, HasSubstr("Retry-After: 1"));
+    EXPECT_THAT(one.body, HasSubstr("waited"));
+  }
+}
+
+// One line of JSON per request, whatever its path holds.
+TEST(App, TheAccessLogIsJsonALine) {
+  AppOptions o;
+  o.access_log = true;
+  testing::internal::CaptureStderr();
+  {
+    Serving s(o);
+    s.ready();
+    EXPECT_EQ(s.text(story(2)).empty(), false);
+    EXPECT_EQ(s.ask("GET", "/a\"b\xff").status, 404);
+  }
+  std::istringstream said(testing::internal::GetCapturedStderr());
+  std::vector<Json> lines;
+  for (std::string line; std::getline(said, line);)
+    if (const size_t at = line.find("{\""); at != std::string::npos)
+      lines.push_back(Json::parse(line.substr(at)));
+  ASSERT_EQ(lines.size(), 2u);
+  if (lines[0]["status"] != 200) std::swap(lines[0], lines[1]);  // written when who answered lets go
+  EXPECT_EQ(lines[0]["path"], "/v1/completions");
+  EXPECT_EQ(lines[0]["method"], "POST");
+  EXPECT_EQ(lines[0]["client"], "127.0.0.1");
+  EXPECT_EQ(lines[0]["status"], 200);
+  EXPECT_GT(lines[0]["response_bytes"], 0);
+  EXPECT_GT(lines[0]["seconds"], 0);
+  EXPECT_EQ(lines[1]["status"], 404);
 }
 
 TEST(App, AClientThatLeavesIsNotWorkedFor) {

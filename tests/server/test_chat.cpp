@@ -155,6 +155,89 @@ TEST(Chat, CallsAndTheirResultsReachTheTemplate) {
             "user: Rain? Answer:");
 }
 
+TEST(Chat, TheModelGoesOnWithTheLastMessage) {
+  Serving s({}, Serving::small(),
+            "{% for d in documents %}[{{ d.text }}]{% endfor %}{{ reasoning_effort }}"
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}<end>{% endfor %}"
+            "{% if add_generation_prompt %}Answer:{% endif %}");
+  s.ready();
+  Json body = {
+      {"messages", {{{"role", "user"}, {"content", "Hi"}}, {{"role", "assistant"}, {"content", "Well, "}}}},
+      {"continue_final_message", true},
+      {"reasoning_effort", "low"},
+      {"documents", {{{"text", "a"}}}}};
+  EXPECT_EQ(s.post("/apply-template", body).json()["prompt"], "[a]lowuser: Hi<end>assistant: Well, ");
+  body["messages"][1]["content"] = "";
+  EXPECT_EQ(s.post("/apply-template", body).status, 400);
+  body["add_generation_prompt"] = true;
+  EXPECT_EQ(s.post("/apply-template", body).status, 400);
+  body.erase("continue_final_message");
+  EXPECT_EQ(s.post("/apply-template", body).json()["prompt"], "[a]lowuser: Hi<end>assistant: <end>Answer:");
+}
+
+// A text of its form, or a call of a tool with its arguments: nothing else. The built-in model begins with a
+// quote unless it is told not to.
+TEST(Chat, AFormatBesideToolsIsTheTexts) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  int texts = 0, calls = 0;
+  const Json no_space = s.no_space();
+  Json no_quote = no_space;
+  for (int32_t id = 0; id < s.tokenizer().vocab_size(); ++id)
+    if (s.tokenizer().decode({&id, 1}).starts_with('"')) no_quote[std::to_string(id)] = -100;
+  for (int seed = 0; seed < 12; ++seed) {
+    const Json body =
+        chat({{"response_format",
+               {{"type", "json_schema"}, {"json_schema", {{"schema", {{"enum", {"wet", "dry"}}}}}}}},
+              {"parallel_tool_calls", false},
+              {"temperature", 3},
+              {"seed", seed},
+              {"logit_bias", seed % 2 ? no_quote : no_space}});
+    const Json j = s.post("/v1/chat/completions", body).json();
+    const Json& c = j["choices"][0];
+    if (c["finish_reason"] == "tool_calls") {
+      ++calls;
+      EXPECT_TRUE(c["message"]["content"].is_null()) << j;
+      const Json& call = c["message"]["tool_calls"][0]["function"];
+      const Json arguments = Json::parse(call["arguments"].get<std::string>());
+      EXPECT_TRUE(call["name"] == "clock" ? arguments.empty()
+                                          : arguments["city"] == "Oslo" || arguments["city"] == "Rome")
+          << j;
+    } else {
+      ++texts;
+      EXPECT_TRUE(c["message"]["content"] == "\"wet\"" || c["message"]["content"] == "\"dry\"") << j;
+    }
+  }
+  EXPECT_GT(texts, 0);
+  EXPECT_GT(calls, 0);
+}
+
+// Whatever it writes: once a call has begun it is one of the tools' schemas.
+TEST(Chat, StrictWithoutATokenOfItsOwn) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  Json strict = weather();
+  strict["function"]["strict"] = true;
+  Json body = chat({{"tools", {strict}}, {"max_tokens", 12}, {"seed", 5}});
+  const Json plain = s.post("/v1/chat/completions", body).json()["choices"][0];
+  EXPECT_EQ(plain["finish_reason"], "length") << "free to write a text";
+  EXPECT_FALSE(plain["message"]["content"].get<std::string>().empty());
+}
+
+TEST(Chat, QwenCodersCallsInTags) {
+  Serving s({}, Serving::small(),
+            "{% if tools %}<tool_call>\n<function=f>\n<parameter=p>{% endif %}"
+            "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}Answer:");
+  s.ready();
+  const Json body = chat({{"tool_choice", {{"type", "function"}, {"function", {{"name", "get_weather"}}}}}});
+  const Json whole = s.post("/v1/chat/completions", body).json()["choices"][0];
+  ASSERT_EQ(whole["finish_reason"], "tool_calls") << whole;
+  const Json& call = whole["message"]["tool_calls"][0]["function"];
+  EXPECT_EQ(call["name"], "get_weather");
+  const Json arguments = Json::parse(call["arguments"].get<std::string>());
+  EXPECT_TRUE(arguments["city"] == "Oslo" || arguments["city"] == "Rome") << whole;
+}
+
 TEST(Chat, SaysWhatIsWrongWithTools) {
   Serving s({}, Serving::small(), hermes), plain;
   s.ready();
@@ -181,9 +264,10 @@ TEST(Chat, SaysWhatIsWrongWithTools) {
       {{{"tools", Json::array()}, {"tool_choice", "required"}}, 400, "tool_choice"},
       {{{"tool_choice", "perhaps"}}, 400, "tool_choice"},
       {{{"tool_choice", {{"type", "function"}, {"function", {{"name", "nobody"}}}}}}, 400, "nobody"},
-      {{{"response_format", {{"type", "json_object"}}}}, 501, "response_format"},
-      // The built-in model has no token <tool_call>.
-      {{{"tools", {strict}}}, 501, "strict"},
+      {{{"guided_regex", "a"}, {"tool_choice", "required"}}, 400, "tool_choice"},
+      {{{"response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", {{"type", "no"}}}}}}}},
+       400,
+       "response_format"},
   };
   for (const Case& c : cases) {
     const Got got = s.post("/v1/chat/completions", chat(c.more));

@@ -70,23 +70,20 @@ TEST(Http, RequestsOfOneConnectionAreAnsweredInTurn) {
 }
 
 TEST(Http, StreamsInChunksFromAnotherThread) {
-  std::vector<std::thread> threads;
-  {
-    Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) {
-      threads.emplace_back([e] {
-        e->start(200, "text/event-stream");
-        e->write("data: 1\n\n");
-        e->write("data: 22\n\n");
-        e->finish();
-        e->write("too late");
-      });
-    });
-    Client client(server.port());
-    client.send("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
-    EXPECT_THAT(client.read_all(),
-                testing::EndsWith("\r\n\r\n9\r\ndata: 1\n\n\r\na\r\ndata: 22\n\n\r\n0\r\n\r\n"));
-    for (std::thread& t : threads) t.join();
-  }
+  std::promise<std::shared_ptr<HttpExchange>> asked;
+  Serving server([&](HttpRequest, std::shared_ptr<HttpExchange> e) { asked.set_value(std::move(e)); });
+  Client client(server.port());
+  client.send("GET / HTTP/1.1\r\nConnection: close\r\n\r\n");
+  std::thread writer([e = asked.get_future().get()] {
+    e->start(200, "text/event-stream");
+    e->write("data: 1\n\n");
+    e->write("data: 22\n\n");
+    e->finish();
+    e->write("too late");
+  });
+  EXPECT_THAT(client.read_all(),
+              testing::EndsWith("\r\n\r\n9\r\ndata: 1\n\n\r\na\r\ndata: 22\n\n\r\n0\r\n\r\n"));
+  writer.join();
 }
 
 TEST(Http, AHandlerThatTakesItsTimeHoldsUpNoAnswer) {

@@ -35,7 +35,9 @@ std::string told(const std::vector<AnswerPart>& parts) {
 }
 
 std::string read(ChatSyntax syntax, std::string_view answer, size_t piece, bool thinking, bool calling) {
-  AnswerParser parser(syntax, thinking, calling);
+  static const auto tools = std::make_shared<const std::vector<Tool>>(std::vector<Tool>{
+      {"f", Json::parse(R"({"properties": {"s": {"type": "string"}, "n": {"type": "integer"}}})")}});
+  AnswerParser parser(syntax, thinking, calling, tools);
   std::vector<AnswerPart> all;
   const auto add = [&](const std::vector<AnswerPart>& parts) {
     for (const AnswerPart& p : parts) {
@@ -56,7 +58,8 @@ std::string read(ChatSyntax syntax, std::string_view answer, bool thinking = fal
 }
 
 constexpr ChatSyntax plain{}, thinker{ToolFormat::none, true}, hermes{ToolFormat::hermes, true},
-    mistral{ToolFormat::mistral, false}, llama{ToolFormat::llama3, false};
+    mistral{ToolFormat::mistral, false}, llama{ToolFormat::llama3, false}, tags{ToolFormat::tags, false},
+    tag{ToolFormat::tag, false};
 
 TEST(AnswerParser, TextIsText) {
   EXPECT_EQ(read(plain, "  a <think> b </think> <tool_call> \n"),
@@ -126,6 +129,83 @@ TEST(AnswerParser, LlamaCalls) {
   EXPECT_EQ(read(llama, "It is {\"name\": \"f\"}"), "text(It is {\"name\": \"f\"})");
 }
 
+TEST(AnswerParser, CallsInTags) {
+  const std::string call =
+      "<tool_call>\n<function=f>\n<parameter=s>\n12\n<b> \"\n</parameter>\n<parameter=n>\n12\n</parameter>\n"
+      "<parameter=x>\n[1, {}]\n</parameter>\n<parameter=y>\nwords\n</parameter>\n</function>\n</tool_call>";
+  const std::string shown = R"((f, {"s": "12\n<b> \"", "n": 12, "x": [1,{}], "y": "words"}))";
+  EXPECT_EQ(read(tags, "So:\n" + call + "\n" + call), "text(So:)call0" + shown + "call1" + shown);
+  EXPECT_EQ(read(tags, call.substr(call.find("<func")), false, true), "call0" + shown);
+  EXPECT_EQ(read(tags, "<tool_call>\n<function=g>\n</function>\n</tool_call>\nDone."),
+            "call0(g, {})text(Done.)");
+  EXPECT_EQ(read(tags, "<tool_call>\nno <function="), "text(<tool_call>\nno <function=)");
+  EXPECT_EQ(read(tags, "<tool_call><function=g>\nwhat"), "call0(g, {})text(what)");
+  EXPECT_EQ(read(tags, "<tool_call><function=f>\n<parameter=n>3</parameter>\n<parameter=s>\nab"),
+            "call0(f, {\"n\": 3)")
+      << "cut off, a call is a call with what it has";
+}
+
+TEST(AnswerParser, CallsInOneTag) {
+  EXPECT_EQ(read(tag, "Hm.\n<function=f>{\"a\": {\"b\": 1}}</function><function=g>{}</function> Done."),
+            "text(Hm.)call0(f, {\"a\": {\"b\": 1}})call1(g, {})text(Done.)");
+  EXPECT_EQ(read(tag, "f>{\"a\": 1}</function>", false, true), "call0(f, {\"a\": 1})");
+  EXPECT_EQ(read(tag, "a <function=> b"), "text(a<function=> b)");
+}
+
+TEST(ChatSyntax, GrammarsOfCallsInTags) {
+  const Tool f{"f", Json::parse(R"({"type": "object", "properties": {
+      "s": {"type": "string"}, "e": {"enum": ["a", "b"]}, "n": {"$ref": "#/$defs/N"}},
+      "required": ["s"], "$defs": {"N": {"type": "integer", "minimum": 1, "maximum": 5}}})")};
+  const Grammar calls = tool_grammar(ToolFormat::tags, {&f, 1}, true);
+  const auto parameter = [](const std::string& name, const std::string& value) {
+    return "<parameter=" + name + ">\n" + value + "\n</parameter>\n";
+  };
+  const auto call = [](const std::string& parameters) {
+    return "<function=f>\n" + parameters + "</function>\n</tool_call>";
+  };
+  const std::string s = parameter("s", "any\n<text> {");
+  EXPECT_TRUE(calls.accepts(call(s)));
+  EXPECT_TRUE(calls.accepts(call(s + parameter("e", "b") + parameter("n", "5"))));
+  EXPECT_TRUE(calls.accepts(call(s) + "\n<tool_call>\n" + call(s)));
+  EXPECT_FALSE(calls.accepts(call(parameter("e", "b")))) << "s is required";
+  EXPECT_FALSE(calls.accepts(call(s + parameter("e", "c"))));
+  EXPECT_FALSE(calls.accepts(call(s + parameter("n", "6"))));
+  EXPECT_FALSE(calls.accepts(call(s + parameter("other", "6"))));
+  const Tool unclear{"f", Json::parse(R"({"properties": {"s": {"type": "string", "pattern": "a"}}})")};
+  EXPECT_THROW(tool_grammar(ToolFormat::tags, {&unclear, 1}, true), InputError);
+  const Grammar one = tool_grammar(ToolFormat::tag, {&f, 1}, false);
+  EXPECT_TRUE(one.accepts("f>{\"s\":\"x\",\"n\":2}</function>"));
+  EXPECT_FALSE(one.accepts("f>{\"n\":2}</function>"));
+}
+
+TEST(ChatSyntax, GrammarsOfAnswers) {
+  const Tool f{"f", {{"type", "object"}, {"properties", Json::object()}, {"additionalProperties", false}}};
+  const std::string call = "{\"name\":\"f\",\"arguments\":{}}\n</tool_call>";
+  const Grammar calls = tool_grammar(ToolFormat::hermes, {&f, 1}, false);
+  EXPECT_TRUE(behind_mark(ToolFormat::hermes, calls).accepts("\n" + call));
+  const Grammar free = answer_grammar(ToolFormat::hermes, calls, nullptr);
+  for (const std::string text :
+       {"", "a", "<", "<<tool", "1 < 2 <tool_cal<tool_call", "<tool_call\u00e9>", "\u4f60<t\u597d"}) {
+    EXPECT_TRUE(free.accepts(text)) << text;
+    EXPECT_TRUE(free.accepts(text + "<tool_call>\n" + call)) << text;
+    EXPECT_FALSE(free.accepts(text + "<tool_call>")) << text;
+    EXPECT_FALSE(free.accepts(text + "<tool_call>\n{\"name\":\"g\",\"arguments\":{}}\n</tool_call>")) << text;
+  }
+  const std::string words[] = {"yes", "no"};
+  const Grammar yes = Grammar::choice(words), either = answer_grammar(ToolFormat::hermes, calls, &yes);
+  EXPECT_TRUE(either.accepts("yes"));
+  EXPECT_TRUE(either.accepts("<tool_call>\n" + call));
+  EXPECT_FALSE(either.accepts("perhaps"));
+  EXPECT_FALSE(either.accepts("yes<tool_call>\n" + call));
+  const Grammar called_first =
+      answer_grammar(ToolFormat::llama3, tool_grammar(ToolFormat::llama3, {&f, 1}, false), nullptr);
+  for (const std::string text : {"", "It is {\"a\": 1}", " x", "< 3", "{\"name\":\"f\",\"parameters\":{}}"})
+    EXPECT_TRUE(called_first.accepts(text)) << text;
+  for (const std::string text :
+       {"{", " {\"a\": 1}", "{\"name\":\"g\",\"parameters\":{}}", "<|python_tag|>{}", "x<|python_tag|>{}"})
+    EXPECT_FALSE(called_first.accepts(text)) << text;
+}
+
 TEST(ChatSyntax, GrammarsOfCalls) {
   const Tool f{"f", Json::parse(R"({"type": "object", "properties": {"n": {"$ref": "#/$defs/N"}},
                                     "required": ["n"], "additionalProperties": false,
@@ -159,7 +239,9 @@ TEST(ChatSyntax, GrammarsOfCalls) {
 TEST(ChatSyntax, IsReadOffTheTemplate) {
   EXPECT_EQ(chat_syntax("{% for m in messages %}{% endfor %}").tools, ToolFormat::none);
   EXPECT_EQ(chat_syntax("{% if tools %}<tool_call>{% endif %}").tools, ToolFormat::hermes);
-  EXPECT_EQ(chat_syntax("{% if tools %}<tool_call>\n<function=f>{% endif %}").tools, ToolFormat::none);
+  EXPECT_EQ(chat_syntax("{% if tools %}<tool_call>\n<function=f>\n<parameter=p>{% endif %}").tools,
+            ToolFormat::tags);
+  EXPECT_EQ(chat_syntax("{% if tools %}<function=f>{% endif %}").tools, ToolFormat::tag);
   EXPECT_EQ(chat_syntax("{% if tools %}[TOOL_CALLS]{% endif %}").tools, ToolFormat::mistral);
   EXPECT_EQ(chat_syntax("{% if tools %}{\"name\": f, \"parameters\": d}{% endif %}").tools,
             ToolFormat::llama3);

@@ -106,4 +106,29 @@ ExprPtr rule(int32_t index) {
   return make(std::move(e));
 }
 
+ExprPtr compiled(std::shared_ptr<const Network> network) {
+  Expr e;
+  e.kind = Expr::Kind::network;
+  e.network = std::move(network);
+  return make(std::move(e));
+}
+
+// What begins like the mark either goes on otherwise, or is followed by the mark's first character again, or
+// by the end.
+ExprPtr text_without(std::string_view mark) {
+  const auto one = [](char c) { return CharacterSet(static_cast<char32_t>(c), static_cast<char32_t>(c)); };
+  std::vector<ExprPtr> begun, otherwise;
+  for (size_t n = 1; n < mark.size(); ++n) {
+    const ExprPtr beginning = bytes(std::string(mark.substr(0, n)));
+    CharacterSet goes_on = one(mark[0]);
+    goes_on.add(one(mark[n]));
+    begun.push_back(beginning);
+    otherwise.push_back(sequence({beginning, characters(goes_on.complement())}));
+  }
+  const ExprPtr many = repeat(alternatives(std::move(begun)), 0, -1),
+                other = characters(one(mark[0]).complement());
+  return sequence(
+      {repeat(alternatives({other, sequence({many, alternatives(std::move(otherwise))})}), 0, -1), many});
+}
+
 }  // namespace lathe::grammar

@@ -30,10 +30,11 @@ class CharacterSet {
 };
 
 struct Expr;
+struct Network;
 using ExprPtr = std::shared_ptr<const Expr>;
 
 struct Expr {
-  enum class Kind { bytes, characters, sequence, alternatives, repeat, rule };
+  enum class Kind { bytes, characters, sequence, alternatives, repeat, rule, network };
   Kind kind = Kind::bytes;
   std::string bytes;
   CharacterSet characters;
@@ -41,6 +42,7 @@ struct Expr {
       items;  // of a sequence or of alternatives; the one that repeats. No alternatives: nothing matches
   int64_t min = 0, max = 0;  // repetitions; max < 0: no limit
   int32_t rule = 0;
+  std::shared_ptr<const Network> network;
 };
 
 ExprPtr bytes(std::string);  // "" matches the empty text
@@ -49,6 +51,8 @@ ExprPtr sequence(std::vector<ExprPtr>);
 ExprPtr alternatives(std::vector<ExprPtr>);
 ExprPtr repeat(ExprPtr, int64_t min, int64_t max);
 ExprPtr rule(int32_t index);
+ExprPtr compiled(std::shared_ptr<const Network>);  // the texts of another grammar
+ExprPtr text_without(std::string_view mark);  // any text; the mark's first byte is ASCII and not in its rest
 inline ExprPtr nothing() { return alternatives({}); }  // matches no text at all
 
 struct Rules {

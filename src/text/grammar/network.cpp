@@ -1,6 +1,7 @@
 #include "text/grammar/network.h"
 
 #include <algorithm>
+#include <map>
 
 #include "core/error.h"
 #include "text/utf8.h"
@@ -127,7 +128,31 @@ class Compiler {
         count_edge();
         at(from).calls.push_back({e.rule, to});
         return;
+      case Expr::Kind::network: {
+        count_edge();
+        const int32_t root = copied(*e.network);
+        at(from).calls.push_back({root, to});
+        return;
+      }
     }
+  }
+
+  // Another grammar's rules, once; its root among them.
+  int32_t copied(const Network& other) {
+    if (const auto it = copies_.find(&other); it != copies_.end()) return it->second;
+    const auto nodes = static_cast<int32_t>(net_.nodes.size()),
+               rules = static_cast<int32_t>(net_.rules.size());
+    for (const Node& n : other.nodes) {
+      const int32_t here = node();
+      for (const ByteEdge& e : n.bytes) byte_edge(here, e.first, e.last, e.target + nodes);
+      for (const int32_t target : n.empty) empty_edge(here, target + nodes);
+      for (const CallEdge& e : n.calls) {
+        count_edge();
+        at(here).calls.push_back({e.rule + rules, e.target + nodes});
+      }
+    }
+    for (const Network::Rule& r : other.rules) net_.rules.push_back({r.begin + nodes, r.end + nodes});
+    return copies_[&other] = other.root + rules;
   }
 
   void build_characters(const CharacterSet& set, int32_t from, int32_t to) {
@@ -348,6 +373,7 @@ class Compiler {
   Network net_;
   size_t edges_ = 0;
   std::vector<std::pair<ExprPtr, int32_t>> shared_;
+  std::map<const Network*, int32_t> copies_;
 };
 
 }  // namespace
