@@ -154,6 +154,7 @@ void print(const std::vector<Plan::Choice>& choices) {
   for (const Plan::Choice& c : choices) {
     std::string rows = c.prompt_rows;
     if (c.decode_rows != rows) rows += " / " + (c.decode_rows.empty() ? "-" : c.decode_rows);
+    if (!c.columns.empty()) rows = c.columns + (rows.empty() ? "" : ", " + rows);
     line(printable(c.param.empty() ? c.node : module_path(c.param)), c.prompts, c.decode,
          c.packing + (c.emulated ? " (emulated)" : ""), rows.empty() ? "-" : rows,
          c.tuned.empty() ? passed_over(c) : "tuned: " + c.tuned);
@@ -194,6 +195,7 @@ Json to_json(const Plan::Choice& c) {
           {"prompts", c.prompts},
           {"decode", c.decode},
           {"packing", c.packing},
+          {"columns", c.columns},
           {"prompt_rows", c.prompt_rows},
           {"decode_rows", c.decode_rows},
           {"emulated", c.emulated},

@@ -1,5 +1,6 @@
 // Times the ops of the elementwise table.
 #include <cmath>
+#include <numeric>
 
 #include "core/error.h"
 #include "core/hash.h"
@@ -14,6 +15,7 @@ constexpr int64_t timed_rank = 16;
 struct Data {
   int64_t rows, cols;
   std::vector<float> a, b, weight, cos, sin, out, sum, factors;
+  std::vector<int32_t> order;
 
   Data(int64_t r, int64_t c) : rows(r), cols(c) {
     Rng rng(4);
@@ -25,6 +27,9 @@ struct Data {
     fill(weight, cols);
     fill(factors, cols * timed_rank);
     for (auto* v : {&cos, &sin}) fill(*v, rows * timed_head_dim / 2);
+    order.resize(static_cast<size_t>(cols));
+    std::iota(order.begin(), order.end(), 0);
+    for (size_t i = order.size(); i > 1; --i) std::swap(order[i - 1], order[rng.below(i)]);
   }
   BinaryArgs pointwise() { return {a.data(), b.data(), out.data(), rows, cols, cols, cols, cols}; }
 };
@@ -61,6 +66,11 @@ constexpr Op ops[] = {
      [](KernelRunner& r, const ElementwiseKernels& k, Data& d) {
        r.run(k.hadamard,
              HadamardArgs{d.a.data(), d.out.data(), d.rows, d.cols, d.cols & -d.cols, d.cols, d.cols});
+     }},
+    {"take_columns", 1, 1,
+     [](KernelRunner& r, const ElementwiseKernels& k, Data& d) {
+       r.run(k.take_columns, TakeColumnsArgs{d.a.data(), d.order.data(), d.weight.data(), d.out.data(),
+                                             d.rows, d.cols, d.cols, d.cols});
      }},
     {"add", 2, 1, [](KernelRunner& r, const ElementwiseKernels& k, Data& d) { r.run(k.add, d.pointwise()); }},
     {"mul", 2, 1, [](KernelRunner& r, const ElementwiseKernels& k, Data& d) { r.run(k.mul, d.pointwise()); }},

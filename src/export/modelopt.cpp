@@ -12,7 +12,7 @@
 namespace lathe {
 namespace {
 
-// What the weight is called and how it lies. ModelOpt stores scales of FP8 as f32.
+// What the weight is called and how it lies. ModelOpt stores scales of FP8 and INT8 as f32.
 PlannedEntry planned(const std::string& name, const Weight& weight) {
   const Numerics& n = weight.numerics;
   if (n.is_dense()) return {name, n, &packing("dense"), weight.shape};
@@ -20,12 +20,17 @@ PlannedEntry planned(const std::string& name, const Weight& weight) {
     throw input_error(fmt::format("tensor '{}'", name), "an embedding that is not quantized", to_string(n),
                       "ModelOpt quantizes linear layers only");
   PlannedEntry out{name, n, nullptr, weight.shape};
-  if (n.kind == Numerics::Kind::e4m3 && n.dtype != DType::f8e8m0) out.numerics.dtype = DType::f32;
-  for (const std::string_view candidate : {"modelopt.fp8", "modelopt.nvfp4", "modelopt.int4"})
+  if (n.bits == 8 && n.dtype != DType::f8e8m0) out.numerics.dtype = DType::f32;
+  if (n == Numerics::nvfp4().with_column_scales())
+    throw input_error(fmt::format("tensor '{}'", name), "weights alone", to_string(n),
+                      "NVFP4_AWQ rounds activations with scales that the model has not kept");
+  for (const std::string_view candidate :
+       {"modelopt.fp8", "modelopt.nvfp4", "modelopt.int4", "modelopt.int8"})
     if (packing(candidate).holds(out.numerics)) out.packing = &packing(candidate);
   if (!out.packing)
     throw input_error(fmt::format("tensor '{}'", name),
-                      "fp8 (per tensor, per channel or in blocks of 128), nvfp4 or symmetric int4 in groups",
+                      "fp8 (per tensor, per channel or in blocks of 128), nvfp4, symmetric int4 in groups or "
+                      "int8 per channel",
                       to_string(n),
                       "no algorithm of ModelOpt has these numbers; quantize the model to one of those");
   if (out.packing->name == "modelopt.int4" && weight.rows() % 2 != 0)

@@ -43,6 +43,7 @@ constexpr Form forms[] = {
     {"modelopt.nvfp4", "weight", DType::u8, "", column_pairs},
     {"modelopt.mxfp4", "weight", DType::u8, "", column_pairs},
     {"modelopt.int4", "weight", DType::u8, "weight_scale", row_pairs},
+    {"modelopt.int8", "weight", DType::i8, "weight_scale", as_stored},
     {"openai.mxfp4", "blocks", DType::u8, "", expert_blocks},
 };
 
@@ -232,10 +233,12 @@ void check_middle(const Module& m, const Weight& w) {
   }
 }
 
-// The group of each column: whether they are runs of columns, as where there is none; -1 anywhere means that.
-bool in_act_order(const Module& m, std::string_view part, const Weight& w) {
+// How the columns of a weight belong to its groups: as runs, where nothing is stored or -1 anywhere;
+// scattered, but as many to each; or otherwise.
+enum class Grouping : uint8_t { runs, scattered, uneven };
+Grouping grouping(const Module& m, std::string_view part, const Weight& w) {
   const Stored* stored = m.find(part);
-  if (!stored) return false;
+  if (!stored) return Grouping::runs;
   const std::string where = fmt::format("{}: {}", m.where(), part);
   const int64_t cols = w.shape[1], groups = w.numerics.groups(cols);
   if (stored->item->dtype != DType::i32 || stored->item->shape != Shape{cols})
@@ -243,16 +246,19 @@ bool in_act_order(const Module& m, std::string_view part, const Weight& w) {
                       fmt::format("{} {}", dtype_name(stored->item->dtype), to_string(stored->item->shape)));
   const Tensor loaded = m.load(part);
   const auto group_of = loaded.as<int32_t>();
-  if (std::ranges::count(group_of, -1)) return false;
-  bool runs = true;
+  if (std::ranges::count(group_of, -1)) return Grouping::runs;
+  const int64_t full = w.numerics.group == 0 ? cols : w.numerics.group;
+  std::vector<int64_t> columns(static_cast<size_t>(groups));
+  bool runs = true, even = true;
   for (int64_t k = 0; k < cols; ++k) {
     const int32_t group = group_of[static_cast<size_t>(k)];
     if (group < 0 || group >= groups)
       throw input_error(where, fmt::format("groups from 0 to {}", groups - 1),
                         fmt::format("{} for column {}", group, k));
-    runs = runs && group == (w.numerics.group == 0 ? 0 : k / w.numerics.group);
+    runs = runs && group == k / full;
+    even = ++columns[static_cast<size_t>(group)] <= std::min(full, cols - group * full) && even;
   }
-  return !runs;
+  return runs ? Grouping::runs : even ? Grouping::scattered : Grouping::uneven;
 }
 
 class Binder {
@@ -260,7 +266,8 @@ class Binder {
   Binder(const fs::path& directory, const StoredTensors& tensors, const std::optional<QuantConfig>& config)
       : directory_(directory), tensors_(tensors), config_(config) {}
 
-  Bound bind(const std::string& module, std::string_view mark) const {
+  // The weight of a module, then what corrects it.
+  std::vector<Bound> bind(const std::string& module, std::string_view mark) const {
     const Module m(directory_, tensors_, module, mark);
     const std::string_view codes = codes_of(m, mark);
     if (!config_)
@@ -271,7 +278,9 @@ class Binder {
     const Shape& stored = m.find(codes)->item->shape;
     if (stored.size() != (mark == expert_mark ? 4 : 2) || elements(stored) == 0)
       throw input_error(m.where(), "a matrix that is not empty", to_string(stored));
-    return fit(m, codes);
+    std::vector<Bound> out = {fit(m, codes)};
+    if (out[0].corrected) bind_correction(m, out);
+    return out;
   }
 
  private:
@@ -303,8 +312,8 @@ class Binder {
     w.shape = form.shape                  ? form.shape(codes.item->shape, w.numerics)
               : form.packing == "bnb.nf4" ? nf4_shape(m, codes, w.numerics)
                                           : packed_shape(m, codes, w);
-    settle(m, w);
     Bound out;
+    settle(m, w, out.uneven_groups);
     for (const Part& part : parts_of(m, w)) {
       const Stored* stored = m.find(part.name);
       if (!stored)
@@ -325,8 +334,48 @@ class Binder {
       throw input_error(m.where(), fmt::format("no weight_zero_point: {} is symmetric", scheme.name), "one");
     check_parts(w, m.where());
     if (w.packing->name == "bnb.nf4") check_nf4(m, w);
+    out.corrected = scheme.corrected;
     out.entry = {m.entry(), w.numerics, w.packing, w.shape, w.bytes(), codes.file_name};
     return out;
+  }
+
+  // ModelOpt's low-rank factors, named as in its exports of transformers' models or as in those of
+  // diffusers'. Layers whose decomposition it skipped have none. What they are called here:
+  // models/low_rank.h.
+  void bind_correction(const Module& m, std::vector<Bound>& out) const {
+    const Entry weight = out[0].entry;
+    const auto add = [&](const std::string& part, std::string_view name, size_t side) {
+      const Stored* stored = m.find(part);
+      if (!stored) throw input_error(m.where(), fmt::format("tensor {}", part), "none");
+      const Tensor t = outline(*stored);
+      const int64_t expected = weight.shape[side];  // rank is its other side
+      if (!is_float(t.dtype) || t.shape.size() != 2 || t.shape[side] != expected)
+        throw input_error(fmt::format("{}: {}", m.where(), part),
+                          fmt::format("floats {}", side == 0 ? fmt::format("[{}, rank]", expected)
+                                                             : fmt::format("[rank, {}]", expected)),
+                          fmt::format("{} {}", dtype_name(t.dtype), to_string(t.shape)));
+      Entry entry{fmt::format("{}.low_rank.{}", m.name(), name),
+                  Numerics::dense(t.dtype),
+                  &packing("dense"),
+                  t.shape,
+                  t.bytes(),
+                  stored->file_name};
+      if (tensors_.contains(entry.name)) throw input_error(m.where(), "one low-rank correction", "two");
+      out.push_back({std::move(entry), {m.tensor(part)}});
+    };
+    for (const std::string prefix : {"weight_quantizer._svdquant_lora_", "svdquant_lora_"}) {
+      if (!m.find(prefix + "a") && !m.find(prefix + "b")) continue;
+      add(prefix + "b", "b", 0);
+      add(prefix + "a", "a", 1);
+      if (weight.numerics.column_scales) {  // a sees the input after pre_quant_scale
+        Bound& a = out.back();
+        a.entry.numerics.column_scales = true;
+        a.entry.packing = &packing("modelopt.low_rank");
+        a.entry.bytes += static_cast<size_t>(weight.shape[1]) * sizeof(float);
+        a.tensors.push_back(m.tensor("pre_quant_scale"));
+      }
+      return;
+    }
   }
 
   static DType scale_type(const Module& m, const Form& form, const QuantScheme& scheme) {
@@ -342,21 +391,26 @@ class Binder {
   }
 
   // What configs leave to the tensors.
-  static void settle(const Module& m, Weight& w) {
+  static void settle(const Module& m, Weight& w, bool& uneven_groups) {
     Numerics& n = w.numerics;
     const std::string_view packing = w.packing->name;
+    const auto group = [&](std::string_view part) {
+      const Grouping found = grouping(m, part, w);
+      n.act_order = found != Grouping::runs;
+      uneven_groups = found == Grouping::uneven;
+    };
     if (packing.starts_with("gptq.") || packing == "awq.gemm") {
       parts_of(m, w);
       if (packing == "awq.gemm" && m.find("qzeros")) n.offset = Numerics::Offset::zero_point;
       if (n.offset == Numerics::Offset::none) check_middle(m, w);
-      n.act_order = in_act_order(m, "g_idx", w);
+      group("g_idx");
     } else if (packing == "ct.pack32" || packing == "ct.words32") {
-      n.act_order = in_act_order(m, "weight_g_idx", w);
-    } else if (packing == "modelopt.int4") {
-      n.column_scales = m.find("pre_quant_scale") != nullptr;
-    } else if (m.find("pre_quant_scale")) {
-      throw input_error(m.where(), fmt::format("no pre_quant_scale beside {}", to_string(n)), "one");
+      group("weight_g_idx");
     }
+    const bool scales = m.find("pre_quant_scale") != nullptr;
+    if (scales && !n.column_scales)
+      throw input_error(m.where(), fmt::format("no pre_quant_scale beside {}", to_string(n)), "one");
+    n.column_scales = scales;
   }
 
   static std::vector<Part> parts_of(const Module& m, const Weight& w) {
@@ -374,21 +428,11 @@ class Binder {
 
 // What will be slow, said once.
 void warn_of_emulation(const fs::path& directory, const std::vector<Bound>& bound) {
-  int64_t order = 0, scaled = 0;
-  for (const Bound& b : bound) {
-    order += b.entry.numerics.act_order;
-    scaled += b.entry.numerics.column_scales;
-  }
-  if (order > 0)
+  if (const auto n = std::ranges::count(bound, true, &Bound::uneven_groups); n > 0)
     warn(
-        "{}: columns of {} weights are in activation order (desc_act); no kernel has that: they are computed "
+        "{}: groups of {} weights have different numbers of columns; no kernel has that: they are computed "
         "as f32",
-        directory.string(), order);
-  if (scaled > 0)
-    warn(
-        "{}: columns of {} weights have scales (pre_quant_scale); no kernel has that: they are computed as "
-        "f32",
-        directory.string(), scaled);
+        directory.string(), n);
 }
 
 }  // namespace
@@ -422,13 +466,16 @@ std::vector<Bound> bind_tensors(const fs::path& directory, const StoredTensors& 
       if (taken.contains(module + ".weight"))
         throw input_error(fmt::format("{}: module '{}'", directory.string(), printable(module)),
                           "one kind of scales", "two");
-      out.push_back(binder.bind(module, mark));
+      for (Bound& bound : binder.bind(module, mark)) {
+        taken.insert(bound.tensors.begin(), bound.tensors.end());
+        out.push_back(std::move(bound));
+      }
       taken.insert(module + ".weight");
       for (std::string_view extra : module_extras) taken.insert(fmt::format("{}.{}", module, extra));
     }
     if (config && config->has_experts() && name.ends_with(expert_mark)) {
       const std::string module = name.substr(0, name.size() - expert_mark.size());
-      out.push_back(binder.bind(module, expert_mark));
+      out.push_back(std::move(binder.bind(module, expert_mark)[0]));
       for (const char* part : {"_blocks", "_scales"}) taken.insert(module + part);
     }
     if (config && config->has_cache_scales())

@@ -25,6 +25,8 @@ using StoredTensors = std::map<std::string, Stored, std::less<>>;
 struct Bound {
   Entry entry;
   std::vector<std::string> tensors;
+  bool corrected = false;      // its module may have factors of low rank (QuantScheme::corrected)
+  bool uneven_groups = false;  // of columns in activation order: no kernel has that
 };
 
 // Every tensor in one entry, or known to be none of the weights' business (scales of activations). InputError

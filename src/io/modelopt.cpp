@@ -13,7 +13,7 @@ namespace {
 
 struct Algorithm {
   std::string_view name, packing;
-  Numerics numerics;
+  Numerics numerics;  // with column scales where pre_quant_scale may be
   bool rounds_input;  // activations would be floats of 8 or 4 bits
   bool writes;        // the row that these numbers are written as
 };
@@ -26,7 +26,14 @@ const Algorithm algorithms[] = {
     {"NVFP4", "modelopt.nvfp4", Numerics::nvfp4(), true, false},
     {"W4A16_NVFP4", "modelopt.nvfp4", Numerics::nvfp4(), false, true},  // no scales of activations are known
     {"W4A8_NVFP4_FP8", "modelopt.nvfp4", Numerics::nvfp4(), true, false},
-    {"W4A16_AWQ", "modelopt.int4", Numerics::integer(4, 128, false), false, true},
+    {"NVFP4_AWQ", "modelopt.nvfp4", Numerics::nvfp4().with_column_scales(), true, false},
+    {"NVFP4_SVD", "modelopt.nvfp4", Numerics::nvfp4().with_column_scales(), true, false},
+    {"W4A16_AWQ", "modelopt.int4", Numerics::integer(4, 128, false).with_column_scales(), false, true},
+    // int4 numbers that are rounded to fp8, by weight_scale_2, on the way to a product of fp8.
+    {"W4A8_AWQ", "modelopt.int4", Numerics::integer(4, 128, false).with_column_scales(), true, false},
+    {"W8A16", "modelopt.int8", Numerics::integer(8, 0, false, DType::f32), false, true},
+    {"W8A8_SQ_PER_CHANNEL", "modelopt.int8", Numerics::w8a8_static(DType::f32).with_column_scales(), false,
+     true},
     {"W4A8_MXFP4_FP8", "modelopt.mxfp4", Numerics::mxfp4(), true, false},
     {"MXFP8", "ct.mxfp8", Numerics::mxfp8(), true, false},
 };
@@ -38,15 +45,14 @@ QuantScheme scheme_of(const Json& q, const std::string& where, bool& rounds_inpu
   for (const Algorithm& a : algorithms) {
     known.push_back(a.name);
     if (a.name != name) continue;
-    QuantScheme out{name, &packing(a.packing), a.numerics};
+    QuantScheme out{name, &packing(a.packing), a.numerics, name == "NVFP4_SVD"};
     const int64_t group = get_int_or(q, "group_size", where, 0, 1 << 20, a.numerics.group);
     if (a.packing == "modelopt.int4")
       out.numerics.group = static_cast<int>(group);
     else if (a.numerics.group > 0 && a.numerics.block_rows == 1 && group != a.numerics.group)
       throw input_error(where, fmt::format("group_size {} of {}", a.numerics.group, name),
                         std::to_string(group));
-    if (out.numerics.is_integer() && out.numerics.group == 0)
-      throw input_error(where, "a positive group_size", "0");
+    if (a.packing == "modelopt.int4" && group == 0) throw input_error(where, "a positive group_size", "0");
     if (get_bool_or(q, "has_zero_point", where, false))
       throw input_error(where, "has_zero_point false", "true");
     rounds_input = rounds_input || a.rounds_input;
@@ -59,7 +65,8 @@ QuantScheme scheme_of(const Json& q, const std::string& where, bool& rounds_inpu
 const Algorithm& written_as(const PlannedEntry& entry) {
   for (const Algorithm& a : algorithms) {
     Numerics n = entry.numerics;
-    if (n.is_integer()) n.group = a.numerics.group, n.dtype = a.numerics.dtype, n.column_scales = false;
+    if (n.is_integer()) n.dtype = a.numerics.dtype, n.column_scales = a.numerics.column_scales;
+    if (a.packing == "modelopt.int4") n.group = a.numerics.group;
     if (a.writes && a.packing == entry.packing->name && n == a.numerics) return a;
   }
   fail("{}: {} in {} has no name in ModelOpt", entry.name, to_string(entry.numerics), entry.packing->name);

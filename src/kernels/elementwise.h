@@ -34,6 +34,13 @@ struct HadamardArgs {  // out = x H on runs of `size` columns, a power of two
   float* out;
   int64_t rows, cols, size, x_stride, out_stride;
 };
+struct TakeColumnsArgs {  // out[k] = x[from[k]] * scales[k], k < cols; null: from k, times 1. Not in place.
+  const float* x;
+  const int32_t* from;
+  const float* scales;
+  float* out;
+  int64_t rows, cols, x_stride, out_stride;
+};
 struct BinaryArgs {  // add, mul, silu_mul; silu reads a only
   const float *a, *b;
   float* out;

@@ -83,6 +83,7 @@ struct ElementwiseKernels {
   void (*rope)(const RopeArgs&, const Share&) noexcept;
   void (*low_rank)(const LowRankArgs&, const Share&) noexcept;
   void (*hadamard)(const HadamardArgs&, const Share&) noexcept;
+  void (*take_columns)(const TakeColumnsArgs&, const Share&) noexcept;
   void (*add)(const BinaryArgs&, const Share&) noexcept;
   void (*mul)(const BinaryArgs&, const Share&) noexcept;
   void (*silu)(const BinaryArgs&, const Share&) noexcept;

@@ -16,9 +16,14 @@ static void dequantize_scattered(const Codes& c, float* out) {
     }
 }
 
+static void scale_columns(const Codes& c, float* out) {
+  for (int64_t i = 0; i < c.rows * c.cols; ++i) out[i] *= c.columns[static_cast<size_t>(i % c.cols)];
+}
+
 void dequantize(const Codes& c, float* out) {
   if (c.numerics.is_dense()) {
     std::copy(c.values.begin(), c.values.end(), out);
+    if (c.numerics.column_scales) scale_columns(c, out);
     return;
   }
   const int64_t groups = c.numerics.groups(c.cols), group = c.numerics.group == 0 ? c.cols : c.numerics.group;
@@ -42,8 +47,7 @@ void dequantize(const Codes& c, float* out) {
       for (int64_t i = begin; i < end; ++i)
         out[i] = scale * (static_cast<float>(c.codes[static_cast<size_t>(i)]) - zero) - minimum;
     }
-  if (c.numerics.column_scales)
-    for (int64_t i = 0; i < c.rows * c.cols; ++i) out[i] *= c.columns[static_cast<size_t>(i % c.cols)];
+  if (c.numerics.column_scales) scale_columns(c, out);
 }
 
 }  // namespace lathe

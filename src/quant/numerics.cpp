@@ -122,6 +122,11 @@ std::string_view scheme_of(const Numerics& n) {
 }
 
 std::string to_string(const Numerics& n) {
+  if (n.column_scales) {
+    Numerics plain = n;
+    plain.column_scales = false;
+    return to_string(plain) + " column scales";
+  }
   if (n.is_dense()) return std::string(dtype_name(n.dtype));
   if (n.is_grid()) return grid_name(n);
   std::string text = fmt::format("int{}", n.bits);
@@ -131,7 +136,6 @@ std::string to_string(const Numerics& n) {
   if (n.offset == Numerics::Offset::minimum) text += " min";
   if (n.rounds_activations()) text += n.has_input_scale() ? " a8 static" : " a8";
   if (n.act_order) text += " act-order";
-  if (n.column_scales) text += " column scales";
   return text;
 }
 

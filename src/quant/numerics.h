@@ -14,7 +14,7 @@ namespace lathe {
 //                zero_point:  w = scale * (q - zero)  q and zero signed, as above
 //                minimum:     w = scale * q - minimum q unsigned, 0 .. 2^bits - 1 (GGUF k-quants)
 //   of a grid                 w = scale * global * grid_values(kind)[q], q unsigned
-// With column_scales, w * columns[k] is the weight.
+// With column_scales, w * columns[k] is the weight; what is rounded of the input is x[k] * columns[k].
 struct Numerics {
   // Grids: e4m3 and e2m1 are the 8- and 4-bit floats of the OCP specifications (FP8; MX and NVFP4), q their
   // bits; nf4 the 16 quantiles of a normal distribution in [-1, 1] (https://arxiv.org/abs/2305.14314); iq4_nl
@@ -39,7 +39,7 @@ struct Numerics {
   // integer: which group a column belongs to is stored (GPTQ's g_idx, Codes::group_of): groups are as many,
   // and need not be runs of columns.
   bool act_order = false;
-  // integer: column k is multiplied by a number of its own (ModelOpt's pre_quant_scale, Codes::columns).
+  // Column k is multiplied by a number of its own (ModelOpt's pre_quant_scale, Codes::columns).
   bool column_scales = false;
 
   bool operator==(const Numerics&) const = default;
@@ -84,6 +84,12 @@ struct Numerics {
   static constexpr Numerics nvfp4() { return grid(Kind::e2m1, 16, DType::f8e4m3, 1, true); }
   static constexpr Numerics nf4(int group = 64) { return grid(Kind::nf4, group, DType::f32); }
   static constexpr Numerics iq4_nl() { return grid(Kind::iq4_nl, 32, DType::f32); }  // scales are f16 numbers
+
+  Numerics with_column_scales() const {
+    Numerics n = *this;
+    n.column_scales = true;
+    return n;
+  }
 
   bool rounds_activations() const { return activations != Activations::as_they_are; }
   bool has_input_scale() const { return activations == Activations::int8_static; }

@@ -6,6 +6,7 @@
 #include "core/thread_pool.h"
 #include "kernels/attention_work.h"
 #include "kernels/tables.h"
+#include "quant/columns.h"
 #include "runtime/attention_args.h"
 #include "runtime/rope_angles.h"
 #include "runtime/transposed.h"
@@ -58,6 +59,7 @@ struct Walker::Impl {
     const LinearKernel* kernel = nullptr;
     Weight weight;
     float input_scale = 0;
+    Columns columns;
   };
 
   int64_t rows(ValueId v) const {
@@ -82,10 +84,12 @@ struct Walker::Impl {
     Packed& p = packed_[name];
     if (p.kernel) return p;
     const Weight& stored = model_.weights.find(name)->second;
-    p.kernel = &choose_linear(stored.numerics, stored.rows(), stored.cols(), isa_);
+    p.columns = columns_of(stored);
+    p.kernel = &choose_linear(p.columns.leave(stored.numerics), stored.rows(), stored.cols(), isa_);
     p.input_scale = input_scale(stored);
     const Packing& wanted = packing(p.kernel->packing);
-    p.weight = stored.packing == &wanted ? stored : repack(stored, wanted);
+    const bool as_stored = stored.packing == &wanted && p.columns.empty();
+    p.weight = as_stored ? stored : repack(stored, wanted, p.columns);
     return p;
   }
 
@@ -116,6 +120,20 @@ struct Walker::Impl {
                     .group = group ? group : k,
                     .x_stride = k,
                     .y_stride = n};
+    std::vector<float> taken;
+    if (const Columns& columns = matrix.columns; !columns.empty()) {
+      taken.resize(static_cast<size_t>(m * k));
+      parallel(elementwise_.take_columns,
+               TakeColumnsArgs{.x = args.x,
+                               .from = columns.from.empty() ? nullptr : columns.from.data(),
+                               .scales = columns.scales.empty() ? nullptr : columns.scales.data(),
+                               .out = taken.data(),
+                               .rows = m,
+                               .cols = k,
+                               .x_stride = k,
+                               .out_stride = k});
+      args.x = taken.data();
+    }
     Storage rows_for_kernel;
     if (path.rows) {
       rows_for_kernel = Storage::allocate(path.rows->bytes(m, k));

@@ -7,6 +7,7 @@
 
 #include "core/thread_pool.h"
 #include "kernels/tables.h"
+#include "quant/columns.h"
 
 namespace lathe {
 
@@ -26,6 +27,7 @@ void pack_model(Model& model, int threads, uint32_t isa) {
   ThreadPool(threads > 0 ? threads : physical_cores()).run([&](int, int) {
     for (size_t i; (i = next.fetch_add(1)) < todo.size();) try {
         Weight& w = *todo[i];
+        if (!columns_of(w).empty()) continue;  // a weight cannot say what becomes of its input
         const Packing& wanted = packing(choose_linear(w.numerics, w.rows(), w.cols(), isa).packing);
         if (w.packing != &wanted) w = repack(w, wanted);
       } catch (...) {

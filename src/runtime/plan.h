@@ -78,7 +78,8 @@ class Plan {
     };
     std::string node, kernel, packing;  // the kernel is a row of its table
     bool emulated = false;
-    std::string param = {};                          // the weight of a linear layer; a node may have several
+    std::string param = {};    // the weight of a linear layer; a node may have several
+    std::string columns = {};  // what is done to those of x first: "reordered", "scaled"; empty: nothing
     std::string prompts = {}, decode = {};           // whose code runs in each phase, by name of the row
     std::string prompt_rows = {}, decode_rows = {};  // how that wants x packed; empty: as it is
     std::vector<Passed> passed_over = {};            // best first

@@ -12,18 +12,25 @@ void Plan::Impl::plan_packed_rows() {
     for (Phase phase : phases)
       if (const RowPacking* packing = packed_output(node, phase)) {  // written here, not packed by a reader
         const ValueId y = node.outputs[0];
-        packed_rows[{y, phase, packing, 0}] = {
+        packed_rows[{y, phase, packing, 0, -1}] = {
             id, {step, step, packing->bytes(most_rows(y), cols(y))}, nullptr, true};
       }
     for (size_t i = 0; i < matrices_of(node); ++i)
       for (Phase phase : phases) {
         const Packed& matrix = packed.at(node.params[i]);
         const RowPacking* packing = matrix.path(phase).rows;
-        if (!packing) continue;
         const ValueId x = node.inputs[0];
         const int64_t most = most_rows(x);
-        auto [it, fresh] = packed_rows.try_emplace({x, phase, packing, matrix.input_scale});
-        if (fresh) it->second = {id, {step, step, packing->bytes(most, cols(x))}, nullptr, false};
+        bool reads_x = !packing;
+        if (packing) {
+          auto [it, fresh] = packed_rows.try_emplace({x, phase, packing, matrix.input_scale, matrix.columns});
+          if (fresh) it->second = {id, {step, step, packing->bytes(most, cols(x))}, nullptr, false};
+          it->second.lifetime.last = step;
+          reads_x = fresh;
+        }
+        if (matrix.columns < 0 || !reads_x) continue;
+        auto [it, fresh] = taken_rows.try_emplace({x, matrix.columns});
+        if (fresh) it->second.lifetime = {step, step, static_cast<size_t>(most * cols(x)) * sizeof(float)};
         it->second.lifetime.last = step;
       }
     ++step;
@@ -58,11 +65,14 @@ void Plan::Impl::place_buffers() {
   }
   lifetimes[index.at(graph.output())].last = step;
   for (auto& [key, rows] : packed_rows) lifetimes.push_back(rows.lifetime);
+  for (auto& [key, rows] : taken_rows) lifetimes.push_back(rows.lifetime);
   for (auto& [node, lifetime] : own) lifetimes.push_back(lifetime);
   const Placement placement = place(lifetimes);
   arena = Storage::allocate(placement.bytes);
   size_t next = values.size();
   for (auto& [key, rows] : packed_rows) rows.data = arena.data + placement.offsets[next++];
+  for (auto& [key, rows] : taken_rows)
+    rows.data = reinterpret_cast<float*>(arena.data + placement.offsets[next++]);
   for (auto& [node, lifetime] : own)
     locals[node].push_back(reinterpret_cast<float*>(arena.data + placement.offsets[next++]));
   for (size_t i = 0; i < values.size(); ++i)

@@ -10,6 +10,7 @@
 #include "core/thread_pool.h"
 #include "kernels/attention_work.h"
 #include "kernels/tables.h"
+#include "quant/columns.h"
 #include "runtime/arena.h"
 #include "runtime/choices.h"
 #include "runtime/plan.h"
@@ -47,6 +48,7 @@ struct Plan::Impl {
     Phase phase;
     const RowPacking* packing;
     float scale;  // PackRowsArgs::scale
+    int columns;  // index in `columns`, -1: x as it is
     auto operator<=>(const RowsKey&) const = default;
   };
   struct PackedRows {
@@ -56,11 +58,24 @@ struct Plan::Impl {
     bool made = false;  // its packing step exists
   };
 
+  // x in f32 with its columns as some matrices want them, all rows of a step: [rows, cols].
+  struct TakenKey {
+    ValueId x;
+    int columns;
+    auto operator<=>(const TakenKey&) const = default;
+  };
+  struct TakenRows {
+    Lifetime lifetime;
+    float* data = nullptr;
+    bool made = false;  // its step exists
+  };
+
   // A matrix and the kernel that reads it. Steps look both up at each run: they change when weights settle.
   struct Packed {
     Weight weight;
     const LinearKernel* kernel = nullptr;
     float input_scale = 0;  // of x, where the model has one
+    int columns = -1;       // what is done to those of x, index in `columns`; -1: nothing
     // The rows whose paths run, where a tuning names others than `kernel`; same packing, same bits.
     const LinearKernel *prompts = nullptr, *decoding = nullptr;
     const LinearKernel& row(Phase phase) const {
@@ -110,6 +125,8 @@ struct Plan::Impl {
   // What only a node itself sees: the up projection, where a kernel cannot keep it to itself; rotated q, k.
   std::map<NodeId, std::vector<float*>> locals;
   std::map<RowsKey, PackedRows> packed_rows;
+  std::vector<Columns> columns;  // all different: layers with one input mostly want it alike
+  std::map<TakenKey, TakenRows> taken_rows;
   struct Step {
     std::string name;  // the node's
     std::function<void(const Batch&)> run;
@@ -193,12 +210,15 @@ struct Plan::Impl {
     choices.push_back(std::move(choice));
   }
   void chose(const Node&, const std::string& param);
-  void use_packed_rows(const Node&, Phase, const Packed&, LinearArgs&);
+  int index_of(Columns);
+  const Columns& columns_of_x(const Packed&) const;
+  void use_rows(const Node&, Phase, const Packed&, LinearArgs&);
+  void add_take_step(const TakenKey&, float* out);
   bool runs_gated(const Node&, Phase) const;
   const RowPacking* packed_output(const Node&, Phase) const;
   void build_linear(const Node&, bool bias);
   void build_gated_linear(const Node&, const ElementwiseKernels&);
-  void add_pack_step(const RowsKey&, void* out);
+  void add_pack_step(const RowsKey&, const float* x, void* out);
   struct HeadStep;
   const RopeBuffer& rope_buffer(const op::Rope&);
   void build_attention(const Node&, const op::Attention&, const op::Rope*, int hadamard,

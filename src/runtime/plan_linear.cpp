@@ -3,9 +3,23 @@
 
 namespace lathe {
 
-void Plan::Impl::add_pack_step(const RowsKey& key, void* out) {
+void Plan::Impl::add_take_step(const TakenKey& key, float* out) {
+  const Columns& c = columns[static_cast<size_t>(key.columns)];
   const int64_t k = cols(key.x);
-  const PackRowsArgs args{.x = buffer(key.x), .m = 0, .k = k, .x_stride = k, .out = out, .scale = key.scale};
+  add_row_step(TakeColumnsArgs{.x = buffer(key.x),
+                               .from = c.from.empty() ? nullptr : c.from.data(),
+                               .scales = c.scales.empty() ? nullptr : c.scales.data(),
+                               .out = out,
+                               .rows = 0,
+                               .cols = k,
+                               .x_stride = k,
+                               .out_stride = k},
+               key.x, choose_elementwise(target.isa).take_columns);
+}
+
+void Plan::Impl::add_pack_step(const RowsKey& key, const float* rows_of_x, void* out) {
+  const int64_t k = cols(key.x);
+  const PackRowsArgs args{.x = rows_of_x, .m = 0, .k = k, .x_stride = k, .out = out, .scale = key.scale};
   add_step([this, args, x = key.x, phase = key.phase, run = key.packing->run](const Batch& b) {
     const Range rows = rows_of(x, phase, b);
     PackRowsArgs now = args;
@@ -45,6 +59,9 @@ void Plan::Impl::chose(const Node& node, const std::string& param) {
   const Packed& matrix = packed.at(param);
   Choice choice = explain(*matrix.kernel, matrix.weight, target.isa);
   choice.param = param;
+  const Columns& taken = columns_of_x(matrix);
+  if (!taken.from.empty()) choice.columns = "reordered";
+  if (!taken.scales.empty()) choice.columns += choice.columns.empty() ? "scaled" : ", scaled";
   for (Phase phase : phases) {
     if (&matrix.row(phase) == matrix.kernel) continue;
     const std::string name(matrix.row(phase).name);
@@ -56,15 +73,22 @@ void Plan::Impl::chose(const Node& node, const std::string& param) {
   chose(node, std::move(choice));
 }
 
-// Points the arguments to the packed x of a path, packing it first where this node is the first to want it.
-void Plan::Impl::use_packed_rows(const Node& node, Phase phase, const Packed& matrix, LinearArgs& args) {
-  const RowsKey key{node.inputs[0], phase, matrix.path(phase).rows, matrix.input_scale};
+// Points the arguments to x as the matrix and a path of its kernel want it: columns are taken and rows packed
+// first where this node is the first to want that.
+void Plan::Impl::use_rows(const Node& node, Phase phase, const Packed& matrix, LinearArgs& args) {
+  const RowsKey key{node.inputs[0], phase, matrix.path(phase).rows, matrix.input_scale, matrix.columns};
+  if (key.columns >= 0) {
+    TakenRows& taken = taken_rows.at({key.x, key.columns});
+    args.x = taken.data;
+    if (!taken.made) add_take_step({key.x, key.columns}, taken.data);
+    taken.made = true;
+  }
   if (!key.packing) return;
   PackedRows& rows = packed_rows.at(key);
   args.packed_x = rows.data;
   if (rows.first != node.id || rows.made) return;
   rows.made = true;
-  add_pack_step(key, rows.data);
+  add_pack_step(key, args.x, rows.data);
 }
 
 // The rows of a phase.
@@ -90,7 +114,7 @@ void Plan::Impl::build_linear(const Node& node, bool bias) {
       const ValueId y = node.outputs[i];
       LinearArgs args = linear_args(matrix, node.inputs[0], buffer(y), cols(y));
       if (bias) args.bias = vectors.at(node.params[count + i]).data();
-      use_packed_rows(node, phase, matrix, args);
+      use_rows(node, phase, matrix, args);
       layers.push_back({&matrix, args});
     }
     add_step([this, layers = std::move(layers), y = node.outputs[0], phase](const Batch& b) {
@@ -112,7 +136,8 @@ void Plan::Impl::build_linear(const Node& node, bool bias) {
 bool Plan::Impl::runs_gated(const Node& node, Phase phase) const {
   const Packed &gate = packed.at(node.params[0]), &up = packed.at(node.params[1]);
   return gate.path(phase).gated && &gate.row(phase) == &up.row(phase) &&
-         gate.weight.numerics == up.weight.numerics && gate.input_scale == up.input_scale;
+         gate.weight.numerics == up.weight.numerics && gate.input_scale == up.input_scale &&
+         gate.columns == up.columns;
 }
 
 // The rows that a gated node writes in place of y, where every reader of y wants those; else null.
@@ -125,8 +150,10 @@ const RowPacking* Plan::Impl::packed_output(const Node& node, Phase phase) const
     const Node& reader = graph.node(id);
     const size_t matrices = matrices_of(reader);
     if (matrices == 0) return nullptr;
-    for (size_t i = 0; i < matrices; ++i)
-      if (packed.at(reader.params[i]).path(phase).rows != rows) return nullptr;
+    for (size_t i = 0; i < matrices; ++i) {
+      const Packed& matrix = packed.at(reader.params[i]);
+      if (matrix.path(phase).rows != rows || matrix.columns >= 0) return nullptr;
+    }
   }
   return rows;
 }
@@ -139,12 +166,12 @@ void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& 
   for (Phase phase : phases) {
     const bool fused = runs_gated(node, phase);
     const RowPacking* rows_out = packed_output(node, phase);
-    void* packed_y = rows_out ? packed_rows.at({y, phase, rows_out, 0}).data : nullptr;
+    void* packed_y = rows_out ? packed_rows.at({y, phase, rows_out, 0, -1}).data : nullptr;
     float* other = fused ? buffer(y) : locals.at(node.id)[0];
     LinearArgs args = linear_args(gate, node.inputs[0], buffer(y), cols(y)),
                up_args = linear_args(up, node.inputs[0], other, cols(y));
-    use_packed_rows(node, phase, gate, args);
-    use_packed_rows(node, phase, up, up_args);
+    use_rows(node, phase, gate, args);
+    use_rows(node, phase, up, up_args);
     add_step([this, args, up_args, packed_y, y, phase, fused, &gate, &up,
               silu_mul = kernels.silu_mul](const Batch& b) {
       const Range rows = rows_of(y, phase, b);

@@ -15,6 +15,19 @@ namespace lathe {
 // Bytes of weights repacked before a run: some 30 ms, or 100 where the memory is fresh.
 constexpr int64_t settle_bytes = int64_t{64} << 20;
 
+int Plan::Impl::index_of(Columns c) {
+  if (c.empty()) return -1;
+  const auto found = std::find(columns.begin(), columns.end(), c);
+  const auto index = static_cast<int>(found - columns.begin());
+  if (found == columns.end()) columns.push_back(std::move(c));
+  return index;
+}
+
+const Columns& Plan::Impl::columns_of_x(const Packed& matrix) const {
+  static const Columns none;
+  return matrix.columns < 0 ? none : columns[static_cast<size_t>(matrix.columns)];
+}
+
 void Plan::Impl::pack_weights(const Model& model) {
   std::vector<Repacking> jobs;
   for (NodeId id : graph.order()) {
@@ -29,10 +42,13 @@ void Plan::Impl::pack_weights(const Model& model) {
       } else if (i < matrices_of(node)) {
         auto [it, fresh] = packed.try_emplace(name);
         if (!fresh) continue;
-        const LinearKernel& chosen = choose_linear(weight.numerics, weight.rows(), weight.cols(), target.isa);
+        const Columns taken = columns_of(weight);
+        const LinearKernel& chosen =
+            choose_linear(taken.leave(weight.numerics), weight.rows(), weight.cols(), target.isa);
         it->second.kernel = &chosen;
         it->second.input_scale = input_scale(weight);
-        if (weight.packing->name == chosen.packing)
+        it->second.columns = index_of(taken);
+        if (weight.packing->name == chosen.packing && taken.empty())
           it->second.weight = weight;
         else
           jobs.push_back({name, &weight, &it->second});
@@ -46,14 +62,14 @@ void Plan::Impl::pack_weights(const Model& model) {
     const LinearKernel& settled = *job.to->kernel;
     const LinearKernel* first =
         target.ready_at_once ? row_that_starts_for(settled, job.from->packing->name) : nullptr;
-    if (!first) return false;
+    if (!first || job.to->columns >= 0) return false;
     const float scale = job.to->input_scale;
     *job.to = {*job.from, first, scale};
     settling.push_back({job.name, job.to, {{}, &settled, scale}});
     return true;
   });
-  for_each_weight(jobs, [](const Repacking& job) {
-    job.to->weight = repack(*job.from, packing(job.to->kernel->packing));
+  for_each_weight(jobs, [&](const Repacking& job) {
+    job.to->weight = repack(*job.from, packing(job.to->kernel->packing), columns_of_x(*job.to));
   });
   for (const Repacking& job : jobs) repacked.push_back(job.name);
   if (target.tuning) set_rows(*target.tuning);
@@ -80,10 +96,12 @@ void Plan::Impl::for_each_weight(std::vector<Repacking>& jobs, F work) {
 
 // A file's key says which weights it was made of; that a sample of every format and shape means the same
 // numbers guards against a mistake of ours: a packing that changed, a model that was changed in memory.
-static bool same_numbers(const Weight& a, const Weight& b) {
+static bool same_numbers(const Weight& a, const Columns& columns, const Weight& b) {
   const int64_t rows = std::min<int64_t>(a.rows(), 2), row = (a.rows() - rows) / 2;
   std::vector<float> x(static_cast<size_t>(rows * a.cols())), y(x.size());
-  read_rows(a, row, rows, x.data());
+  Codes arranged = unpack(a, row, rows);
+  arrange(arranged, columns);
+  dequantize(arranged, x.data());
   read_rows(b, row, rows, y.data());
   return std::memcmp(x.data(), y.data(), x.size() * sizeof(float)) == 0;
 }
@@ -93,7 +111,10 @@ void Plan::Impl::map_packed(std::vector<Repacking>& jobs) {
   WantedWeights wanted;
   size_t bytes = 0;
   for (const Repacking& job : jobs) {
-    const Weight want{job.from->numerics, &packing(job.to->kernel->packing), job.from->shape, {}};
+    const Weight want{columns_of_x(*job.to).leave(job.from->numerics),
+                      &packing(job.to->kernel->packing),
+                      job.from->shape,
+                      {}};
     bytes += packed_bytes(want.numerics, *want.packing, want.shape);
     wanted.emplace(job.name, want);
   }
@@ -102,7 +123,8 @@ void Plan::Impl::map_packed(std::vector<Repacking>& jobs) {
   if (!found) return;
   std::set<std::string> compared;
   for (const Repacking& job : jobs)
-    if (compared.insert(Tuning::kind_of(*job.from)).second && !same_numbers(*job.from, found->at(job.name))) {
+    if (compared.insert(Tuning::kind_of(*job.from)).second &&
+        !same_numbers(*job.from, columns_of_x(*job.to), found->at(job.name))) {
       warn("{}: packed weights of '{}' are not those of the model; packing them again",
            target.packed_cache.folder.string(), printable(job.name));
       return;

@@ -46,7 +46,8 @@ TEST(ModelOptExport, KeepsTheNumbersAndWritesTheSameBytesAgain) {
                         {Numerics::fp8(), "ct.fp8", "FP8_PER_CHANNEL_PER_TOKEN"},
                         {Numerics::fp8_block(), "ct.fp8", "FP8_PB_WO"},
                         {Numerics::nvfp4(), "ct.nvfp4", "W4A16_NVFP4"},
-                        {Numerics::integer(4, 32, false), "ct.pack32", "W4A16_AWQ"}}) {
+                        {Numerics::integer(4, 32, false), "ct.pack32", "W4A16_AWQ"},
+                        {Numerics::integer(8, 0, false), "ct.pack32", "W8A16"}}) {
     SCOPED_TRACE(c.algorithm);
     const Model model = quantized(from, [&](const std::string&) { return std::pair{c.numerics, c.packing}; });
     TemporaryDirectory dir;
@@ -90,6 +91,44 @@ TEST(ModelOptExport, MixturesNameTheirLayers) {
   expect_same_numbers(model, load(Checkpoint::open(dir.path())));
 }
 
+// Scales of columns, and of activations: read, written and read again.
+TEST(ModelOptExport, KeepsScalesOfColumnsAndActivations) {
+  const Checkpoint from = Checkpoint::open(golden("qwen3"));
+  const std::pair<Numerics, std::string_view> cases[] = {
+      {Numerics::w8a8_static(DType::f32), "W8A8_SQ_PER_CHANNEL"},
+      {Numerics::w8a8_static(DType::f32).with_column_scales(), "W8A8_SQ_PER_CHANNEL"},
+      {Numerics::integer(4, 32, false, DType::f32).with_column_scales(), "W4A16_AWQ"}};
+  for (const auto& [numerics, algorithm] : cases) {
+    SCOPED_TRACE(to_string(numerics));
+    Model model = load(from);
+    for (auto& [name, weight] : model.weights) {
+      if (weight.shape.size() != 2 || name.find("layers.") == std::string::npos) continue;
+      Numerics plain = numerics;
+      plain.column_scales = false;
+      const std::vector<float> values = read_all(weight);
+      Codes c = round_to_nearest(values.data(), weight.rows(), weight.cols(), plain, ScaleSearch::absmax);
+      c.numerics = numerics;
+      c.input_scale = 0.25f;
+      if (numerics.column_scales)
+        for (int64_t k = 0; k < c.cols; ++k) c.columns.push_back(1 + 0.125f * static_cast<float>(k % 5));
+      weight = make_weight(numerics, packing(numerics.bits == 8 ? "modelopt.int8" : "modelopt.int4"),
+                           weight.shape);
+      weight.packing->pack(c, 0, weight);
+    }
+    TemporaryDirectory dir;
+    fs::create_directory(dir / "a");
+    fs::create_directory(dir / "b");
+    export_modelopt(model, from, dir / "a");
+    EXPECT_EQ(read_json(dir / "a/hf_quant_config.json")["quantization"]["quant_algo"], algorithm);
+    const Checkpoint again = Checkpoint::open(dir / "a");
+    const Model read = load(again);
+    expect_same_numbers(model, read);
+    export_modelopt(read, again, dir / "b");
+    for (const char* file : {"model.safetensors", "config.json", "hf_quant_config.json"})
+      EXPECT_EQ(read_text_file(dir / "a" / file), read_text_file(dir / "b" / file)) << file;
+  }
+}
+
 TEST(ModelOptExport, RefusesOtherNumbersByName) {
   const Checkpoint from = Checkpoint::open(golden("qwen3"));
   const auto refusal = [&](const Model& model) {
@@ -109,6 +148,10 @@ TEST(ModelOptExport, RefusesOtherNumbersByName) {
   EXPECT_THAT(refusal(int4),
               testing::AllOf(testing::HasSubstr("tensor 'model.layers.0.mlp.down_proj.weight'"),
                              testing::HasSubstr("found int4 g32 asym")));
+  Model smoothed = load(from);
+  Weight& up = smoothed.weights.at("model.layers.0.mlp.up_proj.weight");
+  up = make_weight(Numerics::nvfp4().with_column_scales(), packing("modelopt.nvfp4"), up.shape);
+  EXPECT_THAT(refusal(smoothed), testing::HasSubstr("NVFP4_AWQ rounds activations"));
   Model table = load(from);
   Weight& embedding = table.weights.at("model.embed_tokens.weight");
   Weight to = make_weight(Numerics::fp8(), packing("ct.fp8"), embedding.shape);

@@ -210,6 +210,39 @@ def modelopt_awq(name, w):
             "pre_quant_scale": ("BF16", columns)}, means
 
 
+def modelopt_w4a8(name, w):
+    parts, means = modelopt_awq(name, w)
+    return parts | {"weight_scale_2": ("F32", np.array(np.float32(np.abs(means).max() / 448))),
+                    "input_scale": ("F32", np.array(np.float32(1)))}, means
+
+
+def modelopt_int8(name, w):
+    scale = (np.abs(w).max(1) / 127).astype(np.float32)
+    q = np.clip(np.rint(w / scale[:, None]), -128, 127)
+    return {"weight": ("I8", q.astype(np.int8)), "weight_scale": ("F32", scale)}, (q * scale[:, None]).astype(np.float32)
+
+
+def modelopt_nvfp4_awq(name, w):
+    columns = as_bf16(np.exp(rng.normal(0, .3, w.shape[1])))
+    wide = floats("BF16", columns)
+    parts, means = modelopt_nvfp4(name, w / wide)
+    return parts | {"pre_quant_scale": ("BF16", columns)}, means * wide
+
+
+def modelopt_svd(prefix):
+    """y = NVFP4(x s) + (x s) A^T B^T: the factors are the largest of W / s, the codes what is left."""
+    def pack(name, w):
+        columns = as_bf16(np.exp(rng.normal(0, .3, w.shape[1])))
+        wide = floats("BF16", columns)
+        u, s, vt = np.linalg.svd(w / wide, full_matrices=False)
+        a, b = as_bf16(vt[:8]), as_bf16(u[:, :8] * s[:8])
+        product = floats("BF16", b) @ floats("BF16", a)
+        parts, means = modelopt_nvfp4(name, w / wide - product)
+        return parts | {"pre_quant_scale": ("BF16", columns), f"{prefix}svdquant_lora_a": ("BF16", a),
+                        f"{prefix}svdquant_lora_b": ("BF16", b)}, ((means + product) * wide).astype(np.float32)
+    return pack
+
+
 MIXTURE = {"self_attn": (modelopt_fp8, {"quant_algo": "FP8"}), "gate_proj": (modelopt_nvfp4, {"quant_algo": "NVFP4", "group_size": 16}),
            "": (modelopt_awq, {"quant_algo": "W4A16_AWQ", "group_size": 128, "has_zero_point": False, "pre_quant_scale": True})}
 
@@ -273,6 +306,12 @@ def formats():
     yield "modelopt nvfp4", modelopt(modelopt_nvfp4, {"quant_algo": "NVFP4", "group_size": 16, "exclude_modules": ["lm_head"]})
     yield "modelopt w4a16_awq", modelopt(modelopt_awq, {"quant_algo": "W4A16_AWQ", "group_size": 128, "has_zero_point": False,
                                                        "pre_quant_scale": True, "exclude_modules": ["lm_head"]})
+    awq = {"has_zero_point": False, "pre_quant_scale": True, "exclude_modules": ["lm_head"]}
+    yield "modelopt w4a8_awq", modelopt(modelopt_w4a8, {"quant_algo": "W4A8_AWQ", "group_size": 128} | awq)
+    yield "modelopt w8a16", modelopt(modelopt_int8, {"quant_algo": "W8A16", "exclude_modules": ["lm_head"]})
+    yield "modelopt nvfp4_awq", modelopt(modelopt_nvfp4_awq, {"quant_algo": "NVFP4_AWQ", "group_size": 16} | awq)
+    for prefix in ("weight_quantizer._", ""):  # as exported of transformers' models, and of diffusers'
+        yield f"modelopt nvfp4_svd {prefix}", modelopt(modelopt_svd(prefix), {"quant_algo": "NVFP4_SVD", "group_size": 16} | awq)
     yield "modelopt mixed", modelopt(lambda name, w: of_mixture(name)[0](name, w),
                                      {"quant_algo": "MIXED_PRECISION",
                                       "quantized_layers": {n.removesuffix(".weight"): of_mixture(n)[1] for n in linear}})
@@ -449,6 +488,9 @@ def modelopt_numbers(directory):
         elif algorithm == "FP8_PB_WO":
             blocks = np.repeat(np.repeat(scale[1], 128, 0), 128, 1)[:bits.shape[0], :bits.shape[1]]
             out[name] = E4M3[bits] * blocks
+        elif algorithm == "W8A16":
+            assert dtype == "I8" and scale[0] == "F32" and scale[1].shape == (len(bits),)
+            out[name] = bits * scale[1][:, None]
         elif algorithm == "W4A16_NVFP4":
             whole = tensors[module + ".weight_scale_2"]
             assert scale[0] == "F8_E4M3" and whole[0] == "F32" and whole[1].shape == ()
@@ -461,7 +503,7 @@ def modelopt_numbers(directory):
     return {name: w.astype(np.float32) for name, w in out.items()}
 
 
-SCHEMES = ("fp8-tensor", "fp8", "fp8-block", "nvfp4", "w4a16")
+SCHEMES = ("fp8-tensor", "fp8", "fp8-block", "nvfp4", "w4a16", "w8a16")
 for scheme in SCHEMES:
     shutil.rmtree(WORK / "ours", ignore_errors=True)
     shutil.rmtree(WORK / "modelopt", ignore_errors=True)

@@ -307,6 +307,98 @@ TEST(ModelOpt, OpensWhatItsExportWrites) {
   }
 }
 
+// The kernels of other formats' pre_quant_scale: x is multiplied first, so that the weight is.
+TEST(ModelOpt, ScalesOfColumnsWhereItsAlgorithmsHaveThem) {
+  const std::string one = bytes(std::vector<float>{1}), half = bytes(std::vector<float>{0.5f});
+  std::vector<uint16_t> ramp;  // bf16 1, 2, 1, 2, ...
+  for (int k = 0; k < 16; ++k) ramp.push_back(k % 2 ? 0x4000 : 0x3f80);
+  const Given scales{"m.pre_quant_scale", "BF16", "[16]", bytes(ramp)};
+  {
+    const auto opened = open(
+        "{}",
+        {{"m.weight", "U8", "[1,8]", std::string(8, '\x22')},
+         {"m.weight_scale", "F8_E4M3", "[1,1]", "\x38"},
+         {"m.weight_scale_2", "F32", "[]", half},
+         {"m.input_scale", "F32", "[]", one},
+         scales},
+        "hf_quant_config.json",
+        R"({"quantization":{"quant_algo":"NVFP4_AWQ","group_size":16,"has_zero_point":false,"pre_quant_scale":true}})");
+    const Weight w = opened.checkpoint.load("m.weight");
+    EXPECT_EQ(to_string(w.numerics), "nvfp4 column scales");
+    const std::vector<float> values = read_all(w);
+    for (size_t k = 0; k < 16; ++k) EXPECT_EQ(values[k], k % 2 ? 1 : 0.5f);
+  }
+  {  // The second scale is that of a product in fp8, which nobody computes here.
+    const auto opened = open(method(R"("quant_method":"modelopt","quant_algo":"W4A8_AWQ","group_size":16)"),
+                             {{"m.weight", "U8", "[1,16]", std::string(16, '\x31')},
+                              {"m.weight_scale", "F32", "[2,1]", one + half},
+                              {"m.weight_scale_2", "F32", "[]", half},
+                              {"m.input_scale", "F32", "[]", half},
+                              scales});
+    const std::vector<float> values = read_all(opened.checkpoint.load("m.weight"));
+    EXPECT_EQ(values[0], 1);
+    EXPECT_EQ(values[1], 2);
+    EXPECT_EQ(values[16], 1.5f);
+    EXPECT_EQ(values[17], 3);
+  }
+  const std::string codes(32, '\x03');
+  {
+    const auto opened =
+        open(method(R"("quant_method":"modelopt","quant_algo":"W8A16")"),
+             {{"m.weight", "I8", "[2,16]", codes}, {"m.weight_scale", "F32", "[2]", one + half}});
+    const Weight w = opened.checkpoint.load("m.weight");
+    EXPECT_EQ(w.numerics, Numerics::integer(8, 0, false, DType::f32));
+    EXPECT_EQ(read_all(w)[31], 1.5f);
+  }
+  {
+    const auto opened = open(method(R"("quant_method":"modelopt","quant_algo":"W8A8_SQ_PER_CHANNEL")"),
+                             {{"m.weight", "I8", "[2,16]", codes},
+                              {"m.weight_scale", "F32", "[2,1]", one + half},
+                              {"m.input_scale", "F32", "[]", half},
+                              scales});
+    const Weight w = opened.checkpoint.load("m.weight");
+    EXPECT_EQ(w.numerics, Numerics::w8a8_static(DType::f32).with_column_scales());
+    EXPECT_EQ(input_scale(w), 0.5f);
+    EXPECT_EQ(read_all(w)[31], 3);
+  }
+}
+
+// y = NVFP4(x s) + (x s) A^T B^T, s the pre_quant_scale: factors become those of a correction, A with s.
+TEST(ModelOpt, LowRankFactorsAreCorrections) {
+  const std::string half = bytes(std::vector<float>{0.5f});
+  std::vector<uint16_t> twos(16, 0x4000), a;
+  for (uint16_t k = 0; k < 32; ++k) a.push_back(k < 16 ? 0x3f80 : 0x3f00);
+  for (const std::string prefix : {"m.svdquant_lora_", "m.weight_quantizer._svdquant_lora_"}) {
+    std::vector<Given> given = {{"m.weight", "U8", "[1,8]", std::string(8, '\x22')},
+                                {"m.weight_scale", "F8_E4M3", "[1,1]", "\x38"},
+                                {"m.weight_scale_2", "F32", "[]", half},
+                                {prefix + "a", "BF16", "[2,16]", bytes(a)},
+                                {prefix + "b", "BF16", "[1,2]", bytes(std::vector<uint16_t>{0x3f80, 0x4080})},
+                                {"m.pre_quant_scale", "BF16", "[16]", bytes(twos)}};
+    const std::string config = method(
+        R"("quant_method":"modelopt","quant_algo":"NVFP4_SVD","group_size":16,"pre_quant_scale":true,"lora_rank":2)");
+    {
+      const auto opened = open(config, given);
+      ASSERT_EQ(opened.checkpoint.entries().size(), 3u);
+      EXPECT_EQ(read_all(opened.checkpoint.load("m.weight"))[0], 1);
+      const Weight down = opened.checkpoint.load("m.low_rank.a"), up = opened.checkpoint.load("m.low_rank.b");
+      check_parts(down, "a");
+      EXPECT_EQ(down.bytes(), opened.checkpoint.find("m.low_rank.a")->bytes);
+      EXPECT_EQ(down.shape, (Shape{2, 16}));
+      const std::vector<float> values = read_all(down);
+      for (size_t i = 0; i < 32; ++i) EXPECT_EQ(values[i], i < 16 ? 2 : 1);
+      EXPECT_THAT(read_all(up), ElementsAre(1, 4));
+    }
+    given.pop_back();  // smoothed by nothing
+    {
+      const auto opened = open(config, given);
+      EXPECT_EQ(read_all(opened.checkpoint.load("m.low_rank.a"))[31], 0.5f);
+    }
+    given.resize(3);  // a layer that was not decomposed
+    EXPECT_EQ(open(config, given).checkpoint.entries().size(), 1u);
+  }
+}
+
 TEST(ModelOpt, RefusesWhatDoesNotFit) {
   const auto files = [](const std::string& algorithm, const Tensors& tensors) {
     return std::vector<std::pair<std::string, std::string>>{
@@ -318,7 +410,8 @@ TEST(ModelOpt, RefusesWhatDoesNotFit) {
     t.insert(t.end(), more.begin(), more.end());
     return t;
   };
-  const std::string algorithm = R"("quant_algo":"NVFP4")";
+  const std::string algorithm = R"("quant_algo":"NVFP4")", svd = R"("quant_algo":"NVFP4_SVD")";
+  const Tensors scaled = plus(nvfp4, {{"m.weight_scale_2", "F32", "[]", 4}});
   expect_refused({
       {"no second scale", files(algorithm, nvfp4), {"module 'm'", "weight_scale_2", "none"}},
       {"a second scale for each row",
@@ -328,6 +421,25 @@ TEST(ModelOpt, RefusesWhatDoesNotFit) {
        files(algorithm,
              plus(nvfp4, {{"m.weight_scale_2", "F32", "[]", 4}, {"m.pre_quant_scale", "F32", "[16]", 64}})),
        {"module 'm'", "no pre_quant_scale beside nvfp4"}},
+      {"half a correction",
+       files(svd, plus(scaled, {{"m.svdquant_lora_a", "BF16", "[1,16]", 32}})),
+       {"module 'm'", "tensor svdquant_lora_b", "none"}},
+      {"a factor of another layer",
+       files(svd, plus(scaled, {{"m.svdquant_lora_a", "BF16", "[1,8]", 16},
+                                {"m.svdquant_lora_b", "BF16", "[2,1]", 4}})),
+       {"module 'm': svdquant_lora_a", "floats [rank, 16]", "bf16 [1, 8]"}},
+      {"two corrections",
+       files(svd, plus(scaled, {{"m.svdquant_lora_a", "BF16", "[1,16]", 32},
+                                {"m.svdquant_lora_b", "BF16", "[2,1]", 4},
+                                {"m.low_rank.a", "BF16", "[1,16]", 32}})),
+       {"module 'm'", "one low-rank correction", "two"}},
+      {"scales of other columns",
+       files(R"("quant_algo":"NVFP4_AWQ")", plus(scaled, {{"m.pre_quant_scale", "F32", "[8]", 32}})),
+       {"module 'm': pre_quant_scale", "f32 [16]", "f32 [8]"}},
+      {"static activations without their scale",
+       files(R"("quant_algo":"W8A8_SQ_PER_CHANNEL")",
+             {{"m.weight", "I8", "[2,16]", 32}, {"m.weight_scale", "F32", "[2]", 8}}),
+       {"module 'm'", "tensor input_scale", "none"}},
       {"FP8 by its config",
        files(R"("quant_algo":"FP8")", nvfp4),
        {"weight f8e4m3 (modelopt.fp8, as FP8 says)", "weight u8"}},

@@ -192,6 +192,32 @@ TEST(Elementwise, HadamardHasTheBitsOfTheReference) {
   });
 }
 
+TEST(Elementwise, TakeColumnsIsExact) {
+  each_row([](const ElementwiseKernels& row) {
+    Rng rng(13);
+    for (int64_t cols : widths)
+      for (int64_t rows : row_counts) {
+        const Matrix x = random_matrix(rows, cols, rng), scales = random_matrix(1, cols, rng, 0);
+        std::vector<int32_t> from(static_cast<size_t>(cols));
+        for (int32_t& column : from)
+          column = static_cast<int32_t>(rng.below(from.size()));  // one may come twice
+        for (const int32_t* order : std::initializer_list<const int32_t*>{nullptr, from.data()})
+          for (const float* scale : std::initializer_list<const float*>{nullptr, scales.row(0)}) {
+            Matrix expected(rows, cols), got(rows, cols);
+            TakeColumnsArgs args{x.row(0), order, scale, expected.row(0), rows, cols, x.stride, got.stride};
+            run_as(take_columns_ref, args, 1);
+            args.out = got.row(0);
+            for (int workers : {1, 2, 5}) expect_partition(row.take_columns, args, got, workers);
+            run_as(row.take_columns, args, 2);
+            expect_close(got, expected, 0);
+            for (int64_t r = 0; r < rows; ++r)
+              for (int64_t c = 0; c < cols; ++c)
+                ASSERT_EQ(expected.at(r, c), x.at(r, order ? order[c] : c) * (scale ? scale[c] : 1));
+          }
+      }
+  });
+}
+
 TEST(Elementwise, RopeIsExact) {
   each_row([](const ElementwiseKernels& row) {
     Rng rng(9);

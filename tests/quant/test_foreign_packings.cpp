@@ -2,6 +2,7 @@
 // words written down from the format's definition, and against a packer of a few lines that is nothing but
 // that.
 #include <cmath>
+#include <cstring>
 #include <gmock/gmock.h>
 
 #include "core/error.h"
@@ -236,6 +237,49 @@ TEST(ModelOpt, Int4PairsRows) {
   w.packing->pack(c, 0, w);
   EXPECT_THAT(read_all(w), ElementsAre(-4, 9, 3.5f, -3));
   EXPECT_THROW(packed_bytes(c.numerics, *w.packing, {3, 2}), Error);
+}
+
+TEST(ModelOpt, Int8RowsAndScalesOfColumns) {
+  Codes c{
+      Numerics::w8a8_static(DType::f32).with_column_scales(), 2, 2, {}, {-128, 3, 127, -1}, {0.5f, 2}, {}};
+  c.input_scale = 0.25f;
+  c.columns = {1, 3};
+  const Weight w = [&] {
+    Weight out = make_weight(c.numerics, packing("modelopt.int8"), {2, 2});
+    out.packing->pack(c, 0, out);
+    return out;
+  }();
+  ASSERT_EQ(w.parts.size(), 4u);
+  EXPECT_THAT(w.parts[0].as<int8_t>(), ElementsAre(-128, 3, 127, -1));
+  EXPECT_THAT(w.parts[1].as<float>(), ElementsAre(0.5f, 2));
+  EXPECT_THAT(w.parts[2].as<float>(), ElementsAre(0.25f));
+  EXPECT_THAT(w.parts[3].as<float>(), ElementsAre(1, 3));
+  EXPECT_EQ(input_scale(w), 0.25f);
+  EXPECT_THAT(read_all(w), ElementsAre(-64, 4.5f, 254, -6));
+  const Codes again = unpack(w, 1, 1);
+  EXPECT_EQ(again.input_scale, 0.25f);
+  EXPECT_THAT(again.codes, ElementsAre(127, -1));
+  EXPECT_FALSE(w.packing->holds(Numerics::w8a8(DType::f32)));  // which it has no name for
+}
+
+TEST(ModelOpt, Nvfp4WithScalesOfColumnsIsPackedAgainAlike) {
+  Codes c;
+  c.numerics = Numerics::nvfp4().with_column_scales();
+  c.rows = 1, c.cols = 16;
+  c.scales = {2};
+  c.global = 0.5f;
+  for (int16_t k = 0; k < 16; ++k) c.codes.push_back(k), c.columns.push_back(static_cast<float>(k));
+  Weight w = make_weight(c.numerics, packing("modelopt.nvfp4"), {1, 16});
+  w.packing->pack(c, 0, w);
+  EXPECT_THAT(w.parts[0].as<uint8_t>(), ElementsAre(0x10, 0x32, 0x54, 0x76, 0x98, 0xba, 0xdc, 0xfe));
+  const std::vector<float> values = read_all(w);
+  const std::span<const float> grid = grid_values(Numerics::Kind::e2m1);
+  for (size_t k = 0; k < 16; ++k) EXPECT_EQ(values[k], grid[k] * static_cast<float>(k));
+  const Weight again = repack(w, *w.packing);
+  for (size_t i = 0; i < 4; ++i)
+    EXPECT_EQ(std::memcmp(again.parts[i].storage.data, w.parts[i].storage.data, w.parts[i].bytes()), 0);
+  EXPECT_FALSE(packing("ct.nvfp4").holds(c.numerics));
+  EXPECT_FALSE(packing("dense").holds(Numerics::dense(DType::bf16).with_column_scales()));
 }
 
 // The weights of ModelOpt's and compressed-tensors' NVFP4 are the same bytes; the global scale multiplies in

@@ -17,6 +17,7 @@ void add_rms_norm(const AddRmsNormArgs&, const Share&) noexcept;
 void rope(const RopeArgs&, const Share&) noexcept;
 void low_rank(const LowRankArgs&, const Share&) noexcept;
 void hadamard(const HadamardArgs&, const Share&) noexcept;
+void take_columns(const TakeColumnsArgs&, const Share&) noexcept;
 void add(const BinaryArgs&, const Share&) noexcept;
 void mul(const BinaryArgs&, const Share&) noexcept;
 void silu(const BinaryArgs&, const Share&) noexcept;

@@ -14,6 +14,7 @@ void add_rms_norm(const AddRmsNormArgs& a, const Share& s) noexcept { lathe::add
 void rope(const RopeArgs& a, const Share& s) noexcept { lathe::rope(a, s); }
 void low_rank(const LowRankArgs& a, const Share& s) noexcept { lathe::low_rank(a, s); }
 void hadamard(const HadamardArgs& a, const Share& s) noexcept { lathe::hadamard(a, s); }
+void take_columns(const TakeColumnsArgs& a, const Share& s) noexcept { lathe::take_columns(a, s); }
 void add(const BinaryArgs& a, const Share& s) noexcept { add_rows(a, s); }
 void mul(const BinaryArgs& a, const Share& s) noexcept { mul_rows(a, s); }
 void silu(const BinaryArgs& a, const Share& s) noexcept { silu_rows(a, s); }

@@ -97,6 +97,14 @@ void hadamard_ref(const HadamardArgs& a, const Share& share) noexcept {
     }
 }
 
+void take_columns_ref(const TakeColumnsArgs& a, const Share& share) noexcept {
+  const Range mine = part_of(a.rows, share.worker, share.workers);
+  for (int64_t row = mine.begin; row < mine.end; ++row)
+    for (int64_t c = 0; c < a.cols; ++c)
+      a.out[row * a.out_stride + c] =
+          a.x[row * a.x_stride + (a.from ? a.from[c] : c)] * (a.scales ? a.scales[c] : 1);
+}
+
 void add_ref(const BinaryArgs& a, const Share& share) noexcept {
   each_element(a, share,
                [&](int64_t r, int64_t c) { return a.a[r * a.a_stride + c] + a.b[r * a.b_stride + c]; });

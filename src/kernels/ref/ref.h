@@ -23,6 +23,7 @@ void add_rms_norm_ref(const AddRmsNormArgs&, const Share&) noexcept;
 void rope_ref(const RopeArgs&, const Share&) noexcept;
 void low_rank_ref(const LowRankArgs&, const Share&) noexcept;
 void hadamard_ref(const HadamardArgs&, const Share&) noexcept;
+void take_columns_ref(const TakeColumnsArgs&, const Share&) noexcept;
 void add_ref(const BinaryArgs&, const Share&) noexcept;
 void mul_ref(const BinaryArgs&, const Share&) noexcept;
 void silu_ref(const BinaryArgs&, const Share&) noexcept;

@@ -98,6 +98,27 @@ void low_rank(const LowRankArgs& a, const Share& share) {
   }
 }
 
+// One element at a time is as fast as the CPU's gathers.
+void take_columns(const TakeColumnsArgs& a, const Share& share) {
+  constexpr int64_t block = 512;
+  const int64_t blocks = (a.cols + block - 1) / block;
+  const Range mine = part_of(a.rows * blocks, share.worker, share.workers);
+  for (int64_t item = mine.begin; item < mine.end; ++item) {
+    const int64_t row = item / blocks, begin = item % blocks * block;
+    const int64_t n = begin + block < a.cols ? block : a.cols - begin;
+    const float* x = a.x + row * a.x_stride;
+    float* out = a.out + row * a.out_stride + begin;
+    if (a.from)
+      for (int64_t c = 0; c < n; ++c) out[c] = x[a.from[begin + c]];
+    if (a.from && !a.scales) continue;
+    const float* taken = a.from ? out : x + begin;
+    for (int64_t c = 0; c < n; c += lanes) {
+      const V v = load_n(taken + c, n - c);
+      store_n(out + c, a.scales ? mul(v, load_n(a.scales + begin + c, n - c)) : v, n - c);
+    }
+  }
+}
+
 // f(a, b) on every element; `b` is not read where it is null.
 template <class F>
 void each_vector(const BinaryArgs& args, const Share& share, F f) {

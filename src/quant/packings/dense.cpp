@@ -6,7 +6,7 @@
 namespace lathe {
 namespace {
 
-bool holds_floats(const Numerics& n) { return n.is_dense() && is_float(n.dtype); }
+bool holds_floats(const Numerics& n) { return n.is_dense() && is_float(n.dtype) && !n.column_scales; }
 
 std::vector<Part> dense_parts(const Numerics& n, const Shape& shape) { return {{"weight", n.dtype, shape}}; }
 

@@ -59,6 +59,9 @@ bool holds_fp8_blocks(const Numerics& n) { return holds_fp8(n) && n.block_rows >
 bool holds_mxfp8(const Numerics& n) { return n == Numerics::mxfp8(); }
 bool holds_mxfp4(const Numerics& n) { return n == Numerics::mxfp4(); }
 bool holds_nvfp4(const Numerics& n) { return n == Numerics::nvfp4(); }
+bool holds_modelopt_nvfp4(const Numerics& n) {
+  return n == Numerics::nvfp4() || n == Numerics::nvfp4().with_column_scales();
+}
 bool holds_modelopt_fp8(const Numerics& n) {
   return wide_scale(n) && (n == Numerics::fp8(n.dtype) || n == Numerics::fp8_tensor(n.dtype) ||
                            n == Numerics::fp8_block(n.dtype));
@@ -104,6 +107,7 @@ std::vector<Part> modelopt_fp4_parts(const Numerics& n, const Shape& shape) {
   std::vector<Part> parts = fp4_parts(n, shape);
   parts[0].name = "weight";
   if (n.global) parts[2] = {"weight_scale_2", DType::f32, {}};
+  if (n.column_scales) parts.push_back({"pre_quant_scale", DType::f32, {shape[1]}});
   return parts;
 }
 
@@ -155,6 +159,8 @@ void pack_fp4(const Codes& c, int64_t row, Weight& out) {
         static_cast<uint8_t>(c.codes[static_cast<size_t>(i)] | c.codes[static_cast<size_t>(i + 1)] << 4);
   store_scales(c, row, out.parts[1]);
   if (c.numerics.global && row == 0) out.parts[2].as_mutable<float>()[0] = stored(c.global);
+  if (c.numerics.column_scales && row == 0)
+    std::ranges::copy(c.columns, out.parts[3].as_mutable<float>().begin());
 }
 
 float inverse(float divisor) { return 1 / divisor; }
@@ -170,6 +176,7 @@ void unpack_fp4(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   }
   load_scales(w.parts[1], row, c);
   if (c.numerics.global) c.global = global(w.parts[2].as<float>()[0]);
+  if (c.numerics.column_scales) std::ranges::copy(w.parts[3].as<float>(), c.columns.begin());
 }
 
 constexpr Packing rows[] = {
@@ -179,7 +186,7 @@ constexpr Packing rows[] = {
     {"ct.nvfp4", holds_nvfp4, fp4_parts, pack_fp4<inverted>, unpack_fp4<inverse>},
     {"hf.fp8", holds_fp8_blocks, hf_fp8_parts, pack_fp8, unpack_fp8},
     {"modelopt.fp8", holds_modelopt_fp8, modelopt_fp8_parts, pack_fp8, unpack_fp8},
-    {"modelopt.nvfp4", holds_nvfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
+    {"modelopt.nvfp4", holds_modelopt_nvfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
     {"modelopt.mxfp4", holds_mxfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
     {"openai.mxfp4", holds_mxfp4, openai_parts, nullptr, unpack_fp4<as_it_is>},
 };
