@@ -2,7 +2,7 @@
 BUILD := build/release
 LATHE := $(BUILD)/lathe
 
-.PHONY: demo test build bootstrap check format asan tsan interop tiles aarch64 fuzz bench bench-end-to-end clean
+.PHONY: demo test build bootstrap check format asan tsan interop interop-owners tiles aarch64 fuzz bench bench-end-to-end clean
 
 demo: build
 	tools/demo $(LATHE)
@@ -36,6 +36,10 @@ asan tsan: bootstrap
 interop: build
 	tests/interop/run $(LATHE) build/interop
 	tests/interop/run_formats $(LATHE) build/interop
+
+# With the code of the formats' owners: PyTorch, transformers, compressed-tensors and ModelOpt (6 GB on disk).
+interop-owners: build
+	tests/interop/run_owners $(LATHE) build/interop-owners
 
 # The kernels for 64-bit ARM, cross-built, and their tests under an emulator.
 aarch64: bootstrap
