@@ -306,12 +306,12 @@ def formats():
     yield "modelopt nvfp4", modelopt(modelopt_nvfp4, {"quant_algo": "NVFP4", "group_size": 16, "exclude_modules": ["lm_head"]})
     yield "modelopt w4a16_awq", modelopt(modelopt_awq, {"quant_algo": "W4A16_AWQ", "group_size": 128, "has_zero_point": False,
                                                        "pre_quant_scale": True, "exclude_modules": ["lm_head"]})
-    awq = {"has_zero_point": False, "pre_quant_scale": True, "exclude_modules": ["lm_head"]}
-    yield "modelopt w4a8_awq", modelopt(modelopt_w4a8, {"quant_algo": "W4A8_AWQ", "group_size": 128} | awq)
+    scaled = {"has_zero_point": False, "pre_quant_scale": True, "exclude_modules": ["lm_head"]}
+    yield "modelopt w4a8_awq", modelopt(modelopt_w4a8, {"quant_algo": "W4A8_AWQ", "group_size": 128} | scaled)
     yield "modelopt w8a16", modelopt(modelopt_int8, {"quant_algo": "W8A16", "exclude_modules": ["lm_head"]})
-    yield "modelopt nvfp4_awq", modelopt(modelopt_nvfp4_awq, {"quant_algo": "NVFP4_AWQ", "group_size": 16} | awq)
+    yield "modelopt nvfp4_awq", modelopt(modelopt_nvfp4_awq, {"quant_algo": "NVFP4_AWQ", "group_size": 16} | scaled)
     for prefix in ("weight_quantizer._", ""):  # as exported of transformers' models, and of diffusers'
-        yield f"modelopt nvfp4_svd {prefix}", modelopt(modelopt_svd(prefix), {"quant_algo": "NVFP4_SVD", "group_size": 16} | awq)
+        yield f"modelopt nvfp4_svd {prefix}", modelopt(modelopt_svd(prefix), {"quant_algo": "NVFP4_SVD", "group_size": 16} | scaled)
     yield "modelopt mixed", modelopt(lambda name, w: of_mixture(name)[0](name, w),
                                      {"quant_algo": "MIXED_PRECISION",
                                       "quantized_layers": {n.removesuffix(".weight"): of_mixture(n)[1] for n in linear}})
