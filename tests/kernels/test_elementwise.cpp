@@ -25,6 +25,26 @@ void expect_close(const Matrix& got, const Matrix& expected, float relative) {
       ASSERT_NEAR(got.at(r, c), expected.at(r, c), relative * std::fabs(expected.at(r, c))) << r << ", " << c;
 }
 
+// What a kernel writes from `x`, for any number of workers and in place, has the bits of the reference. Of
+// the arguments, those of the output are set here.
+template <class Args>
+void expect_bits_of(void (*reference)(const Args&, const Share&) noexcept,
+                    void (*kernel)(const Args&, const Share&) noexcept, Args args, const Matrix& x) {
+  Matrix expected(x.rows, x.cols), got(x.rows, x.cols);
+  args.out = expected.row(0);
+  args.out_stride = got.stride;
+  run_as(reference, args, 1);
+  args.out = got.row(0);
+  for (int workers : {1, 2, 5}) expect_partition(kernel, args, got, workers);
+  run_as(kernel, args, 2);
+  expect_close(got, expected, 0);
+  Matrix place = x;
+  args.x = args.out = place.row(0);
+  args.out_stride = place.stride;
+  run_as(kernel, args, 2);
+  expect_close(place, expected, 0);
+}
+
 // A sum of n squares is within n u of the truth, its root within n u / 2; then five roundings of one u.
 float norm_bound(int64_t n) { return (static_cast<float>(n) / 2 + 5) * unit_roundoff; }
 
@@ -176,18 +196,8 @@ TEST(Elementwise, HadamardHasTheBitsOfTheReference) {
       for (int64_t runs : {1, 3})
         for (int64_t rows : {1, 3}) {
           const Matrix x = random_matrix(rows, runs * size, rng, 5);
-          Matrix expected(rows, runs * size), got(rows, runs * size);
-          HadamardArgs args{x.row(0), expected.row(0), rows, runs * size, size, x.stride, got.stride};
-          run_as(hadamard_ref, args, 1);
-          args.out = got.row(0);
-          for (int workers : {1, 2, 5}) expect_partition(row.hadamard, args, got, workers);
-          run_as(row.hadamard, args, 2);
-          expect_close(got, expected, 0);
-          Matrix place = x;
-          args.x = args.out = place.row(0);
-          args.out_stride = place.stride;
-          run_as(row.hadamard, args, 2);
-          expect_close(place, expected, 0);
+          expect_bits_of(hadamard_ref, row.hadamard,
+                         HadamardArgs{x.row(0), nullptr, rows, runs * size, size, x.stride, x.stride}, x);
         }
   });
 }
@@ -227,19 +237,10 @@ TEST(Elementwise, RopeIsExact) {
           const Matrix x = random_matrix(rows, heads * head_dim, rng, 9);
           const Matrix cos = random_matrix(rows, head_dim / 2, rng, 0),
                        sin = random_matrix(rows, head_dim / 2, rng, 0);
-          Matrix expected(rows, heads * head_dim), got(rows, heads * head_dim);
-          RopeArgs args{x.row(0),         cos.row(0), sin.row(0), expected.row(0), rows,
-                        heads * head_dim, head_dim,   x.stride,   got.stride};
-          run_as(rope_ref, args, 1);
-          args.out = got.row(0);
-          for (int workers : {1, 2, 5}) expect_partition(row.rope, args, got, workers);
-          run_as(row.rope, args, 2);
-          expect_close(got, expected, 0);
-          Matrix place = x;
-          args.x = args.out = place.row(0);
-          args.out_stride = place.stride;
-          run_as(row.rope, args, 2);
-          expect_close(place, expected, 0);
+          expect_bits_of(rope_ref, row.rope,
+                         RopeArgs{x.row(0), cos.row(0), sin.row(0), nullptr, rows, heads * head_dim, head_dim,
+                                  x.stride, x.stride},
+                         x);
         }
   });
 }
