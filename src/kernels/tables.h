@@ -16,6 +16,8 @@ namespace lathe {
 // The type of the products that a kernel sums: it names the roof of its arithmetic (eval/roof.h).
 enum class Products : uint8_t { f32, bf16, int8 };
 
+// Worker r of as many workers as rows packs row r and reads no other, as the kernels of ElementwiseKernels
+// but low_rank do: so a plan takes a row through several of them at once.
 struct RowPacking {
   std::string_view name;
   Products products;

@@ -1,4 +1,6 @@
 // Walks the table of elementwise kernels against the reference.
+#include <functional>
+
 #include "kernels/harness.h"
 #include "kernels/ref/ref.h"
 #include "kernels/tables.h"
@@ -283,6 +285,77 @@ TEST(Elementwise, PointwiseOps) {
 
 // For x < -17, 1 + exp(-x) is exp(-x) within half a unit, so x / silu(x) shows the kernel's own exp, for
 // every mantissa of the reduced argument and exponents up to the largest.
+// A plan takes a row through several kernels at once: with as many workers as rows, worker r reads and writes
+// row r alone.
+TEST(Elementwise, AWorkerForEachRowDoesThatRowAlone) {
+  constexpr int64_t rows = 7, cols = 1088, head = 64;  // more than two blocks of 512; 17 heads
+  Rng rng(31);
+  const Matrix a = random_matrix(rows, cols, rng), b = random_matrix(rows, cols, rng, 0);
+  std::vector<int32_t> from(cols);
+  for (size_t c = 0; c < from.size(); ++c) from[c] = static_cast<int32_t>((c * 7) % from.size());
+  each_row([&](const ElementwiseKernels& row) {
+    const std::vector<float> weight(cols, 0.5f);
+    const auto binary = [&](auto run, const Matrix& x, const Matrix& y, Matrix& out, const Share& share) {
+      run(BinaryArgs{x.row(0), y.row(0), out.row(0), rows, cols, x.stride, y.stride, out.stride}, share);
+    };
+    using Op = std::function<void(const Matrix&, const Matrix&, Matrix&, const Share&)>;
+    const std::pair<const char*, Op> ops[] = {
+        {"rms_norm",
+         [&](const Matrix& x, const Matrix&, Matrix& out, const Share& share) {
+           row.rms_norm({x.row(0), weight.data(), out.row(0), rows, cols, head, x.stride, out.stride, 1e-5f},
+                        share);
+         }},
+        {"add_rms_norm",
+         [&](const Matrix& x, const Matrix& y, Matrix& out, const Share& share) {
+           Matrix sum(rows, cols), residual(rows, cols);
+           for (int64_t r = 0; r < rows; ++r) std::copy_n(y.row(r), cols, residual.row(r));
+           row.add_rms_norm({x.row(0), residual.row(0), weight.data(), sum.row(0), out.row(0), rows, cols,
+                             x.stride, 1e-5f},
+                            share);
+         }},
+        {"rope",
+         [&](const Matrix& x, const Matrix& y, Matrix& out, const Share& share) {
+           std::vector<float> angles(rows * head / 2);
+           for (int64_t r = 0; r < rows; ++r)
+             std::copy_n(y.row(r), head / 2, &angles[static_cast<size_t>(r * head / 2)]);
+           row.rope(
+               {x.row(0), angles.data(), angles.data(), out.row(0), rows, cols, head, x.stride, out.stride},
+               share);
+         }},
+        {"hadamard",
+         [&](const Matrix& x, const Matrix&, Matrix& out, const Share& share) {
+           row.hadamard({x.row(0), out.row(0), rows, cols, head, x.stride, out.stride}, share);
+         }},
+        {"take_columns",
+         [&](const Matrix& x, const Matrix&, Matrix& out, const Share& share) {
+           row.take_columns(
+               {x.row(0), from.data(), weight.data(), out.row(0), rows, cols, x.stride, out.stride}, share);
+         }},
+        {"add", [&](auto&... args) { binary(row.add, args...); }},
+        {"mul", [&](auto&... args) { binary(row.mul, args...); }},
+        {"silu", [&](auto&... args) { binary(row.silu, args...); }},
+        {"silu_mul", [&](auto&... args) { binary(row.silu_mul, args...); }}};
+    for (const auto& [name, run] : ops) {
+      SCOPED_TRACE(name);
+      Matrix whole(rows, cols);
+      run(a, b, whole, {});
+      for (int64_t r = 0; r < rows; ++r) {
+        Matrix x(rows, cols), y(rows, cols, 0), out(rows, cols);
+        std::copy_n(a.row(r), cols, x.row(r));
+        std::copy_n(b.row(r), cols, y.row(r));
+        run(x, y, out, {static_cast<int>(r), static_cast<int>(rows), nullptr});
+        for (int64_t i = 0; i < rows; ++i)
+          for (int64_t c = 0; c < cols; ++c) {
+            if (i == r)
+              ASSERT_EQ(out.at(i, c), whole.at(i, c)) << i << ", " << c;
+            else
+              ASSERT_TRUE(std::isnan(out.at(i, c))) << i << ", " << c;
+          }
+      }
+    }
+  });
+}
+
 TEST(Elementwise, ExpIsAccurateEverywhere) {
   each_row([](const ElementwiseKernels& row) {
     std::vector<float> x;

@@ -549,6 +549,33 @@ TEST(Linear, PromptsAreSumsOfBf16Products) {
   }
 }
 
+TEST(Linear, AWorkerForEachRowPacksThatRowAlone) {
+  Rng rng(25);
+  std::set<const RowPacking*> packings;
+  for (const LinearKernel& row : linear_kernels())
+    for (bool prompt : {false, true})
+      if (runs_here(row.isa) && row.path(prompt).rows) packings.insert(row.path(prompt).rows);
+  EXPECT_FALSE(packings.empty());
+  for (const RowPacking* packing : packings)
+    for (const auto [m, k] : {Shape2{1, 64}, Shape2{5, 33}, Shape2{16, 320}, Shape2{19, 1100}})
+      for (float scale : {0.0f, 0.02f}) {
+        SCOPED_TRACE(fmt::format("{} [{}, {}]", packing->name, m, k));
+        const Matrix x = random_matrix(m, k, rng);
+        const size_t bytes = packing->bytes(m, k);
+        const Storage whole = Storage::allocate(bytes), rows = Storage::allocate(bytes);
+        std::memset(whole.data, 0x5a, bytes);
+        std::memset(rows.data, 0x5a, bytes);
+        run_as(packing->run, PackRowsArgs{x.row(0), m, k, x.stride, whole.data, scale}, 2);
+        for (int64_t r = m; r-- > 0;) {
+          Matrix one(m, k);
+          std::copy_n(x.row(r), k, one.row(r));
+          run_as(packing->run, PackRowsArgs{one.row(0), m, k, one.stride, rows.data, scale},
+                 static_cast<int>(m), static_cast<int>(r));
+        }
+        ASSERT_EQ(std::memcmp(whole.data, rows.data, bytes), 0);
+      }
+}
+
 // Rows first .. first + m of x through a path, or through its gated kernel where there is `up`.
 void run_rows(const LinearPath& path, const Weight& w, const Weight* up, const Matrix& x, int64_t first,
               int64_t m, Matrix& y, int workers) {

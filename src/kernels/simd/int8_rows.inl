@@ -39,8 +39,9 @@ inline void int8_rows(const PackRowsArgs& a, const Share& share) {
   auto* out = static_cast<char*>(a.out);
   auto* scales = reinterpret_cast<float*>(out + rows.scales());
   auto* sums = reinterpret_cast<int32_t*>(out + rows.sums());
-  const Range mine = part_of(packed.row_tiles, share.worker, share.workers);
-  for (int64_t row = mine.begin * tile_side; row < mine.end * tile_side; ++row) {
+  Range mine = part_of(a.m, share.worker, share.workers);
+  if (mine.end == a.m) mine.end = packed.row_tiles * tile_side;  // the last tile's other rows are zeros
+  for (int64_t row = mine.begin; row < mine.end; ++row) {
     const bool exists = row < a.m;
     char* to = out + row % tile_side * 64;
     scales[row] = a.scale;
