@@ -27,6 +27,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 ROWS, PROMPT, GREEDY = 48, 16, 64  # logit rows, prompt ids, greedy ids
 MARGIN = 0.05                      # least top1 - top2 logit along the greedy path
+ROUTING = 0.03                     # least margin of a routing, in logits: bf16 must not change it
 VARIETY = 24                       # least number of different greedy tokens: no short cycles
 
 
@@ -65,6 +66,26 @@ QWEN2 = dict(
     torch_dtype="bfloat16", transformers_version="4.40.1", use_cache=True, vocab_size=128)
 
 
+# The router is a part of what must show: top 2 of 8 experts, weights that are not all alike.
+MIXTRAL = {**{k: v for k, v in MISTRAL.items() if k != "transformers_version"},
+           **dict(architectures=["MixtralForCausalLM"], model_type="mixtral", attention_dropout=0.0,
+                  intermediate_size=32, hidden_size=32, num_attention_heads=2, num_key_value_heads=1,
+                  num_experts_per_tok=2, num_local_experts=8, output_router_logits=False,
+                  rope_theta=1000000.0, router_aux_loss_coef=0.02, sliding_window=None,
+                  transformers_version="4.36.0.dev0")}
+
+QWEN2_MOE = {**{k: v for k, v in QWEN2.items()
+                if k not in ("max_window_layers", "use_sliding_window", "sliding_window")},
+             **dict(architectures=["Qwen2MoeForCausalLM"], model_type="qwen2_moe",
+                    decoder_sparse_step=1, hidden_size=32, intermediate_size=48, max_window_layers=1,
+                    moe_intermediate_size=24, norm_topk_prob=False, num_attention_heads=2,
+                    num_experts=8, num_experts_per_tok=2, num_key_value_heads=2,
+                    output_router_logits=False, router_aux_loss_coef=0.001,
+                    shared_expert_intermediate_size=40, sliding_window=16,
+                    tie_word_embeddings=False, use_sliding_window=False,
+                    transformers_version="4.39.0.dev0")}
+
+
 def llama3_scaling(factor, original):
     return dict(factor=factor, low_freq_factor=1.0, high_freq_factor=4.0,
                 original_max_position_embeddings=original, rope_type="llama3")
@@ -100,6 +121,23 @@ FAMILIES = {
                                                               "q4f16": "float16"}}},
     "tinyllama": dict(LLAMA, attention_bias=False, num_attention_heads=8, num_key_value_heads=2,
                       rope_theta=10000.0, transformers_version="4.35.0"),
+    "mixtral": MIXTRAL,
+    "qwen2_moe": QWEN2_MOE,
+    # Of three layers the middle one has an MLP.
+    "qwen3_moe": {**QWEN2_MOE,
+                  **dict(architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe",
+                         attention_bias=False, head_dim=32, mlp_only_layers=[1], norm_topk_prob=True,
+                         num_hidden_layers=3, num_key_value_heads=1, rope_scaling=None,
+                         sliding_window=None, transformers_version="4.51.0")},
+    "olmoe": dict(architectures=["OlmoeForCausalLM"], model_type="olmoe", attention_bias=False,
+                  attention_dropout=0.0, clip_qkv=None, eos_token_id=125, hidden_act="silu",
+                  hidden_size=32, initializer_range=0.02, intermediate_size=24,
+                  max_position_embeddings=256, norm_topk_prob=False, num_attention_heads=2,
+                  num_experts=8, num_experts_per_tok=2, num_hidden_layers=2,
+                  num_key_value_heads=2, output_router_logits=False, pad_token_id=1,
+                  rms_norm_eps=1e-5, rope_scaling=None, rope_theta=10000.0,
+                  router_aux_loss_coef=0.01, tie_word_embeddings=False, torch_dtype="bfloat16",
+                  transformers_version="4.43.0.dev0", use_cache=True, vocab_size=128),
     "sharded": dict(LLAMA3, torch_dtype="float16"),
     # As transformers 5 writes it: rope_parameters for rope_theta and rope_scaling, dtype for
     # torch_dtype.
@@ -130,6 +168,40 @@ def random_tensor(name, shape, rng):
     if "embed_tokens" in name or "lm_head" in name:
         return rng.normal(0.0, 0.5, shape)
     return rng.normal(0.0, 1.5 / np.sqrt(shape[-1]), shape)
+
+
+def stored_shapes(model_type, shapes):
+    """transformers holds the experts of a layer in one tensor; checkpoints have one for each."""
+    names = ("w1", "w3", "w2") if model_type == "mixtral" else ("gate_proj", "up_proj", "down_proj")
+    stored = {}
+    for name, shape in shapes.items():
+        if model_type == "mixtral":
+            name = name.replace(".mlp.", ".block_sparse_moe.")
+        scope, _, last = name.rpartition(".experts.")
+        if not scope:
+            stored[name] = shape
+            continue
+        experts, rows, cols = shape
+        parts = [(n, rows // 2) for n in names[:2]] if last == "gate_up_proj" else [(names[2], rows)]
+        for e in range(experts):
+            stored.update({f"{scope}.experts.{e}.{n}.weight": (r, cols) for n, r in parts})
+    return stored
+
+
+def routing_margin(model, ids):
+    """The least distance of a router's logits between the last expert chosen and the next."""
+    margins, hooks = [float("inf")], []
+    for name, module in model.named_modules():
+        if name.endswith((".mlp.gate", ".block_sparse_moe.gate")):
+            def look(_, inputs, output):
+                logits = output[0] if isinstance(output, tuple) else output
+                top = logits.topk(model.config.num_experts_per_tok + 1, -1).values
+                margins.append((top[:, -2] - top[:, -1]).min().item())
+            hooks.append(module.register_forward_hook(look))
+    logits_of(model, ids)
+    for hook in hooks:
+        hook.remove()
+    return min(margins)
 
 
 def write_weights(folder, shapes, dtype, seed, shards):
@@ -199,13 +271,16 @@ def make_family(out, name):
     assert parsed.model_type == config["model_type"]
     skeleton = AutoModelForCausalLM.from_config(parsed)
     shapes = {n: tuple(p.shape) for n, p in skeleton.named_parameters()}  # tied head: once
+    shapes = stored_shapes(config["model_type"], shapes)
     dtype = getattr(torch, config.get("torch_dtype") or config["dtype"])
 
-    for seed in range(1000):
+    for seed in range(10_000):
         write_weights(folder, shapes, dtype, seed, shards=2 if name == "sharded" else 1)
         model = load(folder)
         rng = np.random.Generator(np.random.PCG64(10_000 + seed))
         ids = rng.integers(0, config["vocab_size"], ROWS).tolist()
+        if routing_margin(model, ids) < ROUTING:
+            continue
         generated, margin = greedy(model, ids[:PROMPT], GREEDY)
         if margin >= MARGIN and len(set(generated)) >= VARIETY:
             break

@@ -101,6 +101,13 @@ std::vector<float> rope_divisors(const Json& config) {
   return out;
 }
 
+void refuse_experts(const Graph& graph) {
+  for (const NodeId id : graph.order())
+    if (const Node& node = graph.node(id); std::holds_alternative<op::Route>(node.op))
+      throw input_error(node.name, "a model without experts", "a mixture of experts",
+                        "GGUF has one tensor for all experts of a layer, which is not written yet");
+}
+
 void warn_of_windows(const Model& model) {
   for (NodeId id : model.graph.order())
     if (const auto* attention = std::get_if<op::Attention>(&model.graph.node(id).op);
@@ -132,6 +139,7 @@ GgufSummary export_gguf(const Model& model, const Checkpoint& from, const GgufEx
                         const fs::path& file) {
   refuse_corrections(model.graph, "GGUF has no place for it");
   refuse_hadamards(model.graph, "GGUF has no place for it");
+  refuse_experts(model.graph);
   warn_of_windows(model);
   const GgufMix mix(options.type, get_int(model.config, "num_hidden_layers", "config.json", 1, 10'000));
   const std::vector<float> divisors = rope_divisors(model.config);

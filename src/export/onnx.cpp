@@ -275,6 +275,14 @@ class Exporter {
     const std::string y = out_.add("MatMul", {matrix(left), out_.add("MatMul", {x, matrix(right)})});
     return reshape(y, {-1, model_.graph.value(node.outputs[0]).cols});
   }
+  std::string write(const op::Route&, const Node& node) { experts(node); }
+  std::string write(const op::TakeRouted&, const Node& node) { experts(node); }
+  std::string write(const op::AddRouted&, const Node& node) { experts(node); }
+  std::string write(const op::Experts&, const Node& node) { fused(node); }
+  [[noreturn]] static void experts(const Node& node) {
+    throw input_error(node.name, "a model without experts", "a mixture of experts",
+                      "ONNX files of those are not written yet");
+  }
   std::string write(const op::SiluMul&, const Node& node) { fused(node); }
   std::string write(const op::GatedLinear&, const Node& node) { fused(node); }
   std::string write(const op::AddRmsNorm&, const Node& node) { fused(node); }

@@ -32,7 +32,7 @@ std::string Builder::path(std::string_view name) const {
 std::string Builder::unique(std::string_view name) {
   const std::string base = path(name);
   std::string candidate = base;
-  for (int i = 2; graph_.find(candidate) >= 0; ++i) candidate = fmt::format("{}.{}", base, i);
+  for (int i = 2; !given_.insert(candidate).second; ++i) candidate = fmt::format("{}.{}", base, i);
   return candidate;
 }
 
@@ -81,6 +81,23 @@ Value Builder::attention(Value q, Value k, Value v, const op::Attention& attribu
   if (attributes.sinks) params.push_back(path("sinks"));
   return record(attributes, unique("attention"), {q.id, k.id, v.id}, std::move(params),
                 graph_.value(q.id).cols);
+}
+
+Value Builder::route(std::string_view name, Value logits, const op::Route& attributes) {
+  const int64_t experts = graph_.value(logits.id).cols;
+  if (attributes.top_k < 1 || attributes.top_k > experts)
+    fail("{}: top {} of {} experts", path(name), attributes.top_k, experts);
+  return record(attributes, path(name), {logits.id}, {}, experts);
+}
+
+Value Builder::take_routed(Value x, Value weights, int expert) {
+  return record(op::TakeRouted{expert}, unique("take_routed"), {x.id, weights.id}, {},
+                graph_.value(x.id).cols);
+}
+
+Value Builder::add_routed(Value base, Value weights, int expert, Value y) {
+  return record(op::AddRouted{expert}, unique("add_routed"), {base.id, weights.id, y.id}, {},
+                graph_.value(base.id).cols);
 }
 
 Value Builder::silu(Value x) {

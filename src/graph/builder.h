@@ -1,6 +1,7 @@
 // Looks eager, records a Graph. Scopes spell the Hugging Face module path, so parameters bind by name.
 #pragma once
 
+#include <set>
 #include <string>
 #include <string_view>
 
@@ -43,6 +44,9 @@ class Builder {
   Value rms_norm(std::string_view name, Value x, const op::RmsNorm&);
   Value rope(std::string_view name, Value x, const op::Rope&);
   Value attention(Value q, Value k, Value v, const op::Attention&);  // its sinks are "<scope>.sinks"
+  Value route(std::string_view name, Value logits, const op::Route&);
+  Value take_routed(Value x, Value weights, int expert);
+  Value add_routed(Value base, Value weights, int expert, Value y);
   Value silu(Value);
   Value take_rows(Value);
   Value add(Value, Value);
@@ -56,6 +60,7 @@ class Builder {
   Value record(Op, std::string name, std::vector<ValueId> inputs, std::vector<std::string> params,
                int64_t cols);
   Graph graph_;
+  std::set<std::string> given_;  // by unique()
   std::string path_;
   int block_ = -1;
 };

@@ -18,6 +18,22 @@ double visible_keys(const Workload& w, const op::Attention& a) {
   return sum;
 }
 
+// Of all rows, where a matrix of weights says which experts see them.
+double share_by(const Graph& g, ValueId weights) {
+  const NodeId made_by = g.value(weights).producer;
+  const auto* route = made_by < 0 ? nullptr : std::get_if<op::Route>(&g.node(made_by).op);
+  return route ? static_cast<double>(route->top_k) / static_cast<double>(g.value(weights).cols) : 1;
+}
+
+// Of the expert that computes a value; -1: none does.
+ValueId weights_of(const Graph& g, ValueId v) {
+  const ValueId taken = g.value(v).taken;
+  return taken < 0 ? -1 : g.node(g.value(taken).producer).inputs[1];
+}
+
+// The probability that any of the rows reaches an expert: its weights are read then.
+double touched(double share, double rows) { return 1 - std::pow(1 - share, rows); }
+
 }  // namespace
 
 Cost& Cost::operator+=(const Cost& o) {
@@ -28,11 +44,18 @@ Cost& Cost::operator+=(const Cost& o) {
   return *this;
 }
 
+double share_of_rows(const Graph& g, ValueId v) {
+  const ValueId weights = weights_of(g, v);
+  return weights < 0 ? 1 : share_by(g, weights);
+}
+
 Cost cost(const Graph& g, const Node& node, const Workload& w,
           const std::function<double(const std::string&)>& bytes_of) {
-  auto rows_of = [&](ValueId v) {
-    return static_cast<double>(g.value(v).rows == Rows::outputs ? w.outputs : w.tokens);
+  auto all_rows = [&](ValueId v) {  // of which an expert sees a share
+    const ValueId from = weights_of(g, v);
+    return static_cast<double>(g.value(from < 0 ? v : from).rows == Rows::outputs ? w.outputs : w.tokens);
   };
+  auto rows_of = [&](ValueId v) { return share_of_rows(g, v) * all_rows(v); };
   auto width = [&](ValueId v) { return static_cast<double>(g.value(v).cols); };
   const ValueId in = node.inputs[0], out = node.outputs[0];
   const double elements = rows_of(out) * width(out);
@@ -66,6 +89,16 @@ Cost cost(const Graph& g, const Node& node, const Workload& w,
                    c.flops = 4 * elements * width(in) + 5 * elements;
                    for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
                  },
+                 [&](const op::Route&) { c.flops = 5 * elements; },
+                 [&](const op::TakeRouted&) {},
+                 [&](const op::AddRouted&) { c.flops = 2 * rows_of(node.inputs[2]) * width(node.inputs[2]); },
+                 [&](const op::Experts& e) {
+                   const double all = all_rows(out), share = share_by(g, node.inputs[2]);
+                   for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
+                   c.weight_bytes *= touched(share, all);
+                   c.flops = static_cast<double>(node.params.size() / 3) * share * all *
+                             (6 * width(out) * static_cast<double>(e.width) + 2 * width(out));
+                 },
                  [&](const op::LowRank& low) {
                    c.flops = 2 * low.rank * (rows_of(out) * width(node.inputs[1]) + elements);
                    for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
@@ -87,6 +120,7 @@ Cost cost(const Graph& g, const Node& node, const Workload& w,
                  },
              },
              node.op);
+  if (g.value(in).rows == Rows::routed) c.weight_bytes *= touched(share_of_rows(g, in), all_rows(in));
   return c;
 }
 

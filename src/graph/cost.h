@@ -15,11 +15,15 @@ struct Workload {
 
 struct Cost {
   double flops = 0;             // a multiply-add counts two
-  double weight_bytes = 0;      // read once per step
+  double weight_bytes = 0;      // read once per step; of experts on average, where no expert is preferred
   double activation_bytes = 0;  // inputs and outputs, f32
   double kv_bytes = 0;          // keys and values read
   Cost& operator+=(const Cost&);
 };
+
+// The share of its rows that a value has: 1, but for what an expert computes, top_k / experts where none is
+// preferred.
+double share_of_rows(const Graph&, ValueId);
 
 // `bytes_of` says how many bytes a parameter takes as stored.
 Cost cost(const Graph&, const Node&, const Workload&,

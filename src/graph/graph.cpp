@@ -18,18 +18,22 @@ std::string_view op_name(const Op& op) {
                         [](const op::Mul&) { return "mul"; },
                         [](const op::TakeRows&) { return "take_rows"; },
                         [](const op::Attention&) { return "attention"; },
+                        [](const op::Route&) { return "route"; },
+                        [](const op::TakeRouted&) { return "take_routed"; },
+                        [](const op::AddRouted&) { return "add_routed"; },
                         [](const op::LowRank&) { return "low_rank"; },
                         [](const op::Hadamard&) { return "hadamard"; },
                         [](const op::SiluMul&) { return "silu_mul"; },
                         [](const op::GatedLinear&) { return "gated_linear"; },
                         [](const op::AddRmsNorm&) { return "add_rms_norm"; },
                         [](const op::MultiLinear&) { return "multi_linear"; },
+                        [](const op::Experts&) { return "experts"; },
                         [](const op::RopeAttention&) { return "rope_attention"; },
                     },
                     op);
 }
 
-Graph::Graph() { values_.push_back({Rows::tokens, 0, -1}); }
+Graph::Graph() : values_(1), readers_(1) {}
 
 const Node& Graph::node(NodeId id) const {
   auto it = nodes_.find(id);
@@ -43,11 +47,12 @@ const ValueInfo& Graph::value(ValueId id) const {
 }
 
 std::vector<NodeId> Graph::users(ValueId value) const {
+  const std::vector<NodeId>& readers = readers_.at(static_cast<size_t>(value));
+  if (readers.size() < 2) return readers;
+  const std::set<NodeId> wanted(readers.begin(), readers.end());
   std::vector<NodeId> out;
-  for (NodeId id : order_) {
-    const auto& inputs = nodes_.at(id).inputs;
-    if (std::find(inputs.begin(), inputs.end(), value) != inputs.end()) out.push_back(id);
-  }
+  for (NodeId id : order_)
+    if (wanted.contains(id)) out.push_back(id);
   return out;
 }
 
@@ -66,14 +71,22 @@ ValueId Graph::insert(NodeId before, Node node, std::span<const int64_t> cols) {
     if (producer >= 0 && std::find(order_.begin(), at, producer) == at)
       fail("graph: node '{}' reads %{}, which is made later", node.name, input);
   }
-  const Rows rows =
-      std::holds_alternative<op::TakeRows>(node.op) ? Rows::outputs : value(node.inputs[0]).rows;
-  node.id = next_++;
+  ValueInfo made = value(node.inputs[0]);
+  if (std::holds_alternative<op::TakeRows>(node.op)) made.rows = Rows::outputs;
+  if (std::holds_alternative<op::TakeRouted>(node.op)) {
+    made.rows = Rows::routed;
+    made.taken = static_cast<ValueId>(values_.size());
+  }
+  made.producer = node.id = next_++;
   node.outputs.clear();
   for (int64_t c : cols) {
     node.outputs.push_back(static_cast<ValueId>(values_.size()));
-    values_.push_back({rows, c, node.id});
+    made.cols = c;
+    values_.push_back(made);
+    readers_.emplace_back();
   }
+  for (const ValueId input : std::set<ValueId>(node.inputs.begin(), node.inputs.end()))
+    readers_[static_cast<size_t>(input)].push_back(node.id);
   const ValueId first = node.outputs[0];
   order_.insert(at, node.id);
   nodes_.emplace(node.id, std::move(node));
@@ -81,10 +94,17 @@ ValueId Graph::insert(NodeId before, Node node, std::span<const int64_t> cols) {
 }
 
 void Graph::replace(ValueId old_value, ValueId new_value) {
-  for (auto& [id, node] : nodes_)
-    if (id != value(new_value).producer)
-      std::replace(node.inputs.begin(), node.inputs.end(), old_value, new_value);
   if (output_ == old_value) output_ = new_value;
+  if (old_value == new_value) return;
+  std::vector<NodeId>&from = readers_.at(static_cast<size_t>(old_value)),
+  &to = readers_.at(static_cast<size_t>(new_value));
+  std::erase_if(from, [&](NodeId id) {
+    if (id == value(new_value).producer) return false;
+    std::vector<ValueId>& inputs = nodes_.at(id).inputs;
+    std::replace(inputs.begin(), inputs.end(), old_value, new_value);
+    if (std::find(to.begin(), to.end(), id) == to.end()) to.push_back(id);
+    return true;
+  });
 }
 
 void Graph::prune() {
@@ -98,6 +118,7 @@ void Graph::prune() {
       needed.insert(node.inputs.begin(), node.inputs.end());
       kept.push_back(*it);
     } else {
+      for (const ValueId input : node.inputs) std::erase(readers_[static_cast<size_t>(input)], *it);
       nodes_.erase(*it);
     }
   }
@@ -132,6 +153,13 @@ std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() c
                    },
                    [&](const op::GatedLinear&) {
                      for (size_t i : {0u, 1u}) declare(node, i, {out, in});
+                   },
+                   [&](const op::Experts& experts) {
+                     for (size_t i = 0; i < node.params.size(); i += 3) {
+                       for (size_t matrix : {i, i + 1})
+                         declare(node, matrix, {experts.width, value(node.inputs[1]).cols});
+                       declare(node, i + 2, {out, experts.width});
+                     }
                    },
                    [&](const op::RmsNorm& norm) { declare(node, 0, {norm.width ? norm.width : in}); },
                    [&](const op::AddRmsNorm&) { declare(node, 0, {in}); },

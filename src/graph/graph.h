@@ -16,14 +16,16 @@ namespace lathe {
 using NodeId = int32_t;
 using ValueId = int32_t;
 
-// What a row is: one token, or one row whose logits are wanted.
-enum class Rows : uint8_t { tokens, outputs };
+// What a row is: one token, one row whose logits are wanted, or one row that an expert sees: how many there
+// are of those, the run tells.
+enum class Rows : uint8_t { tokens, outputs, routed };
 
 // Every activation is a matrix [rows, cols]; heads are column ranges. Hence no reshape and no transpose.
 struct ValueInfo {
   Rows rows = Rows::tokens;
   int64_t cols = 0;      // 0: the token ids themselves
   NodeId producer = -1;  // -1: the graph's input
+  ValueId taken = -1;    // of Rows::routed: the value of the op::TakeRouted whose rows these are
 };
 
 struct Node {
@@ -47,7 +49,8 @@ class Graph {
   ValueId tokens() const { return 0; }
 
   // Adds a node before `before` (-1: at the end), assigning id and `cols.size()` outputs; returns the first
-  // output. Rows are inherited from the first input (TakeRows changes them). Inputs must exist already.
+  // output. Rows are inherited from the first input (TakeRows and TakeRouted change them). Inputs must exist
+  // already.
   ValueId insert(NodeId before, Node, std::span<const int64_t> cols);
   void set_output(ValueId value) { output_ = value; }
   void replace(ValueId old_value, ValueId new_value);  // in every reader, and as the output
@@ -61,6 +64,7 @@ class Graph {
   std::map<NodeId, Node> nodes_;
   std::vector<NodeId> order_;
   std::vector<ValueInfo> values_;
+  std::vector<std::vector<NodeId>> readers_;  // of each value, each once, in no order
   ValueId output_ = -1;
   NodeId next_ = 0;
 };

@@ -37,6 +37,21 @@ struct Attention {   // the sequence op: softmax(scale q k^T) v, grouped queries
   bool sinks =
       false;  // exp(sink of the head) is added to the sum that probabilities are divided by (gpt-oss)
 };
+// Mixtures of experts: a matrix of weights [rows, experts] says which expert sees which rows, those whose
+// weight for it is not 0. What lies between take_routed and add_routed is computed for those rows alone.
+struct Route {    // the softmax of the row's logits, or the sigmoid of each; all but the top_k largest become
+                  // 0,
+  int top_k = 1;  // of equals the first stays
+  bool sigmoid = false;
+  bool normalize = false;  // divided by their sum
+  float scale = 1;         // then times this
+};
+struct TakeRouted {  // inputs: x, weights; the rows of x that the expert sees, in their order
+  int expert = 0;
+};
+struct AddRouted {  // inputs: base, weights, y; base, plus in the rows that the expert sees weight * y
+  int expert = 0;
+};
 // Put behind linear layers by whoever adapts a model (models/adapter.h), never by definitions.
 struct LowRank {  // y = base + scale * (x A^T) B^T in the rows of sequences that use this adapter; others:
                   // base
@@ -56,7 +71,13 @@ struct AddRmsNorm {
 };  // outputs: sum = a + b, rms_norm(sum)
 struct MultiLinear {
   bool bias = false;
-};  // outputs: y_i = x W_i^T (+ b_i); params: the weights, then the biases
+};                // outputs: y_i = x W_i^T (+ b_i); params: the weights, then the biases
+struct Experts {  // inputs: base, x, weights; base, plus the sum in rising order of weight *
+                  // down(silu(gate(x)) * up(x)) of the experts from `first` on that see the row
+  int first = 0;
+  int top_k = 0;      // most weights of a row that are not 0
+  int64_t width = 0;  // rows of gate and up
+};                    // params: gate, up, down of each expert
 struct RopeAttention {
   Attention attention;
   Rope rope;
@@ -68,8 +89,9 @@ struct RopeAttention {
 namespace lathe {
 
 using Op = std::variant<op::Embedding, op::Linear, op::RmsNorm, op::Rope, op::Silu, op::Add, op::Mul,
-                        op::TakeRows, op::Attention, op::LowRank, op::Hadamard, op::SiluMul, op::GatedLinear,
-                        op::AddRmsNorm, op::MultiLinear, op::RopeAttention>;
+                        op::TakeRows, op::Attention, op::Route, op::TakeRouted, op::AddRouted, op::LowRank,
+                        op::Hadamard, op::SiluMul, op::GatedLinear, op::AddRmsNorm, op::MultiLinear,
+                        op::Experts, op::RopeAttention>;
 
 std::string_view op_name(const Op&);  // "embedding", "linear", ... as printed
 

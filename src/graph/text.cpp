@@ -2,6 +2,7 @@
 //   %4 = rms_norm model.layers.0.input_layernorm(%3) {eps=1e-05} [model.layers.0.input_layernorm.weight] :
 //   tokens x 64
 // preceded by "block N" where the decoder block changes, and closed by "return %N".
+#include <algorithm>
 #include <charconv>
 #include <sstream>
 
@@ -48,6 +49,27 @@ void attributes(op::Attention& o, V&& v) {
   v("sinks", o.sinks, false);
 }
 template <class V>
+void attributes(op::Route& o, V&& v) {
+  v("top_k", o.top_k, 0);
+  v("sigmoid", o.sigmoid, false);
+  v("normalize", o.normalize, false);
+  v("scale", o.scale, 1.0f);
+}
+template <class V>
+void attributes(op::TakeRouted& o, V&& v) {
+  v("expert", o.expert, -1);
+}
+template <class V>
+void attributes(op::AddRouted& o, V&& v) {
+  v("expert", o.expert, -1);
+}
+template <class V>
+void attributes(op::Experts& o, V&& v) {
+  v("first", o.first, 0);
+  v("top_k", o.top_k, 0);
+  v("width", o.width, int64_t{0});
+}
+template <class V>
 void attributes(op::LowRank& o, V&& v) {
   v("rank", o.rank, 0);
   v("scale", o.scale, 1.0f);
@@ -71,6 +93,8 @@ void attributes(op::RopeAttention& o, V&& v) {
 }
 template <class Plain, class V>
 void attributes(Plain&, V&&) {}
+
+constexpr std::string_view row_names[] = {"tokens", "outputs", "routed"};
 
 std::string format(bool b) { return b ? "true" : "false"; }
 std::string format(int v) { return fmt::format("{}", v); }
@@ -102,7 +126,7 @@ void print_node(std::ostream& out, const Graph& g, const Node& node, std::map<Va
       copy);
   if (!text.empty()) out << " {" << text << '}';
   if (!node.params.empty()) out << " [" << fmt::format("{}", fmt::join(node.params, ", ")) << ']';
-  out << " : " << (g.value(node.outputs[0]).rows == Rows::outputs ? "outputs" : "tokens");
+  out << " : " << row_names[static_cast<size_t>(g.value(node.outputs[0]).rows)];
   for (size_t i = 0; i < node.outputs.size(); ++i) out << (i ? ", " : " x ") << g.value(node.outputs[i]).cols;
   out << '\n';
 }
@@ -208,7 +232,8 @@ Node parse_node(Line& line, std::vector<ValueId>& outputs, std::vector<int64_t>&
     line.expect("]");
   }
   line.expect(" : ");
-  if (!line.accept("tokens")) line.expect("outputs");
+  if (!std::ranges::any_of(row_names, [&](std::string_view rows) { return line.accept(rows); }))
+    line.bad(fmt::format("{}", fmt::join(row_names, " or ")));
   line.expect(" x ");
   do cols.push_back(line.number<int64_t>());
   while (line.accept(", "));
@@ -221,8 +246,8 @@ struct Arity {
   size_t inputs, params, outputs;
 };
 
-// `outputs`: of the node at hand, for ops that have any number.
-Arity arity(const Op& op, size_t outputs) {
+// `params`, `outputs`: of the node at hand, for ops that have any number.
+Arity arity(const Op& op, size_t params, size_t outputs) {
   return std::visit(overloaded{
                         [](const op::Embedding&) {
                           return Arity{1, 1, 1};
@@ -251,6 +276,15 @@ Arity arity(const Op& op, size_t outputs) {
                         [](const op::Attention& o) {
                           return Arity{3, o.sinks ? 1u : 0u, 1};
                         },
+                        [](const op::Route&) {
+                          return Arity{1, 0, 1};
+                        },
+                        [](const op::TakeRouted&) {
+                          return Arity{2, 0, 1};
+                        },
+                        [](const op::AddRouted&) {
+                          return Arity{3, 0, 1};
+                        },
                         [](const op::LowRank&) {
                           return Arity{2, 2, 1};
                         },
@@ -268,6 +302,9 @@ Arity arity(const Op& op, size_t outputs) {
                         },
                         [&](const op::MultiLinear& o) {
                           return Arity{1, o.bias ? 2 * outputs : outputs, outputs};
+                        },
+                        [&](const op::Experts&) {
+                          return Arity{3, std::max<size_t>(1, params / 3) * 3, 1};
                         },
                         [](const op::RopeAttention& o) {
                           return Arity{3, o.attention.sinks ? 1u : 0u, 1};
@@ -321,7 +358,7 @@ Graph parse_graph(std::string_view text) {
       std::vector<int64_t> cols;
       Node node = parse_node(line, outputs, cols);
       node.block = block;
-      const Arity a = arity(node.op, outputs.size());
+      const Arity a = arity(node.op, node.params.size(), outputs.size());
       if (node.inputs.size() != a.inputs || node.params.size() != a.params || outputs.size() != a.outputs ||
           cols.size() != a.outputs)
         line.bad(fmt::format("{} with {} inputs, {} parameters and {} outputs", op_name(node.op), a.inputs,

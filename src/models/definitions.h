@@ -16,7 +16,7 @@ struct Architecture {
 };
 std::span<const Architecture> architectures();
 
-Graph llama(const Json& config);  // llama, mistral, qwen2, qwen3: models/llama.cpp
+Graph llama(const Json& config);  // models/llama.cpp: llama, mistral, qwen, and those of them with experts
 
 // models/rope_tables.cpp: every scaling scheme becomes a table of inverse frequencies, [head_dim / 2].
 struct RopeTable {

@@ -1,4 +1,5 @@
 // Llama 2/3, TinyLlama, SmolLM2, Mistral, Qwen2/2.5, Qwen3: pre-norm, grouped-query attention, SwiGLU.
+// Mixtral, Qwen2-MoE, Qwen3-MoE and OLMoE are the same with experts in place of the MLP.
 #include <cmath>
 
 #include "core/error.h"
@@ -8,19 +9,70 @@
 namespace lathe {
 namespace {
 
+constexpr std::string_view where = "config.json";
+
+// How the families with experts call things.
+struct MoeFamily {
+  std::string_view type, experts, width;   // keys of config.json
+  std::string_view scope, gate, up, down;  // modules; the router is <scope>.gate
+  bool normalize;                          // where norm_topk_prob does not say
+};
+constexpr MoeFamily moe_families[] = {
+    {"mixtral", "num_local_experts", "intermediate_size", "block_sparse_moe", "w1", "w3", "w2", true},
+    {"qwen2_moe", "num_experts", "moe_intermediate_size", "mlp", "gate_proj", "up_proj", "down_proj", false},
+    {"qwen3_moe", "num_experts", "moe_intermediate_size", "mlp", "gate_proj", "up_proj", "down_proj", false},
+    {"olmoe", "num_experts", "intermediate_size", "mlp", "gate_proj", "up_proj", "down_proj", false},
+};
+
+struct Moe {
+  const MoeFamily* family = nullptr;                        // null: every layer has an MLP
+  int experts = 0, top_k = 0, width = 0, shared_width = 0;  // 0: no shared expert
+  bool normalize = false;
+  int step = 1;               // every so many layers have experts,
+  std::vector<bool> without;  // but for these
+  explicit Moe(const Json&, int layers);
+  bool in_layer(int i) const { return family && (i + 1) % step == 0 && !without[static_cast<size_t>(i)]; }
+};
+
 struct Config {
-  int hidden, layers, heads, kv_heads, head_dim, ffn, vocab;
+  int layers, hidden, heads, kv_heads, head_dim, ffn, vocab;
   float eps;
   bool qkv_bias, o_bias, mlp_bias, qk_norm, tied;
+  int qk_norm_width;        // 0: the row
   int window, window_from;  // sliding window, and the first layer that has it
   op::Rope rope;
+  Moe moe;
   explicit Config(const Json&);
   int window_of(int layer) const { return layer >= window_from ? window : 0; }
 };
 
-constexpr std::string_view where = "config.json";
+Moe::Moe(const Json& c, int layers) : without(static_cast<size_t>(layers)) {
+  const std::string type = get_string(c, "model_type", where);
+  for (const MoeFamily& f : moe_families)
+    if (f.type == type) family = &f;
+  if (!family) return;
+  constexpr int64_t most_experts = 65'536;  // of all layers: a graph has a dozen nodes for each
+  const auto count = [&](std::string_view key, int64_t most) {
+    return static_cast<int>(get_int(c, key, where, 1, most));
+  };
+  experts = count(family->experts, most_experts / layers);
+  top_k = count("num_experts_per_tok", experts);
+  width = count(family->width, 10'000'000);
+  normalize = family->normalize || get_bool_or(c, "norm_topk_prob", where, false);
+  if (type == "qwen2_moe") shared_width = count("shared_expert_intermediate_size", 10'000'000);
+  if (type == "mixtral" || type == "olmoe") return;
+  step = static_cast<int>(get_int_or(c, "decoder_sparse_step", where, 1, 10'000, 1));
+  for (const Json& layer : c.value("mlp_only_layers", Json::array())) {
+    const int64_t i = layer.is_number_integer() ? layer.get<int64_t>() : -1;
+    if (i < 0 || i >= layers)
+      throw input_error("config.json: mlp_only_layers", fmt::format("layers below {}", layers),
+                        printable(layer.dump(), 40));
+    without[static_cast<size_t>(i)] = true;
+  }
+}
 
-Config::Config(const Json& c) {
+Config::Config(const Json& c)
+    : layers(static_cast<int>(get_int(c, "num_hidden_layers", where, 1, 10'000))), moe(c, layers) {
   auto count = [&](std::string_view key, int64_t most) {
     return static_cast<int>(get_int(c, key, where, 1, most));
   };
@@ -30,7 +82,6 @@ Config::Config(const Json& c) {
   constexpr int64_t million = 1'000'000;
   const std::string type = get_string(c, "model_type", where);
   hidden = count("hidden_size", million);
-  layers = count("num_hidden_layers", 10'000);
   heads = count("num_attention_heads", 65'536);
   kv_heads = count_or("num_key_value_heads", 65'536, heads);
   head_dim = count_or("head_dim", 65'536, std::max(1, hidden / heads));
@@ -46,14 +97,19 @@ Config::Config(const Json& c) {
     throw input_error("config.json: hidden_act", "silu", fmt::format("'{}'", printable(activation)));
 
   const bool attention_bias = get_bool_or(c, "attention_bias", where, false);
-  qkv_bias = type == "qwen2" || attention_bias;
-  o_bias = type != "qwen2" && attention_bias;
+  const bool qwen2 = type == "qwen2" || type == "qwen2_moe", qwen3 = type == "qwen3" || type == "qwen3_moe";
+  qkv_bias = qwen2 || attention_bias;
+  o_bias = !qwen2 && attention_bias;
   mlp_bias = get_bool_or(c, "mlp_bias", where, false);
-  qk_norm = type == "qwen3";
+  qk_norm = qwen3 || type == "olmoe";
+  qk_norm_width = qwen3 ? head_dim : 0;
+  if (type == "olmoe" && c.contains("clip_qkv") && !c["clip_qkv"].is_null())
+    throw input_error("config.json: clip_qkv", "null", printable(c["clip_qkv"].dump(), 40));
   tied = get_bool_or(c, "tie_word_embeddings", where, false);
 
   // Mistral has a window unless it says null (4096 when the key is absent, as in transformers); Qwen has one
-  // only when use_sliding_window says so, and then from layer max_window_layers on. Llama has none.
+  // only when use_sliding_window says so, and then from layer max_window_layers on; Qwen3-MoE in all, Mixtral
+  // where there is one. Llama has none.
   window = 0, window_from = 0;
   if (type == "mistral")
     window = c.contains("sliding_window")
@@ -63,6 +119,10 @@ Config::Config(const Json& c) {
     window = static_cast<int>(get_int_or(c, "sliding_window", where, 1, INT32_MAX, 0));
     window_from = static_cast<int>(get_int_or(c, "max_window_layers", where, 0, 10'000, 28));
   }
+  if (type == "mixtral" || (type == "qwen3_moe" && get_bool_or(c, "use_sliding_window", where, false)))
+    window = static_cast<int>(get_int_or(c, "sliding_window", where, 1, INT32_MAX, 0));
+  if (type == "qwen2_moe" && get_bool_or(c, "use_sliding_window", where, false))
+    throw input_error("config.json: use_sliding_window", "false in Qwen2-MoE", "true");
   const RopeTable table = rope_table(c, head_dim);
   rope = {.head_dim = head_dim, .inv_freq = table.inv_freq, .scale = table.scale};
 }
@@ -73,8 +133,8 @@ Value attention(Builder& g, const Config& c, Value x, int layer) {
   Value k = g.linear("k_proj", x, c.kv_heads * c.head_dim, c.qkv_bias);
   Value v = g.linear("v_proj", x, c.kv_heads * c.head_dim, c.qkv_bias);
   if (c.qk_norm) {
-    q = g.rms_norm("q_norm", q, {.width = c.head_dim, .eps = c.eps});
-    k = g.rms_norm("k_norm", k, {.width = c.head_dim, .eps = c.eps});
+    q = g.rms_norm("q_norm", q, {.width = c.qk_norm_width, .eps = c.eps});
+    k = g.rms_norm("k_norm", k, {.width = c.qk_norm_width, .eps = c.eps});
   }
   q = g.rope("rope_q", q, c.rope);
   k = g.rope("rope_k", k, c.rope);
@@ -94,6 +154,30 @@ Value mlp(Builder& g, const Config& c, Value x) {
   return g.linear("down_proj", gate * up, c.hidden, c.mlp_bias);
 }
 
+// base, plus what the expert makes of the rows of x that have a weight for it.
+Value expert(Builder& g, const Config& c, std::string_view name, int number, int width, Value base, Value x,
+             Value weights) {
+  auto in = g.scope(name);
+  x = g.take_routed(x, weights, number);
+  Value gate = g.silu(g.linear(c.moe.family->gate, x, width));
+  Value up = g.linear(c.moe.family->up, x, width);
+  return g.add_routed(base, weights, number, g.linear(c.moe.family->down, gate * up, c.hidden));
+}
+
+// A shared expert is one that every row sees, as much as a gate of its own says.
+Value experts(Builder& g, const Config& c, Value base, Value x) {
+  auto in = g.scope(c.moe.family->scope);
+  if (c.moe.shared_width > 0) {
+    Value weight = g.route("shared_route", g.linear("shared_expert_gate", x, 1), {.sigmoid = true});
+    base = expert(g, c, "shared_expert", 0, c.moe.shared_width, base, x, weight);
+  }
+  Value weights = g.route("route", g.linear("gate", x, c.moe.experts),
+                          {.top_k = c.moe.top_k, .normalize = c.moe.normalize});
+  for (int e = 0; e < c.moe.experts; ++e)
+    base = expert(g, c, fmt::format("experts.{}", e), e, c.moe.width, base, x, weights);
+  return base;
+}
+
 }  // namespace
 
 Graph llama(const Json& config) {
@@ -103,7 +187,8 @@ Graph llama(const Json& config) {
   for (int i = 0; i < c.layers; ++i) {
     auto in = g.block("model.layers", i);
     x = x + attention(g, c, g.rms_norm("input_layernorm", x, {.eps = c.eps}), i);
-    x = x + mlp(g, c, g.rms_norm("post_attention_layernorm", x, {.eps = c.eps}));
+    Value n = g.rms_norm("post_attention_layernorm", x, {.eps = c.eps});
+    x = c.moe.in_layer(i) ? experts(g, c, x, n) : x + mlp(g, c, n);
   }
   x = g.take_rows(g.rms_norm("model.norm", x, {.eps = c.eps}));
   return std::move(g).finish(c.tied ? g.linear_tied("model.embed_tokens", x, c.vocab)

@@ -88,6 +88,10 @@ void add_adapter(Model& model, const fs::path& directory, int number) {
     const std::string a = fmt::format("{}{}{}", prefix, linear.name, a_suffix),
                       b = fmt::format("{}{}{}", prefix, linear.name, b_suffix);
     if (!left.contains(a) && !left.contains(b)) continue;
+    if (model.graph.value(linear.outputs[0]).taken >= 0)
+      throw input_error(fmt::format("{}: {}", where.string(), printable(a)),
+                        "adapters of layers that see all rows", "one of an expert",
+                        "merge it into the weights before quantizing");
     const int64_t in = model.graph.value(linear.inputs[0]).cols,
                   out = model.graph.value(linear.outputs[0]).cols;
     const std::string name = fmt::format("{}.adapter_{}", linear.name, number);

@@ -16,10 +16,8 @@ namespace lathe {
 namespace {
 
 constexpr Architecture known[] = {
-    {"llama", llama},
-    {"mistral", llama},
-    {"qwen2", llama},
-    {"qwen3", llama},
+    {"llama", llama},   {"mistral", llama},   {"qwen2", llama},     {"qwen3", llama},
+    {"mixtral", llama}, {"qwen2_moe", llama}, {"qwen3_moe", llama}, {"olmoe", llama},
 };
 
 // Tensors that checkpoints carry and no definition reads: precomputed rope tables and causal masks.

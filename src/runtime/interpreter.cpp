@@ -5,9 +5,11 @@
 #include "core/error.h"
 #include "core/thread_pool.h"
 #include "kernels/attention_work.h"
+#include "kernels/routing.h"
 #include "kernels/tables.h"
 #include "quant/columns.h"
 #include "runtime/attention_args.h"
+#include "runtime/expert_rows.h"
 #include "runtime/rope_angles.h"
 #include "runtime/transposed.h"
 
@@ -63,10 +65,26 @@ struct Walker::Impl {
   };
 
   int64_t rows(ValueId v) const {
+    const ValueInfo& info = graph_.value(v);
+    if (info.taken == v) return experts_seen(graph_.node(info.producer)).entries();
+    if (info.taken >= 0) {  // as many as what it is made of, or as it has where that is gone
+      const auto from = values_->find(graph_.node(info.producer).inputs[0]);
+      return (from == values_->end() ? values_->at(v) : from->second).shape[0];
+    }
     return static_cast<int64_t>(graph_.value(v).rows == Rows::outputs ? batch_->outputs.size()
                                                                       : batch_->tokens.size());
   }
   int64_t cols(ValueId v) const { return graph_.value(v).cols; }
+  // Of a take_routed or an add_routed.
+  ExpertRows experts_seen(const Node& node) const {
+    const auto* take = std::get_if<op::TakeRouted>(&node.op);
+    return experts_seen(node.inputs[1], take ? take->expert : std::get<op::AddRouted>(node.op).expert, 1);
+  }
+  ExpertRows experts_seen(ValueId weights, int64_t first, int64_t experts) const {
+    ExpertRows found(rows(weights), experts, experts);
+    found.find(values_->at(weights).as<float>().data(), rows(weights), cols(weights), first, experts);
+    return found;
+  }
   const float* in(const Node& node, size_t i) { return values_->at(node.inputs[i]).as<float>().data(); }
   float* out(const Node& node, size_t i = 0) {
     return values_->at(node.outputs[i]).as_mutable<float>().data();
@@ -101,17 +119,21 @@ struct Walker::Impl {
   }
   // y = x W^T + bias, x rounded first where the weight's numerics say so.
   void linear(const Node& node, const std::string& param_name, const float* bias, int64_t n, float* y) {
+    linear(param_name, in(node, 0), rows(node.outputs[0]), cols(node.inputs[0]), bias, n, y);
+  }
+  void linear(const std::string& param_name, const float* x, int64_t m, int64_t k, const float* bias,
+              int64_t n, float* y) {
+    if (m == 0) return;
     const Packed& matrix = packed(param_name);
     const LinearPath& path = matrix.kernel->path(true);
     auto part = [&](size_t i) -> const void* {
       return i < matrix.weight.parts.size() ? matrix.weight.parts[i].storage.data : nullptr;
     };
-    const int64_t k = cols(node.inputs[0]), m = rows(node.outputs[0]);
     const int group = matrix.weight.numerics.group;
     LinearArgs args{.codes = part(0),
                     .scales = part(1),
                     .zeros = part(2),
-                    .x = in(node, 0),
+                    .x = x,
                     .bias = bias,
                     .y = y,
                     .m = m,
@@ -159,18 +181,71 @@ struct Walker::Impl {
     }
   }
   void compute(const op::GatedLinear&, const Node& node) {
-    const int64_t n = cols(node.outputs[0]), m = rows(node.outputs[0]);
+    gated(node, 0, in(node, 0), rows(node.outputs[0]), cols(node.inputs[0]), cols(node.outputs[0]),
+          out(node));
+  }
+  // Parameters i and i + 1.
+  void gated(const Node& node, size_t i, const float* x, int64_t m, int64_t k, int64_t n, float* y) {
     std::vector<float> up(static_cast<size_t>(m * n));
-    linear(node, node.params[0], nullptr, n, out(node));
-    linear(node, node.params[1], nullptr, n, up.data());
-    parallel(elementwise_.silu_mul, BinaryArgs{.a = out(node),
+    linear(node.params[i], x, m, k, nullptr, n, y);
+    linear(node.params[i + 1], x, m, k, nullptr, n, up.data());
+    parallel(elementwise_.silu_mul, BinaryArgs{.a = y,
                                                .b = up.data(),
-                                               .out = out(node),
+                                               .out = y,
                                                .rows = m,
                                                .cols = n,
                                                .a_stride = n,
                                                .b_stride = n,
                                                .out_stride = n});
+  }
+  void compute(const op::Route& op, const Node& node) {
+    parallel(route, RouteArgs{.logits = in(node, 0),
+                              .weights = out(node),
+                              .rows = rows(node.outputs[0]),
+                              .experts = cols(node.outputs[0]),
+                              .top_k = op.top_k,
+                              .sigmoid = op.sigmoid,
+                              .normalize = op.normalize,
+                              .scale = op.scale});
+  }
+  void take(const ExpertRows& seen, int64_t expert, const float* x, int64_t width, float* y) {
+    const Range entries = seen.entries_of(expert);
+    parallel(take_rows, TakeRowsArgs{.x = x,
+                                     .from = seen.rows().data() + entries.begin,
+                                     .out = y,
+                                     .rows = entries.end - entries.begin,
+                                     .cols = width});
+  }
+  void combine(const ExpertRows& seen, const Node& node, const float* y) {
+    parallel(combine_rows, CombineArgs{.base = in(node, 0),
+                                       .y = y,
+                                       .scales = seen.weights().data(),
+                                       .first = seen.first().data(),
+                                       .entries = seen.by_row().data(),
+                                       .out = out(node),
+                                       .rows = rows(node.outputs[0]),
+                                       .cols = cols(node.outputs[0])});
+  }
+  void compute(const op::TakeRouted&, const Node& node) {
+    take(experts_seen(node), 0, in(node, 0), cols(node.outputs[0]), out(node));
+  }
+  void compute(const op::AddRouted&, const Node& node) { combine(experts_seen(node), node, in(node, 2)); }
+  void compute(const op::Experts& op, const Node& node) {
+    const auto experts = static_cast<int64_t>(node.params.size() / 3);
+    const ExpertRows seen = experts_seen(node.inputs[2], op.first, experts);
+    const int64_t k = cols(node.inputs[1]), n = cols(node.outputs[0]);
+    std::vector<float> x, between, y(static_cast<size_t>(seen.entries() * n));
+    for (int64_t e = 0; e < experts; ++e) {
+      const Range entries = seen.entries_of(e);
+      const int64_t m = entries.end - entries.begin;
+      x.resize(static_cast<size_t>(m * k));
+      between.resize(static_cast<size_t>(m * op.width));
+      take(seen, e, in(node, 1), k, x.data());
+      gated(node, static_cast<size_t>(3 * e), x.data(), m, k, op.width, between.data());
+      linear(node.params[static_cast<size_t>(3 * e) + 2], between.data(), m, op.width, nullptr, n,
+             y.data() + entries.begin * n);
+    }
+    combine(seen, node, y.data());
   }
   void compute(const op::RmsNorm& norm, const Node& node) {
     const std::vector<float> weight = param(node, 0);
@@ -214,6 +289,12 @@ struct Walker::Impl {
                      .out_stride = n,
                      .scale = low.scale};
     std::copy_n(in(node, 0), rows(node.outputs[0]) * n, out(node));
+    if (graph_.value(node.outputs[0]).taken >= 0) {  // of an expert's layer: a correction, of all its rows
+      args.rows = rows(node.outputs[0]);
+      args.x = in(node, 1);
+      args.base = args.out = out(node);
+      return parallel(elementwise_.low_rank, args);
+    }
     const bool outputs = graph_.value(node.outputs[0]).rows == Rows::outputs;
     each_sequence(*batch_, outputs, [&](int64_t begin, int64_t end, size_t sequence) {
       if (low.adapter != 0 && low.adapter != batch_->adapter(sequence)) return;

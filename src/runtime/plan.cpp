@@ -47,6 +47,10 @@ void Plan::Impl::build(const Node& node, const ElementwiseKernels& kernels) {
                                        .eps = norm.eps};
                    add_row_step(args, node.outputs[0], kernels.add_rms_norm);
                  },
+                 [&](const op::Route& route) { build_route(node, route); },
+                 [&](const op::TakeRouted& take) { build_take_routed(node, take); },
+                 [&](const op::AddRouted& add) { build_add_routed(node, add); },
+                 [&](const op::Experts& experts) { build_experts(node, experts, kernels); },
                  [&](const op::LowRank& low) { chosen(), build_low_rank(node, low, kernels); },
                  [&](const op::Hadamard& h) {
                    chosen();

@@ -15,7 +15,8 @@ void Plan::Impl::plan_packed_rows() {
         packed_rows[{y, phase, packing, 0, -1}] = {
             id, {step, step, packing->bytes(most_rows(y), cols(y))}, nullptr, true};
       }
-    for (size_t i = 0; i < matrices_of(node); ++i)
+    const bool packs_its_own = std::holds_alternative<op::Experts>(node.op);
+    for (size_t i = 0; i < (packs_its_own ? 0 : matrices_of(node)); ++i)
       for (Phase phase : phases) {
         const Packed& matrix = packed.at(node.params[i]);
         const RowPacking* packing = matrix.path(phase).rows;
@@ -37,10 +38,11 @@ void Plan::Impl::plan_packed_rows() {
   }
 }
 
-// Memory that only the node itself sees is of the size of these values.
-static std::vector<ValueId> locals_like(const Node& node) {
-  if (std::holds_alternative<op::GatedLinear>(node.op)) return {node.outputs[0]};
-  if (std::holds_alternative<op::RopeAttention>(node.op)) return {node.inputs[0], node.inputs[1]};
+std::vector<size_t> Plan::Impl::bytes_of_locals(const Node& node) {
+  const auto like = [&](ValueId v) { return static_cast<size_t>(most_rows(v) * cols(v)) * sizeof(float); };
+  if (std::holds_alternative<op::GatedLinear>(node.op)) return {like(node.outputs[0])};
+  if (std::holds_alternative<op::RopeAttention>(node.op)) return {like(node.inputs[0]), like(node.inputs[1])};
+  if (const auto* experts = std::get_if<op::Experts>(&node.op)) return bytes_of_experts(node, *experts);
   return {};
 }
 
@@ -59,8 +61,7 @@ void Plan::Impl::place_buffers() {
       values.push_back(v);
       lifetimes.push_back({step, step, static_cast<size_t>(most_rows(v) * cols(v)) * sizeof(float)});
     }
-    for (ValueId v : locals_like(node))
-      own.emplace_back(id, Lifetime{step, step, static_cast<size_t>(most_rows(v) * cols(v)) * sizeof(float)});
+    for (const size_t bytes : bytes_of_locals(node)) own.emplace_back(id, Lifetime{step, step, bytes});
     ++step;
   }
   lifetimes[index.at(graph.output())].last = step;

@@ -59,6 +59,12 @@ void Plan::Impl::build_low_rank(const Node& node, const op::LowRank& low, const 
                          .x_stride = k,
                          .out_stride = n,
                          .scale = low.scale};
+  if (graph.value(y).taken >= 0)  // of an expert: a correction, of all its rows
+    return add_step([this, args, y, run = kernels.low_rank](const Batch& batch) {
+      LowRankArgs now = args;
+      now.rows = rows(y, batch);
+      elementwise(now.rows * now.n, [&](const Share& share) { run(now, share); });
+    });
   const bool outputs = graph.value(y).rows == Rows::outputs;
   add_step([this, args, outputs, adapter = low.adapter, run = kernels.low_rank](const Batch& batch) {
     parallel([&](const Share& share) {

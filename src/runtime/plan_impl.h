@@ -13,6 +13,7 @@
 #include "quant/columns.h"
 #include "runtime/arena.h"
 #include "runtime/choices.h"
+#include "runtime/expert_rows.h"
 #include "runtime/plan.h"
 
 namespace lathe {
@@ -25,6 +26,7 @@ constexpr int64_t serial_elements = 16 * 1024;
 inline size_t matrices_of(const Node& node) {
   if (std::holds_alternative<op::Linear>(node.op)) return 1;
   if (std::holds_alternative<op::MultiLinear>(node.op)) return node.outputs.size();
+  if (std::holds_alternative<op::Experts>(node.op)) return node.params.size();
   return std::holds_alternative<op::GatedLinear>(node.op) ? 2 : 0;
 }
 
@@ -122,11 +124,15 @@ struct Plan::Impl {
   std::vector<Codes> codes;      // one per worker: rows between two packings
   Storage arena;
   std::map<ValueId, float*> buffers;
-  // What only a node itself sees: the up projection, where a kernel cannot keep it to itself; rotated q, k.
+  // What only a node itself sees: the up projection, where a kernel cannot keep it to itself; rotated q, k;
+  // the rows of experts.
   std::map<NodeId, std::vector<float*>> locals;
+  std::vector<size_t> bytes_of_locals(const Node&);
+  std::vector<size_t> bytes_of_experts(const Node&, const op::Experts&);
   std::map<RowsKey, PackedRows> packed_rows;
   std::vector<Columns> columns;  // all different: layers with one input mostly want it alike
   std::map<TakenKey, TakenRows> taken_rows;
+  std::map<ValueId, ExpertRows> experts_seen;  // of this step, by what their take_routed makes
   struct Step {
     std::string name;  // the node's
     std::function<void(const Batch&)> run;
@@ -144,15 +150,25 @@ struct Plan::Impl {
   int64_t cols(ValueId v) const { return graph.value(v).cols; }
   float* buffer(ValueId v) const { return buffers.at(v); }
   int64_t rows(ValueId v, const Batch& b) const {
+    if (const ValueId taken = graph.value(v).taken; taken >= 0) return experts_seen.at(taken).entries();
     return static_cast<int64_t>(graph.value(v).rows == Rows::outputs ? b.outputs.size() : b.tokens.size());
   }
 
   int64_t most_rows(ValueId v) const {
+    if (const ValueId taken = graph.value(v).taken; taken >= 0) return most_rows(weights_of(taken));
     return graph.value(v).rows == Rows::outputs ? target.max_outputs : target.max_tokens;
   }
+  // Of experts, where `taken` is made by a take_routed.
+  ValueId weights_of(ValueId taken) const { return graph.node(graph.value(taken).producer).inputs[1]; }
+
   // The rows of a value that belong to a phase.
   Range rows_of(ValueId v, Phase phase, const Batch& b) const {
     const int64_t all = rows(v, b);
+    if (const ValueId taken = graph.value(v).taken; taken >= 0) {
+      const int64_t first_decoding = rows_of(weights_of(taken), Phase::prefill, b).end,
+                    split = experts_seen.at(taken).entries_below(0, first_decoding).end;
+      return phase == Phase::prefill ? Range{0, split} : Range{split, all};
+    }
     int64_t prompts = b.starts[static_cast<size_t>(b.prompts)];
     if (graph.value(v).rows == Rows::outputs)
       prompts =
@@ -214,7 +230,7 @@ struct Plan::Impl {
   const Columns& columns_of_x(const Packed&) const;
   void use_rows(const Node&, Phase, const Packed&, LinearArgs&);
   void add_take_step(const TakenKey&, float* out);
-  bool runs_gated(const Node&, Phase) const;
+  static bool runs_gated(const Packed& gate, const Packed& up, Phase);
   const RowPacking* packed_output(const Node&, Phase) const;
   void build_linear(const Node&, bool bias);
   void build_gated_linear(const Node&, const ElementwiseKernels&);
@@ -226,6 +242,11 @@ struct Plan::Impl {
   void build_rope(const Node&, const op::Rope&, const ElementwiseKernels&);
   void build_take_rows(const Node&);
   void build_low_rank(const Node&, const op::LowRank&, const ElementwiseKernels&);
+  void build_route(const Node&, const op::Route&);
+  void build_take_routed(const Node&, const op::TakeRouted&);
+  void build_add_routed(const Node&, const op::AddRouted&);
+  class ExpertsStep;
+  void build_experts(const Node&, const op::Experts&, const ElementwiseKernels&);
   void build_binary(const Node&, void (*)(const BinaryArgs&, const Share&) noexcept);
 };
 

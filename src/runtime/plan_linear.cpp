@@ -133,8 +133,7 @@ void Plan::Impl::build_linear(const Node& node, bool bias) {
 }
 
 // One kernel computes gate, up and their product.
-bool Plan::Impl::runs_gated(const Node& node, Phase phase) const {
-  const Packed &gate = packed.at(node.params[0]), &up = packed.at(node.params[1]);
+bool Plan::Impl::runs_gated(const Packed& gate, const Packed& up, Phase phase) {
   return gate.path(phase).gated && &gate.row(phase) == &up.row(phase) &&
          gate.weight.numerics == up.weight.numerics && gate.input_scale == up.input_scale &&
          gate.columns == up.columns;
@@ -142,14 +141,16 @@ bool Plan::Impl::runs_gated(const Node& node, Phase phase) const {
 
 // The rows that a gated node writes in place of y, where every reader of y wants those; else null.
 const RowPacking* Plan::Impl::packed_output(const Node& node, Phase phase) const {
-  if (!std::holds_alternative<op::GatedLinear>(node.op) || !runs_gated(node, phase)) return nullptr;
+  if (!std::holds_alternative<op::GatedLinear>(node.op) ||
+      !runs_gated(packed.at(node.params[0]), packed.at(node.params[1]), phase))
+    return nullptr;
   const RowPacking* rows = packed.at(node.params[0]).path(phase).rows;
   const ValueId y = node.outputs[0];
   if (!rows || !rows->gated_writes || y == graph.output()) return nullptr;
   for (NodeId id : graph.users(y)) {
     const Node& reader = graph.node(id);
     const size_t matrices = matrices_of(reader);
-    if (matrices == 0) return nullptr;
+    if (matrices == 0 || std::holds_alternative<op::Experts>(reader.op)) return nullptr;
     for (size_t i = 0; i < matrices; ++i) {
       const Packed& matrix = packed.at(reader.params[i]);
       if (matrix.path(phase).rows != rows || matrix.columns >= 0) return nullptr;
@@ -164,7 +165,7 @@ void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& 
   chose(node, node.params[1]);
   const ValueId y = node.outputs[0];
   for (Phase phase : phases) {
-    const bool fused = runs_gated(node, phase);
+    const bool fused = runs_gated(gate, up, phase);
     const RowPacking* rows_out = packed_output(node, phase);
     void* packed_y = rows_out ? packed_rows.at({y, phase, rows_out, 0, -1}).data : nullptr;
     float* other = fused ? buffer(y) : locals.at(node.id)[0];

@@ -1,3 +1,4 @@
+#include <cmath>
 #include <gtest/gtest.h>
 
 #include "graph/builder.h"
@@ -23,6 +24,25 @@ TEST(Cost, LinearCountsTwoFlopsPerWeightAndRow) {
   EXPECT_EQ(c.weight_bytes, 4.0 * 8 * 16);
   EXPECT_EQ(cost(g, g.node(g.find("embed")), {.tokens = 5}, bytes).weight_bytes,
             4.0 * 8 * 5);  // five rows of the table
+}
+
+// Of 4 experts a row takes one: each sees a quarter of the rows, and 8 rows leave an expert out with
+// probability (3/4)^8.
+TEST(Cost, ExpertsAreReadWhereRowsReachThem) {
+  Builder b;
+  Value x = b.embedding("embed", b.tokens(), 10, 8);
+  Value weights = b.route("route", b.linear("gate", x, 4), {.top_k = 1});
+  Value y = b.linear("w", b.take_routed(x, weights, 2), 8);
+  const Graph g = std::move(b).finish(b.add_routed(x, weights, 2, y));
+  auto bytes = [&](const std::string& p) { return four_bytes_each(g, p); };
+  const auto of = [&](const char* name, int64_t tokens) {
+    return cost(g, g.node(g.find(name)), {.tokens = tokens}, bytes);
+  };
+  EXPECT_EQ(of("w", 8).flops, 2.0 * 2 * 8 * 8);
+  EXPECT_EQ(of("w", 1).weight_bytes, 4.0 * 8 * 8 / 4);
+  EXPECT_NEAR(of("w", 8).weight_bytes, 4.0 * 8 * 8 * (1 - std::pow(0.75, 8)), 1e-9);
+  EXPECT_EQ(of("add_routed", 8).flops, 2.0 * 2 * 8);
+  EXPECT_EQ(share_of_rows(g, g.output()), 1);
 }
 
 TEST(Cost, AttentionSeesCausalKeysWithinItsWindow) {

@@ -46,6 +46,38 @@ TEST(Graph, TakeRowsChangesWhatARowIs) {
   EXPECT_EQ(g.value(g.node(g.find("norm")).outputs[0]).rows, Rows::tokens);
 }
 
+TEST(Graph, WhatAnExpertComputesHasTheRowsThatItTook) {
+  Builder b;
+  Value x = b.embedding("embed", b.tokens(), 10, 8);
+  Value weights = b.route("route", b.linear("gate", x, 4), {.top_k = 2});
+  Value taken = b.take_routed(x, weights, 1), y = b.silu(taken), sum = b.add_routed(x, weights, 1, y);
+  const Graph g = std::move(b).finish(sum);
+  EXPECT_EQ(g.value(weights.id).taken, -1);
+  for (const Value v : {taken, y}) {
+    EXPECT_EQ(g.value(v.id).rows, Rows::routed);
+    EXPECT_EQ(g.value(v.id).taken, taken.id);
+  }
+  EXPECT_EQ(g.value(sum.id).rows, Rows::tokens);
+  EXPECT_EQ(g.value(sum.id).taken, -1);
+  EXPECT_EQ(to_string(parse_graph(to_string(g))), to_string(g));
+}
+
+// Readers are in the order of the graph, whatever order they came in.
+TEST(Graph, UsersAreInOrder) {
+  Graph g = small();
+  const NodeId gate = g.find("layers.0.gate"), down = g.find("layers.0.down");
+  const ValueId x = g.node(gate).inputs[0];
+  const int64_t cols[] = {8};
+  Node early{
+      .id = -1, .op = op::Silu{}, .name = "early", .inputs = {x}, .outputs = {}, .params = {}, .block = 0};
+  const NodeId first = g.value(g.insert(gate, early, cols)).producer;
+  EXPECT_THAT(g.users(x), ElementsAre(first, gate, g.find("layers.0.up"), g.find("layers.0.add")));
+  g.replace(g.node(down).outputs[0], x);
+  EXPECT_THAT(g.users(x), ElementsAre(first, gate, g.find("layers.0.up"), g.find("layers.0.add")));
+  g.prune();
+  EXPECT_THAT(g.users(x), ElementsAre(g.find("layers.0.add")));
+}
+
 TEST(Graph, ReplaceAndPruneDropWhatNothingReads) {
   Graph g = small();
   const NodeId mul = g.find("layers.0.mul"), up = g.find("layers.0.up");

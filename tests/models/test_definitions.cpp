@@ -20,7 +20,7 @@ TEST_P(DefinitionText, MatchesTheGoldenFile) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, DefinitionText,
-                         testing::Values("llama3.2", "mistral_v01", "qwen2", "qwen3"),
+                         testing::Values("llama3.2", "mistral_v01", "qwen2", "qwen3", "mixtral", "qwen2_moe"),
                          [](const auto& tested) {
                            std::string name = tested.param;
                            for (char& c : name)

@@ -39,14 +39,17 @@ TEST(Allocation, IsCounted) {
 
 TEST(Allocation, AStepAllocatesNothing) {
   if (allocations() == 0) GTEST_SKIP() << "a sanitizer has its own operator new";
-  const Model dense = load(Checkpoint::open(golden("llama3")));
+  const Model dense = load(Checkpoint::open(golden("llama3"))),
+              mixture = load(Checkpoint::open(golden("qwen2_moe")));
   const struct {
     const char* name;
     Model model;
   } models[] = {{"f32", dense},
                 {"int8", quantized(dense, Numerics::integer(8, 0, false))},
                 {"int4 g32 asym", quantized(dense, Numerics::integer(4, 32, true))},
-                {"w8a8", quantized(dense, Numerics::w8a8())}};
+                {"w8a8", quantized(dense, Numerics::w8a8())},
+                {"experts", mixture},
+                {"experts int4", quantized(mixture, Numerics::integer(4, 8, true))}};
   const std::vector<int32_t> prompt{1, 5, 9, 100, 7, 3, 64, 12, 99, 2};
   for (const auto& [name, model] : models)
     for (const IsaLevel& level : isa_levels()) {

@@ -13,13 +13,16 @@ using testing::Not;
 using namespace testing_support;
 
 TEST(Rewrites, FusedGraphMatchesTheGoldenFile) {
-  Graph g = define(read_json(golden("qwen3") / "config.json"));
-  for (const Rewrite& r : rewrites) r.apply(g);
-  expect_golden(golden("graph/qwen3.fused.txt"), to_string(g));
+  for (const std::string family : {"qwen3", "qwen2_moe"}) {
+    Graph g = define(read_json(golden(family) / "config.json"));
+    for (const Rewrite& r : rewrites) r.apply(g);
+    expect_golden(golden("graph/" + family + ".fused.txt"), to_string(g));
+  }
 }
 
 TEST(Rewrites, ChangeNoBitOfTheInterpretersLogits) {
-  for (const char* family : {"llama3", "qwen2", "qwen3", "smollm2", "mistral_v01"}) {
+  for (const char* family :
+       {"llama3", "qwen2", "qwen3", "smollm2", "mistral_v01", "qwen2_moe", "qwen3_moe"}) {
     Model model = load(Checkpoint::open(golden(family)));
     const std::vector<int32_t> tokens{1, 5, 9, 100, 7, 3};
     const SingleSequence batch(tokens, 0, 3, false);
@@ -37,7 +40,7 @@ TEST(Rewrites, ChangeNoBitOfTheInterpretersLogits) {
 }
 
 TEST(Rewrites, KeepShapesOfParametersAndReadBack) {
-  for (const char* family : {"llama3", "qwen2", "qwen3"}) {
+  for (const char* family : {"llama3", "qwen2", "qwen3", "qwen2_moe"}) {
     Graph g = define(read_json(golden(family) / "config.json"));
     const auto shapes = g.param_shapes();
     for (const Rewrite& r : rewrites) {

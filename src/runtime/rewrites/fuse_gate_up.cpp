@@ -1,15 +1,6 @@
 #include "runtime/rewrites/rewrites.h"
 
 namespace lathe {
-namespace {
-
-const Node* linear_without_bias(const Graph& g, ValueId v) {
-  const Node* node = made_for_one<op::Linear>(g, v);
-  return node && !std::get<op::Linear>(node->op).bias ? node : nullptr;
-}
-
-}  // namespace
-
 void fuse_gate_up(Graph& g) {
   const std::vector<NodeId> order(g.order().begin(), g.order().end());
   for (NodeId id : order) {

@@ -9,7 +9,9 @@ namespace {
 bool row_wise(const Op& op) {
   return std::holds_alternative<op::Linear>(op) || std::holds_alternative<op::RmsNorm>(op) ||
          std::holds_alternative<op::Add>(op) || std::holds_alternative<op::Mul>(op) ||
-         std::holds_alternative<op::Silu>(op) || std::holds_alternative<op::LowRank>(op) ||
+         std::holds_alternative<op::Silu>(op) || std::holds_alternative<op::SiluMul>(op) ||
+         std::holds_alternative<op::GatedLinear>(op) || std::holds_alternative<op::Route>(op) ||
+         std::holds_alternative<op::Experts>(op) || std::holds_alternative<op::LowRank>(op) ||
          std::holds_alternative<op::Hadamard>(op);
 }
 
