@@ -10,6 +10,8 @@ namespace lathe {
 namespace {
 
 bool selected(const Matrix& m, const Selection& s) {
+  if (m.router)
+    return false;  // small, and a choice of experts that a step of rounding flips is another function
   if (m.head) return s.head;
   if (m.embedding) return s.embeddings;
   return true;

@@ -18,6 +18,8 @@ std::map<std::string, Matrix, std::less<>> matrices(const Graph& graph) {
     if (node.name != m.modules.back()) m.modules.push_back(node.name);
     if (!linear) m.embedding = true;
     if (node.outputs[0] == graph.output()) m.head = true;
+    for (const NodeId reader : graph.users(node.outputs[0]))
+      if (std::holds_alternative<op::Route>(graph.node(reader).op)) m.router = true;
   }
   return found;
 }

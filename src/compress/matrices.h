@@ -12,7 +12,7 @@ namespace lathe {
 // What a matrix is to the model. A table that the embedding and the head share is the head.
 struct Matrix {
   std::vector<std::string> modules;  // names it goes by: its own path, and those of the nodes that read it
-  bool embedding = false, head = false;
+  bool embedding = false, head = false, router = false;
 
   bool matches(const std::string& glob) const;  // as fnmatch(3), any of the names
 };

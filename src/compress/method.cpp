@@ -72,6 +72,7 @@ constexpr RoundingMethod methods[] = {
 };
 
 constexpr int64_t most_values = int64_t{1} << 24;  // weights of a layer that are rounded at a time
+constexpr int64_t least_rows = 32;                 // of an expert's input, to be calibrated with
 constexpr int64_t most_measured = 256;             // rows of a layer whose error is reported
 
 constexpr std::string_view extras =
@@ -85,6 +86,9 @@ class Calibrated {
         options_(options),
         method_(options.method),
         pool_(options.sweep.threads > 0 ? options.sweep.threads : physical_cores()) {
+    for (const NodeId id : model.graph.order())
+      if (const Node& node = model.graph.node(id); std::holds_alternative<op::Embedding>(node.op))
+        tables_.insert(node.params[0]);
     if (method_.rank > 0) make_room_for_corrections();
     groups_ = input_groups(model.graph);
     for (const auto& [param, numerics] : assignment)
@@ -103,6 +107,7 @@ class Calibrated {
                         [&](const InputGroup& g, InputStats& s) { return equalize_group(g, s); }});
     passes.push_back({wanted(), [&](const InputGroup& g) { return any_assigned(g) && !is_table(g); },
                       [&](const InputGroup& g, InputStats& s) {
+                        if (too_few(s)) make_white(s);
                         round_group(g, s);
                         return std::vector<float>();
                       }});
@@ -126,12 +131,7 @@ class Calibrated {
   bool any_assigned(const InputGroup& g) const {
     return std::ranges::any_of(g.nodes, [&](NodeId id) { return assigned(id); });
   }
-  bool read_as_embedding(const std::string& param) const {
-    return std::ranges::any_of(model_.graph.order(), [&](NodeId id) {
-      const Node& node = model_.graph.node(id);
-      return std::holds_alternative<op::Embedding>(node.op) && node.params[0] == param;
-    });
-  }
+  bool read_as_embedding(const std::string& param) const { return tables_.contains(param); }
   bool is_table(const InputGroup& g) const {
     return std::ranges::any_of(g.nodes, [&](NodeId id) { return read_as_embedding(param_of(id)); });
   }
@@ -151,7 +151,17 @@ class Calibrated {
     return site && (model_.weights.at(site->param).shape.size() == 1 || assignment_.contains(site->param));
   }
 
+  // Of an expert that the text did not reach, or hardly.
+  static bool too_few(const InputStats& stats) { return stats.routed && stats.rows < least_rows; }
+
+  // As if all channels were alike and independent: a correction is then the weight's own best.
+  static void make_white(InputStats& stats) {
+    for (size_t i = 0; i < stats.hessian.size(); ++i)
+      stats.hessian[i] = i % static_cast<size_t>(stats.cols + 1) == 0 ? 1.0f : 0.0f;
+  }
+
   std::vector<float> equalize_group(const InputGroup& g, const InputStats& stats) {
+    if (too_few(stats)) return {};
     std::vector<std::vector<float>> values;
     std::vector<EqualizedLayer> layers;
     for (const NodeId id : g.nodes) {
@@ -172,7 +182,7 @@ class Calibrated {
 
   void round_group(const InputGroup& g, const InputStats& stats) {
     std::unique_ptr<GptqFactor> factor;
-    if (method_.rounding->wants_hessian) {
+    if (method_.rounding->wants_hessian && !too_few(stats)) {
       factor = std::make_unique<GptqFactor>(pool_, stats.hessian.data(), stats.cols, method_.damping,
                                             method_.act_order);
       if (!factor->usable())
@@ -194,6 +204,8 @@ class Calibrated {
     const Numerics& numerics = assignment_.at(param);
     const int64_t rows = weight.rows(), cols = weight.cols(), apart = rows_that_share(numerics, rows);
     LayerReport report{.module = module_path(param), .numerics = numerics, .note = notes_[param]};
+    if (too_few(stats))
+      report.note = fmt::format("the text has {} rows for this expert: rounded to nearest", stats.rows);
     if (factor && !factor->usable()) report.note = "no usable Hessian: rounded by importance";
     if (factor && factor->usable() && factor->damping() > method_.damping)
       report.note = fmt::format("damping {:g}", factor->damping());
@@ -213,13 +225,13 @@ class Calibrated {
         Corrected found = round_and_correct(pool_, w.data(), rows, cols, method_.rank, stats.hessian.data(),
                                             input_noise(numerics, stats), [&](const float* rest) {
                                               job.w = rest;
-                                              return method_.rounding->run(job);
+                                              return round(job);
                                             });
         store_correction(node, found.low);
         codes = std::move(found.codes);
         values = std::move(found.values);
       } else {
-        codes = method_.rounding->run(job);
+        codes = round(job);
       }
       if (numerics.has_input_scale()) {
         const float limit = options_.observer->limit(stats.magnitudes);
@@ -231,6 +243,10 @@ class Calibrated {
     if (method_.bias && node.params.size() > 1) correct_bias(node, stats, weight, rounded, values);
     weight = std::move(rounded);
     reports_.push_back(std::move(report));
+  }
+
+  Codes round(const RoundingJob& job) const {
+    return too_few(job.stats) ? nearest(job) : method_.rounding->run(job);
   }
 
   std::vector<float> read_rows(const Weight& weight, int64_t first, int64_t rows) {
@@ -288,7 +304,9 @@ class Calibrated {
     return sum / static_cast<double>(std::max<int64_t>(stats.sample_rows, 1));
   }
 
-  bool corrected(const Node& node) const { return model_.graph.find(correction_of(node.name)) >= 0; }
+  bool corrected(const Node& node) const {
+    return method_.rank > 0 && model_.graph.find(correction_of(node.name)) >= 0;
+  }
 
   // Zeros where corrections are going to be: the graph stays as it is while it is walked. A table is read as
   // an embedding too, where no correction could be: it gets none.
@@ -402,6 +420,7 @@ class Calibrated {
   const CalibrationOptions& options_;
   const Method& method_;
   ThreadPool pool_;
+  std::set<std::string, std::less<>> tables_;  // what is read as an embedding
   std::vector<InputGroup> groups_;
   std::map<std::string, std::string> notes_;
   std::vector<LayerReport> reports_;

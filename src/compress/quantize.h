@@ -17,8 +17,9 @@ namespace lathe {
 // ("....up_proj.weight").
 using Assignment = std::map<std::string, Numerics, std::less<>>;
 
-// Every matrix of a linear layer, and with `embeddings` / `head` those too (a tied table is one parameter: it
-// counts as the head). `keep` are globs over module paths that stay as they are.
+// Every matrix of a linear layer but those that route to experts, and with `embeddings` / `head` those too (a
+// tied table is one parameter: it counts as the head). `keep` are globs over module paths that stay as they
+// are.
 struct Selection {
   bool head = false, embeddings = false;
   std::vector<std::string> keep;

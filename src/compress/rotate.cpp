@@ -83,6 +83,11 @@ class Rotator {
     model_.weights.insert_or_assign(now.params[0], model_.weights.at(shared));
   }
 
+  static bool passes_on(const Node& node) {
+    return std::holds_alternative<op::Add>(node.op) || std::holds_alternative<op::TakeRows>(node.op) ||
+           std::holds_alternative<op::AddRouted>(node.op);
+  }
+
   // All values that are sums with the embedding's output: what R1 turns.
   std::set<ValueId> residual_stream() const {
     std::set<ValueId> stream;
@@ -91,8 +96,10 @@ class Rotator {
       for (const NodeId id : graph().order()) {
         const Node& node = graph().node(id);
         std::vector<ValueId> together = node.outputs;
-        if (std::holds_alternative<op::Add>(node.op) || std::holds_alternative<op::TakeRows>(node.op)) {
+        if (passes_on(node)) {
           together.insert(together.end(), node.inputs.begin(), node.inputs.end());
+          if (std::holds_alternative<op::AddRouted>(node.op))
+            std::erase(together, node.inputs[1]);  // weights
           if (std::ranges::none_of(together, [&](ValueId v) { return stream.contains(v); })) continue;
         } else if (!std::holds_alternative<op::Embedding>(node.op)) {
           continue;
@@ -120,8 +127,7 @@ class Rotator {
           once(done, p, [&](Matrix& m) { turn_outputs(m, r, 0, m.rows); });
       } else if (std::holds_alternative<op::Embedding>(maker.op)) {
         once(done, maker.params[0], [&](Matrix& m) { turn_inputs(m, r, m.cols); });
-      } else if (!std::holds_alternative<op::Add>(maker.op) &&
-                 !std::holds_alternative<op::TakeRows>(maker.op)) {
+      } else if (!passes_on(maker)) {
         refuse(maker, "which writes to it");
       }
       for (const NodeId id : graph().users(v)) {
@@ -130,8 +136,7 @@ class Rotator {
           turn_behind_norm(reader, r, done);
         } else if (std::holds_alternative<op::Linear>(reader.op)) {
           once(done, reader.params[0], [&](Matrix& m) { turn_inputs(m, r, m.cols); });
-        } else if (!std::holds_alternative<op::Add>(reader.op) &&
-                   !std::holds_alternative<op::TakeRows>(reader.op)) {
+        } else if (!passes_on(reader)) {
           refuse(reader, "which reads it");
         }
       }
@@ -142,7 +147,8 @@ class Rotator {
   std::vector<NodeId> readers_of(ValueId v) const {
     std::vector<NodeId> readers;
     for (const NodeId id : graph().users(v)) {
-      if (!std::holds_alternative<op::TakeRows>(graph().node(id).op)) {
+      const Op& op = graph().node(id).op;
+      if (!std::holds_alternative<op::TakeRows>(op) && !std::holds_alternative<op::TakeRouted>(op)) {
         readers.push_back(id);
         continue;
       }

@@ -12,6 +12,7 @@
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "graph/cost.h"
 #include "io/writer.h"
 #include "runtime/interpreter.h"
 
@@ -98,7 +99,8 @@ class Walk {
       positions_[i] = static_cast<int32_t>(static_cast<int64_t>(i) % o.context);
   }
 
-  // Calls after(first row, rows, values) for each chunk once its nodes have run.
+  // Calls after(first row, rows, values) for each chunk once its nodes have run. What an expert computes has
+  // room for all rows, and fewer.
   template <class After>
   void run(size_t begin, size_t end, Held& held, After after) {
     const std::vector<ValueId> keep = outline_.live(end);
@@ -109,10 +111,13 @@ class Walk {
     Walker::Values values;
     for (int64_t first = 0; first < total; first += sequences * options_.context) {
       const int64_t rows = std::min(sequences * options_.context, total - first);
-      for (auto& [v, whole] : held) values[v] = rows_of(whole, first, rows);
+      for (auto& [v, whole] : held) values[v] = rows_of(whole, first, seen(v, first, rows));
       if (begin < end) walker_.run(batch(first, rows), outline_.nodes(begin, end), values);
       for (const ValueId v : keep)
-        if (!held.contains(v)) copy(values.at(v), next.at(v), first);
+        if (!held.contains(v)) {
+          if (outline_.graph.value(v).taken >= 0) seen_[{v, first}] = values.at(v).shape[0];
+          copy(values.at(v), next.at(v), first);
+        }
       after(first, rows, values);
     }
     walker_.forget();  // weights are about to change
@@ -120,6 +125,9 @@ class Walk {
   }
 
  private:
+  int64_t seen(ValueId v, int64_t first, int64_t rows) const {
+    return outline_.graph.value(v).taken < 0 ? rows : seen_.at({v, first});
+  }
   static Tensor rows_of(Tensor& whole, int64_t first, int64_t rows) {
     Tensor part = whole;
     const size_t row = static_cast<size_t>(whole.cols()) * sizeof(float);
@@ -162,6 +170,7 @@ class Walk {
   const SweepOptions& options_;
   Walker walker_;
   std::vector<int32_t> positions_, starts_, outputs_;
+  std::map<std::pair<ValueId, int64_t>, int64_t> seen_;  // rows of what an expert computes, by chunk
   std::vector<Storage> storages_;  // of activations: so many of a size as were held at one time
   size_t in_memory_ = 0;           // bytes of them that lie in no file
 };
@@ -217,7 +226,8 @@ int64_t megaflops(const Graph& g, std::span<const NodeId> nodes, int64_t tokens)
   double flops = 1e6;
   for (const NodeId id : nodes)
     if (std::holds_alternative<op::Linear>(g.node(id).op))
-      flops += 2.0 * static_cast<double>(tokens) * static_cast<double>(g.value(g.node(id).inputs[0]).cols) *
+      flops += 2.0 * static_cast<double>(tokens) * share_of_rows(g, g.node(id).inputs[0]) *
+               static_cast<double>(g.value(g.node(id).inputs[0]).cols) *
                static_cast<double>(g.value(g.node(id).outputs[0]).cols);
   return static_cast<int64_t>(flops / 1e6);
 }
@@ -353,7 +363,8 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
     return megaflops(graph, outline.nodes(begin, end), usable);
   };
   const auto looking = [&](const SweepPass& pass, const InputGroup& group) {
-    return pass.takes(group) ? megaflops(graph.value(group.input).cols, usable, pass.wanted) : 0;
+    const auto rows = static_cast<int64_t>(static_cast<double>(usable) * share_of_rows(graph, group.input));
+    return pass.takes(group) ? megaflops(graph.value(group.input).cols, rows, pass.wanted) : 0;
   };
   const auto work_of = [&](const Section& s) {
     int64_t work = walking(s.begin, s.end) * static_cast<int64_t>(passes.size() + (twice ? 1 : 0));
@@ -394,10 +405,16 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
         if (pass.wanted.cross) other.run(position, to, held_other, nothing);
         InputStats stats;
         stats.cols = graph.value(group.input).cols;
-        const float* unchanged = pass.wanted.cross ? held_other.at(group.input).as<float>().data() : nullptr;
-        walk.run(position, to, held, [&](int64_t first, int64_t rows, const Walker::Values& values) {
-          stats.add(pool, values.at(group.input).as<float>().data(),
-                    unchanged ? unchanged + first * stats.cols : nullptr, first, rows, usable, pass.wanted);
+        stats.routed = graph.value(group.input).taken >= 0;
+        Wanted wanted = pass.wanted;
+        wanted.cross = wanted.cross && !stats.routed;
+        const auto expected =
+            static_cast<int64_t>(share_of_rows(graph, group.input) * static_cast<double>(usable));
+        const float* unchanged = wanted.cross ? held_other.at(group.input).as<float>().data() : nullptr;
+        walk.run(position, to, held, [&](int64_t first, int64_t, const Walker::Values& values) {
+          const Tensor& x = values.at(group.input);
+          stats.add(pool, x.as<float>().data(), unchanged ? unchanged + first * stats.cols : nullptr,
+                    stats.rows, x.shape[0], expected, wanted);
         });
         stats.finish(pool);
         progress.advance(walking(position, to), name);

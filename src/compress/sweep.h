@@ -20,14 +20,16 @@ namespace lathe {
 // What a pass wants to know of an input. Moments per channel are always there.
 struct Wanted {
   bool hessian = false;  // columns^2 floats
-  bool cross = false;    // the same again, and a second walk with the original weights
-  bool sample = false;   // some rows as they are
+  bool cross = false;  // the same again, and a second walk with the original weights; not of experts' layers,
+                       // to which the original routes other rows
+  bool sample = false;  // some rows as they are
   bool magnitudes = false;
 };
 
 // The input x of an InputGroup over all calibration tokens.
 struct InputStats {
   int64_t rows = 0, cols = 0;
+  bool routed = false;  // of an expert: its rows are those that were routed to it, all others have all tokens
   std::vector<float> mean, mean_abs, mean_square, abs_max;  // per channel
   std::vector<float> hessian;                               // [cols, cols]: x^T x / rows
   std::vector<float> cross;                                 // [cols, cols]: (x_original - x)^T x / rows

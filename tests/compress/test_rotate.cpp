@@ -73,7 +73,9 @@ TEST_P(Rotate, LeavesTheFunctionAlone) {
                {{.residual = true, .heads = true, .seed = 5}, "mlp.up_proj"},
                {{.residual = false, .heads = false, .products = true}, "mlp.down_proj"},
                {{.seed = 5, .keys = true, .products = true}, "mlp.down_proj"}};
-  for (const auto& [what, module] : cases) {
+  for (const auto& [what, part] : cases) {
+    const bool experts = std::string(GetParam()).ends_with("_moe") && part.starts_with("mlp.");
+    const std::string module = experts ? "mlp.experts.3." + part.substr(4) : part;
     Model after = before;
     rotate(after, what, 2);
     EXPECT_LE(relative_change(expected, logits_of(after)), 1e-5) << module;
@@ -87,7 +89,7 @@ TEST_P(Rotate, LeavesTheFunctionAlone) {
 // Tied and untied heads, biases, norms of queries and keys, grouped queries.
 INSTANTIATE_TEST_SUITE_P(Families, Rotate,
                          testing::Values("llama3", "llama3.2", "qwen2", "qwen2.5", "qwen3", "smollm2",
-                                         "mistral_nemo"),
+                                         "mistral_nemo", "qwen3_moe"),
                          [](const auto& tested) {
                            std::string name = tested.param;
                            std::ranges::replace(name, '.', '_');

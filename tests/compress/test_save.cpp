@@ -64,7 +64,7 @@ TEST_P(Save, NothingAssignedIsACopy) {
 
 INSTANTIATE_TEST_SUITE_P(Families, Save,
                          testing::Values("llama3", "llama3.2", "qwen2.5", "qwen3", "sharded",
-                                         "rope_parameters"),
+                                         "rope_parameters", "mixtral"),
                          [](const auto& tested) {
                            std::string name = tested.param;
                            std::erase(name, '.');

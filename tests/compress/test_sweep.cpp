@@ -44,8 +44,12 @@ struct Inputs : Observer {
   int sequence = 0;
 };
 
-TEST(Sweep, SeesWhatTheInterpreterSees) {
-  Model m = model("qwen3");
+class SweepOf : public testing::TestWithParam<const char*> {};
+INSTANTIATE_TEST_SUITE_P(Families, SweepOf, testing::Values("qwen3", "qwen2_moe"));
+
+// An expert's layers see the rows that are routed to it, all others those of the whole text.
+TEST_P(SweepOf, SeesWhatTheInterpreterSees) {
+  Model m = model(GetParam());
   const std::vector<int32_t> tokens =
       some_tokens(3 * 8 + 5);  // what is left of the last sequence is not used
   std::map<ValueId, InputStats> seen;
@@ -62,21 +66,26 @@ TEST(Sweep, SeesWhatTheInterpreterSees) {
   for (const auto& [value, s] : seen) {
     const std::vector<float>& x = inputs.x.at(value);
     const auto k = static_cast<size_t>(s.cols);
-    ASSERT_EQ(x.size(), 24 * k);
-    EXPECT_EQ(s.rows, 24);
+    const size_t rows = x.size() / k;
+    EXPECT_EQ(s.routed, m.graph.value(value).taken >= 0);
+    if (!s.routed) {
+      EXPECT_EQ(rows, 24u);
+    }
+    EXPECT_EQ(s.rows, static_cast<int64_t>(rows));
     EXPECT_EQ(s.sample, x);  // fewer tokens than a sample takes
     for (size_t c = 0; c < k; ++c) {
       double sum = 0, squares = 0, most = 0, cross = 0, cross_size = 0;
-      for (size_t r = 0; r < 24; ++r) {
+      for (size_t r = 0; r < rows; ++r) {
         const double v = static_cast<double>(x[r * k + c]),
                      next = static_cast<double>(x[r * k + (c + 1) % k]);
-        sum += v / 24;
-        squares += v * v / 24;
+        sum += v / static_cast<double>(rows);
+        squares += v * v / static_cast<double>(rows);
         most = std::max(most, std::abs(v));
-        cross += v * next / 24;
-        cross_size += std::abs(v * next) / 24;
+        cross += v * next / static_cast<double>(rows);
+        cross_size += std::abs(v * next) / static_cast<double>(rows);
       }
-      // 24 products summed in f32: 24 roundings of 2^-24 of the sum of sizes, twice for the final division.
+      // At most 24 products summed in f32: 24 roundings of 2^-24 of the sum of sizes, twice for the final
+      // division.
       const double slack = 26 * 0x1p-24;
       EXPECT_NEAR(s.mean[c], sum, slack * most);
       EXPECT_NEAR(s.mean_square[c], squares, slack * squares);
@@ -111,36 +120,41 @@ TEST(Sweep, LaterLayersSeeChangedWeights) {
     EXPECT_NE(before[groups[i].input].mean_square, after[groups[i].input].mean_square) << i;
 }
 
-Model compressed(const SweepOptions& options, const char* method, SweepReport* report = nullptr) {
-  Model m = model("qwen2.5");
+Model compressed(const SweepOptions& options, const char* method, SweepReport* report = nullptr,
+                 const char* family = "qwen2.5") {
+  Model m = model(family);
   quantize_calibrated(
-      m, assign_all(m, Numerics::integer(4, 16, false), {.head = true, .embeddings = false, .keep = {}}),
+      m, assign_all(m, Numerics::integer(4, 8, false), {.head = true, .embeddings = false, .keep = {}}),
       some_tokens(64), {.method = parse_method(method), .sweep = options}, report);
   return m;
 }
 
 TEST(Sweep, NeitherThreadsNorFilesNorResumingChangeABit) {
-  for (const char* method : {"awq+gptq", "gptq+drift", "gptq+rank3"}) {
+  for (const auto& [family, method] : {std::pair{"qwen2.5", "awq+gptq"},
+                                       {"qwen2.5", "gptq+drift"},
+                                       {"qwen2.5", "gptq+rank3"},
+                                       {"qwen2_moe", "awq+gptq+drift"},
+                                       {"qwen2_moe", "smooth+gptq+rank3"}}) {
     const SweepOptions plain{.context = 8, .work = {}, .fingerprint = {}, .threads = 1};
-    const std::string expected = hash_of(compressed(plain, method));
+    const std::string expected = hash_of(compressed(plain, method, nullptr, family));
     SweepOptions threads = plain;
     threads.threads = 3;
-    EXPECT_EQ(hash_of(compressed(threads, method)), expected) << method;
+    EXPECT_EQ(hash_of(compressed(threads, method, nullptr, family)), expected) << method;
 
     const TemporaryDirectory directory;
     SweepOptions files = plain;
     files.work = directory / "work";
     files.memory = 1;
     files.fingerprint = "one";
-    EXPECT_EQ(hash_of(compressed(files, method)), expected) << method;
+    EXPECT_EQ(hash_of(compressed(files, method, nullptr, family)), expected) << method;
     // As if it had been killed after the first block.
     fs::remove_all(files.work / "block-0001");
     SweepReport report;
-    EXPECT_EQ(hash_of(compressed(files, method, &report)), expected) << method;
+    EXPECT_EQ(hash_of(compressed(files, method, &report, family)), expected) << method;
     EXPECT_EQ(report.resumed_blocks, 1);
     // Another job's blocks are not this one's.
     files.fingerprint = "two";
-    EXPECT_EQ(hash_of(compressed(files, method, &report)), expected) << method;
+    EXPECT_EQ(hash_of(compressed(files, method, &report, family)), expected) << method;
     EXPECT_EQ(report.resumed_blocks, 0);
   }
 }

@@ -1,0 +1,141 @@
+// Mixtures of experts: each expert is rounded for the rows that are routed to it.
+#include <cmath>
+#include <gmock/gmock.h>
+
+#include "builtin_model.h"
+#include "compress/edges.h"
+#include "compress/matrices.h"
+#include "compress/method.h"
+#include "compress/policy.h"
+#include "mixture_model.h"
+#include "runtime/interpreter.h"
+#include "support.h"
+
+namespace lathe {
+namespace {
+
+using namespace testing_support;
+using testing::HasSubstr;
+
+std::vector<int32_t> calibration(int64_t n) {
+  std::vector<int32_t> tokens =
+      builtin().tokenizer.encode(read_text_file(resolve_model("builtin") / "calibration.txt"));
+  tokens.resize(static_cast<size_t>(n));
+  return tokens;
+}
+
+SweepOptions sweep_options() { return {.context = 64, .work = {}, .fingerprint = {}, .threads = 2}; }
+
+bool is_expert(const std::string& name) { return name.find(".experts.") != std::string::npos; }
+
+const Numerics int4 = Numerics::integer(4, 32, false);
+
+TEST(MixtureOfExperts, EveryExpertIsCalibrated) {
+  const Model original = mixture_of(builtin().model, 4, 2);
+  const Assignment all = assign_all(original, int4, {});
+  const std::vector<int32_t> tokens = calibration(1024);
+  for (const char* method : {"gptq", "awq+gptq", "smooth+gptq"}) {
+    Model m = original;
+    const std::vector<LayerReport> layers =
+        quantize_calibrated(m, all, tokens, {.method = parse_method(method), .sweep = sweep_options()});
+    EXPECT_EQ(layers.size(), all.size());
+    for (const LayerReport& layer : layers) {
+      EXPECT_THAT(layer.note, testing::Not(HasSubstr("rounded"))) << layer.module;
+      if (is_expert(layer.module)) {
+        EXPECT_LT(layer.error, layer.nearest_error) << layer.module;
+      }
+    }
+  }
+}
+
+// Every row that is routed is seen by as many experts as it is routed to.
+TEST(MixtureOfExperts, RowsAreSharedOut) {
+  Model m = mixture_of(builtin().model, 4, 2);
+  std::map<int, int64_t> rows;  // by block
+  sweep(m, calibration(256),
+        {{{},
+          [&](const InputGroup& g) { return g.nodes.size() == 2 && m.graph.value(g.input).taken == g.input; },
+          [&](const InputGroup& g, InputStats& s) {
+            EXPECT_EQ(s.rows > 0, s.abs_max[0] > 0);
+            rows[g.block] += s.rows;
+            return std::vector<float>();
+          }}},
+        sweep_options());
+  ASSERT_FALSE(rows.empty());
+  for (const auto& [block, sum] : rows) EXPECT_EQ(sum, 2 * 256) << block;
+}
+
+// 16 tokens reach each of 8 experts four times at the mean: never the rows that calibrating takes.
+TEST(MixtureOfExperts, ThoseThatSawTooFewRowsAreNamedAndRoundedToNearest) {
+  const Model original = load(Checkpoint::open(golden("mixtral")));
+  std::vector<int32_t> tokens(16);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>(5 * i + 3);
+  const Assignment all = assign_all(original, int4, {});
+  for (const char* method : {"gptq", "awq+gptq", "gptq+drift", "scale-estimation"}) {
+    Model m = original, nearest = original;
+    SweepOptions options = sweep_options();
+    options.context = 8;
+    const std::vector<LayerReport> layers =
+        quantize_calibrated(m, all, tokens, {.method = parse_method(method), .sweep = options});
+    quantize(nearest, all, ScaleSearch::mse);
+    int experts = 0;
+    for (const LayerReport& layer : layers) {
+      if (!is_expert(layer.module)) continue;
+      ++experts;
+      EXPECT_THAT(layer.note, HasSubstr("rows for this expert: rounded to nearest")) << layer.module;
+      const std::string param = layer.module + ".weight";
+      EXPECT_EQ(read_all(m.weights.at(param)), read_all(nearest.weights.at(param))) << method << param;
+    }
+    EXPECT_EQ(experts, 2 * 8 * 3);
+  }
+}
+
+TEST(MixtureOfExperts, CorrectionsAreOfTheirOwnRows) {
+  Model m = mixture_of(builtin().model, 4, 2);
+  const Assignment all = assign_all(m, int4, {});
+  for (const LayerReport& layer : quantize_calibrated(
+           m, all, calibration(512), {.method = parse_method("rtn+rank4"), .sweep = sweep_options()}))
+    if (is_expert(layer.module)) {
+      EXPECT_LT(layer.error, layer.nearest_error) << layer.module;
+    }
+  const std::vector<int32_t> tokens = calibration(24);
+  const Tensor logits = interpret(m, SingleSequence(tokens, 0, 24, false));
+  for (const float v : logits.as<float>()) ASSERT_TRUE(std::isfinite(v));
+}
+
+// Moving scales into up's rows is exact: at 8 bits in groups of 32 it shows as little as rounding does.
+TEST(MixtureOfExperts, RoutersStayAndScalesMoveWithinAnExpert) {
+  const Model m = load(Checkpoint::open(golden("qwen2_moe")));
+  const Assignment all = assign_all(m, Numerics::integer(4, 8, false), {});
+  EXPECT_FALSE(all.contains("model.layers.0.mlp.gate.weight"));
+  EXPECT_FALSE(all.contains("model.layers.0.mlp.shared_expert_gate.weight"));
+  EXPECT_TRUE(all.contains("model.layers.0.mlp.shared_expert.up_proj.weight"));
+  EXPECT_TRUE(all.contains("model.layers.1.mlp.experts.7.down_proj.weight"));
+  EXPECT_TRUE(matrices(m.graph).at("model.layers.0.mlp.gate.weight").router);
+  int folded = 0;
+  for (const InputGroup& group : input_groups(m.graph)) {
+    if (m.graph.value(group.input).taken < 0) continue;
+    const auto site = fold_site(m.graph, group);
+    const std::string name = m.graph.node(group.nodes[0]).name;
+    EXPECT_EQ(site.has_value(), name.ends_with("down_proj")) << name;
+    if (!site) continue;
+    EXPECT_EQ(site->param, name.substr(0, name.size() - 9) + "up_proj.weight");
+    ++folded;
+  }
+  EXPECT_EQ(folded, 2 * 9);
+}
+
+TEST(MixtureOfExperts, GateAndUpHaveOneFormat) {
+  const Model m = load(Checkpoint::open(golden("mixtral")));
+  Assignment assignment = assign_all(m, int4, {});
+  const Policy policy = parse_policy("*.experts.1.w1=w8a16");
+  const std::string scope = "model.layers.0.block_sparse_moe.experts.1.";
+  EXPECT_THROW(apply_policies(m, {&policy, 1}, Fused::error, "policy", assignment), InputError);
+  assignment = assign_all(m, int4, {});
+  apply_policies(m, {&policy, 1}, Fused::promote, "policy", assignment);
+  EXPECT_EQ(assignment.at(scope + "w3.weight").bits, 8);
+  EXPECT_EQ(assignment.at(scope + "w2.weight").bits, 4);
+}
+
+}  // namespace
+}  // namespace lathe
