@@ -229,7 +229,8 @@ double kv_share(const Model& model, KvType kv) {
   return 1;
 }
 
-// Weights are read once per step whatever the batch, keys and values once per sequence.
+// Weights are read once per step whatever the batch, but for those of experts, of which more rows reach more;
+// keys and values once per sequence.
 double bytes_of_decoding(const Model& model, const Plan& plan, const SpeedOptions& options) {
   const auto sizes = packed_sizes(model, plan);
   const auto bytes_of = [&](const std::string& param) {
@@ -238,9 +239,10 @@ double bytes_of_decoding(const Model& model, const Plan& plan, const SpeedOption
   };
   double bytes = 0;
   for (int64_t step = 0; step < options.gen_tokens; ++step) {
-    const Cost one = total_cost(
-        model.graph, {.tokens = 1, .context = options.prompt_tokens + step, .outputs = 1}, bytes_of);
-    bytes += one.weight_bytes +
+    Workload work{.tokens = 1, .context = options.prompt_tokens + step, .outputs = 1};
+    const Cost one = total_cost(model.graph, work, bytes_of);
+    work.tokens = work.outputs = options.batch;
+    bytes += total_cost(model.graph, work, bytes_of).weight_bytes +
              static_cast<double>(options.batch) * kv_share(model, options.target.kv) * one.kv_bytes;
   }
   return bytes;

@@ -12,7 +12,28 @@ namespace {
 std::string unit_name(const std::vector<std::string>& params) {
   std::vector<std::string> modules = params;
   for (std::string& m : modules) m = module_path(m);
-  return joint_name(modules);
+  constexpr size_t named = 8;
+  const size_t more = modules.size() > named ? modules.size() - named : 0;
+  modules.resize(modules.size() - more);
+  return joint_name(modules) + (more > 0 ? fmt::format(" and {} more", more) : "");
+}
+
+// What the layers that read a value share with others: those that read the same one, and, as a layer has more
+// experts than anybody can measure, those of all its experts.
+struct Shared {
+  ValueId value;
+  bool behind;  // further on in an expert
+  auto operator<=>(const Shared&) const = default;
+};
+Shared shared_by(const Graph& graph, ValueId input) {
+  const ValueId taken = graph.value(input).taken;
+  if (taken < 0) return {input, false};
+  return {graph.node(graph.value(taken).producer).inputs[1], taken != input};
+}
+
+bool routes(const Graph& graph, const Node& linear) {
+  return std::ranges::any_of(graph.users(linear.outputs[0]),
+                             [&](NodeId id) { return std::holds_alternative<op::Route>(graph.node(id).op); });
 }
 
 // Matrices by the activation they multiply, in the order of the graph. A table that is read twice appears
@@ -20,18 +41,19 @@ std::string unit_name(const std::vector<std::string>& params) {
 std::vector<Unit> group_params(const Graph& graph) {
   std::vector<Unit> units;
   std::map<std::string, size_t> unit_of_param;
-  std::map<ValueId, size_t> unit_of_input;
+  std::map<Shared, size_t> unit_of_input;
   for (const NodeId id : graph.order()) {
     const Node& node = graph.node(id);
     const bool embedding = std::holds_alternative<op::Embedding>(node.op);
     if (!embedding && !std::holds_alternative<op::Linear>(node.op)) continue;
+    if (routes(graph, node)) continue;  // stays as it is
     const std::string& param = node.params[0];
     const bool table = embedding || graph.output() == node.outputs[0];
     if (auto known = unit_of_param.find(param); known != unit_of_param.end()) {
       units[known->second].table |= table;
       continue;
     }
-    const auto [slot, fresh] = unit_of_input.try_emplace(node.inputs[0], units.size());
+    const auto [slot, fresh] = unit_of_input.try_emplace(shared_by(graph, node.inputs[0]), units.size());
     if (fresh) units.emplace_back();
     Unit& unit = units[slot->second];
     unit.params.push_back(param);

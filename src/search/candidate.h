@@ -11,7 +11,8 @@
 namespace lathe {
 
 // Parameters that must share a format, because the runtime fuses them and other servers expect it: the
-// linears that read the same activation (q/k/v; gate/up), a tied table, or one matrix alone.
+// linears that read the same activation (q/k/v; gate/up), a tied table, or one matrix alone. Of a mixture,
+// gate and up of all experts of a layer, and down of all.
 struct Unit {
   std::string name;  // "model.layers.3.self_attn.{q,k,v}_proj"
   std::vector<std::string> params;

@@ -1,12 +1,13 @@
 #include "search/decode_time.h"
 
-#include <set>
+#include <map>
 #include <tuple>
 
 #include "core/cpu.h"
 #include "core/progress.h"
 #include "eval/kernel_speed.h"
 #include "eval/roof.h"
+#include "graph/cost.h"
 
 namespace lathe {
 namespace {
@@ -15,12 +16,12 @@ constexpr int64_t most_rows = 4096;
 constexpr double timing_seconds = 0.005;
 constexpr int timing_calls = 3;
 
-// Parameters that some row of activations is multiplied with.
-std::set<std::string> multiplied(const Graph& graph) {
-  std::set<std::string> params;
+// Parameters that a row of activations is multiplied with, and what share of rows is.
+std::map<std::string, double> multiplied(const Graph& graph) {
+  std::map<std::string, double> params;
   for (const NodeId id : graph.order())
     if (const Node& node = graph.node(id); std::holds_alternative<op::Linear>(node.op))
-      params.insert(node.params[0]);
+      params[node.params[0]] = share_of_rows(graph, node.inputs[0]);
   return params;
 }
 
@@ -48,7 +49,7 @@ class Timer {
 
 std::vector<std::vector<double>> decode_seconds(const Model& model, const std::vector<Unit>& units,
                                                 const std::vector<Format>& menu, int threads) {
-  const std::set<std::string> read = multiplied(model.graph);
+  const std::map<std::string, double> read = multiplied(model.graph);
   Timer timer(threads);
   Progress progress("timing", std::ssize(units));
   std::vector<std::vector<double>> out;
@@ -56,11 +57,12 @@ std::vector<std::vector<double>> decode_seconds(const Model& model, const std::v
     std::vector<double>& seconds = out.emplace_back(unit.formats.size(), 0.0);
     for (size_t f = 0; f < unit.formats.size(); ++f)
       for (const std::string& param : unit.params) {
-        if (!read.contains(param)) continue;
+        const auto share = read.find(param);
+        if (share == read.end()) continue;
         const Weight& weight = model.weights.at(param);
         const Numerics& numerics =
             f == 0 ? weight.numerics : menu[static_cast<size_t>(unit.formats[f])].numerics;
-        seconds[f] += timer.seconds(numerics, weight.rows(), weight.cols());
+        seconds[f] += share->second * timer.seconds(numerics, weight.rows(), weight.cols());
       }
     progress.advance(1, unit.name);
   }

@@ -8,6 +8,7 @@
 #include "builtin_model.h"
 #include "engine/engine.h"
 #include "engine/kv_size.h"
+#include "mixture_model.h"
 #include "models/adapter.h"
 #include "models/model.h"
 #include "support.h"
@@ -133,6 +134,21 @@ TEST(Adapters, EveryRequestHasItsOwn) {
   Request unknown = requests[0];
   unknown.adapter = 3;
   EXPECT_THROW(engine.submit(unknown, [](const Event&) {}), InputError);
+}
+
+// Tokens of one step share experts, and prompts come in parts beside others that decode.
+TEST(Engine, MixturesOfExpertsGiveTheSameTextWhateverRunsBesideIt) {
+  const Model model = testing_support::mixture_of(builtin().model, 8, 2);
+  const std::vector<Request> requests = mixed_requests(16);
+  for (const int64_t sequences : {int64_t{1}, int64_t{16}}) {
+    EngineOptions o = options();
+    o.sequences = sequences;
+    o.step_tokens = 64;
+    Engine engine(model, builtin().tokenizer, o);
+    const Answers answers = run(engine, requests);
+    for (size_t i = 0; i < requests.size(); ++i)
+      ASSERT_EQ(answers.at({i, 0}).tokens, alone(requests[i], KvType::f32, model)) << i;
+  }
 }
 
 class KvTypes : public testing::TestWithParam<KvType> {};
