@@ -72,7 +72,7 @@ constexpr RoundingMethod methods[] = {
 };
 
 constexpr int64_t most_values = int64_t{1} << 24;  // weights of a layer that are rounded at a time
-constexpr int64_t least_rows = 32;                 // of an expert's input, to be calibrated with
+constexpr int64_t least_rows = 32;                 // of an expert, to calibrate it: docs/measurements.md
 constexpr int64_t most_measured = 256;             // rows of a layer whose error is reported
 
 constexpr std::string_view extras =
