@@ -186,12 +186,17 @@ double measure_empty_region(ThreadPool& pool) {
   return seconds[regions / 2];
 }
 
-Roof measure_roof(int threads, uint32_t isa) {
-  ThreadPool pool(threads > 0 ? threads : physical_cores());
+Roof measure_roof(ThreadPool& pool, const MemoryReads& reads, uint32_t isa) {
   Roof roof;
-  roof.read_bytes_per_s = MemoryReads(pool).bytes_per_s(pool, isa);
+  roof.read_bytes_per_s = reads.bytes_per_s(pool, isa);
   measure_caches(pool, isa, roof);
   measure_compute(pool, isa, roof);
+  return roof;
+}
+
+Roof measure_roof(int threads, uint32_t isa) {
+  ThreadPool pool(threads > 0 ? threads : physical_cores());
+  const Roof roof = measure_roof(pool, MemoryReads(pool), isa);
   std::ofstream("/proc/self/clear_refs") << "5";  // forgets the peak
   return roof;
 }

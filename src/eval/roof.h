@@ -72,6 +72,8 @@ class MemoryReads {
  private:
   Storage buffer_;
 };
+// measure_roof() with a buffer that is there already. The peak stays.
+Roof measure_roof(ThreadPool&, const MemoryReads&, uint32_t isa);
 
 // Seconds, median: what handing an empty task to every thread, each on its own, and waiting for all costs.
 double measure_empty_region(ThreadPool&);

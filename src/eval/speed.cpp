@@ -184,24 +184,25 @@ const RoofField* most_of(const Operations& operations) {
       ->first;
 }
 
-// What the machine can do at this moment, of those fields that matter to a model. A busy host gives and takes
+// What the machine can do at this moment. A busy host gives and takes
 // half of its speed within a minute, so a pass is compared with what was measured right before and after it.
 class MomentaryRoof {
  public:
-  MomentaryRoof(int threads, uint32_t isa, const Operations& operations)
-      : pool_(threads), isa_(isa), operations_(operations), reads_(pool_) {}
+  MomentaryRoof(int threads, uint32_t isa) : pool_(threads), isa_(isa), reads_(pool_) {}
 
-  Roof measure() {
+  Roof measure() { return measure_roof(pool_, reads_, isa_); }
+
+  // The fields that matter to a model.
+  Roof measure(const Operations& operations) {
     Roof roof;
     roof.read_bytes_per_s = reads_.bytes_per_s(pool_, isa_);
-    for (const auto& [field, count] : operations_) measure_compute(pool_, isa_, *field, roof);
+    for (const auto& [field, count] : operations) measure_compute(pool_, isa_, *field, roof);
     return roof;
   }
 
  private:
   ThreadPool pool_;
   uint32_t isa_;
-  const Operations& operations_;
   MemoryReads reads_;
 };
 
@@ -287,20 +288,20 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
 
   Speed speed;
   speed.peak_memory_bytes = peak_memory_bytes();  // before the roof's buffer exists
-  speed.roof = options.roof ? *options.roof : measure_roof(plan.threads(), target.isa);
+  std::optional<MomentaryRoof> momentary;
+  if (!options.roof) momentary.emplace(plan.threads(), target.isa);
+  speed.roof = momentary ? momentary->measure() : *options.roof;
   speed.fits_cache = plan.weight_bytes() <= last_level_cache_bytes();
   const Operations prompt = prompt_operations(
       plan, target, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, speed.roof);
   const double decode_bytes = bytes_of_decoding(model, plan, options);
-  std::optional<MomentaryRoof> momentary;
-  if (!options.roof) momentary.emplace(plan.threads(), target.isa, prompt);
 
   std::vector<double> first_token, prefill, decode, prefill_share, decode_share;
-  std::vector<Roof> moments = {momentary ? momentary->measure() : speed.roof};
+  std::vector<Roof> moments = {momentary ? momentary->measure(prompt) : speed.roof};
   for (int i = 0; i < options.repeats; ++i) {
     if (momentary && speed.fits_cache) session.run(nullptr);  // the roofs' buffer took the cache
     const Times times = session.run(nullptr);
-    moments.push_back(momentary ? momentary->measure() : speed.roof);
+    moments.push_back(momentary ? momentary->measure(prompt) : speed.roof);
     const Roof roof = mean(moments.end()[-2], moments.back());
     first_token.push_back(times.first_token);
     prefill.push_back(times.prefill);

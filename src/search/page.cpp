@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "core/error.h"
+#include "core/html.h"
 #include "search/constraints.h"
 #include "search/page_style.h"
 
@@ -414,32 +415,6 @@ std::string cards(const Json& report) {
 }
 
 }  // namespace
-
-std::string escape_html(std::string_view raw) {
-  std::string out;
-  for (const char c : raw) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '"':
-        out += "&quot;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
 
 std::string report_page(const Json& report) {
   const Json &verdict = report.at("verdict"), &provenance = report.at("provenance");

@@ -2,7 +2,6 @@
 #pragma once
 
 #include <string>
-#include <string_view>
 
 #include "core/json.h"
 
@@ -10,7 +9,5 @@ namespace lathe {
 
 // `report` is make_report()'s. Every text in it is escaped: names of modules and files come from outside.
 std::string report_page(const Json& report);
-
-std::string escape_html(std::string_view);
 
 }  // namespace lathe

@@ -1,6 +1,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include "core/html.h"
 #include "search/page.h"
 
 namespace lathe {
@@ -65,11 +66,11 @@ Json hostile_report() {
 }
 
 TEST(Page, EscapesTextFromOutside) {
-  EXPECT_EQ(escape_html("a<b>&\"c'"), "a&lt;b&gt;&amp;&quot;c&#39;");
+  EXPECT_EQ(escape_html("a<b>&\"c'"), "a&lt;b&gt;&amp;&#34;c&#39;");
   const std::string page = report_page(hostile_report());
   EXPECT_THAT(page, Not(HasSubstr(hostile)));
   EXPECT_THAT(page, Not(HasSubstr("<script>alert")));
-  EXPECT_THAT(page, HasSubstr("&lt;script&gt;alert(&quot;x&quot;)"));
+  EXPECT_THAT(page, HasSubstr("&lt;script&gt;alert(&#34;x&#34;)"));
 }
 
 TEST(Page, NeedsNothingFromTheNetwork) {

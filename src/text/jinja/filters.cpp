@@ -3,6 +3,7 @@
 #include <charconv>
 #include <cmath>
 
+#include "core/html.h"
 #include "text/jinja/library.h"
 #include "text/jinja/python_text.h"
 #include "text/utf8.h"

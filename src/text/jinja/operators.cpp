@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "core/html.h"
 #include "text/jinja/library.h"
 #include "text/jinja/python_text.h"
 

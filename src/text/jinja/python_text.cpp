@@ -288,32 +288,6 @@ std::string repr(double value) {
   return out;
 }
 
-std::string escape_html(std::string_view text) {
-  std::string out;
-  for (const char c : text) {
-    switch (c) {
-      case '&':
-        out += "&amp;";
-        break;
-      case '<':
-        out += "&lt;";
-        break;
-      case '>':
-        out += "&gt;";
-        break;
-      case '\'':
-        out += "&#39;";
-        break;
-      case '"':
-        out += "&#34;";
-        break;
-      default:
-        out += c;
-    }
-  }
-  return out;
-}
-
 void append_json_string(std::string& out, std::string_view text, bool ensure_ascii) {
   const auto escaped = [&](uint32_t unit) { out += fmt::format("\\u{:04x}", unit); };
   const bool copy = !ensure_ascii || ascii(text);

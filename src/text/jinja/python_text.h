@@ -36,7 +36,6 @@ std::optional<std::string> title(std::string_view text);  // str.title()
 
 std::string repr(std::string_view text);  // quoted, as in a printed list
 std::string repr(double);                 // shortest digits that read back the same
-std::string escape_html(std::string_view text);
 
 // The text as a JSON string with its quotes, as json.dumps writes it.
 void append_json_string(std::string& out, std::string_view text, bool ensure_ascii);
