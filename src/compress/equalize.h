@@ -6,7 +6,7 @@
 #include <string_view>
 #include <vector>
 
-#include "compress/grid.h"
+#include "compress/fit_grid.h"
 #include "compress/sweep.h"
 
 namespace lathe {

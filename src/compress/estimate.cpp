@@ -85,7 +85,7 @@ Grid half_quadratic_step(const Slice& s, const Grid& now, float norm, float beta
   const double zero = static_cast<double>(next.zero);
   const double scale = (qw - zero * of_w) / (qq - 2 * zero * of_q + n * zero * zero);
   if (!(scale > 0 && std::isfinite(scale))) return now;
-  next.scale = storable_scale(static_cast<float>(scale), dtype);
+  next.scale = storable(static_cast<float>(scale), dtype);
   return next;
 }
 
@@ -101,7 +101,7 @@ Codes estimate_scales(const float* w, int64_t rows, int64_t cols, const Numerics
     const auto improve = [&](Grid grid) {
       const float scale = suggested_scale(s, grid, stats);
       if (scale <= 0) return false;
-      grid.scale = storable_scale(scale, numerics.dtype);
+      grid.scale = storable(scale, numerics.dtype);
       const double error = sampled_error(s, grid, stats);
       if (!(error < least)) return false;
       least = error;
@@ -112,7 +112,7 @@ Codes estimate_scales(const float* w, int64_t rows, int64_t cols, const Numerics
       if (!improve(best)) break;
     for (int i = 0; i < starts; ++i) {
       Grid start = first;
-      start.scale = storable_scale(first.scale * (1 - 0.05f * static_cast<float>(i)), numerics.dtype);
+      start.scale = storable(first.scale * (1 - 0.05f * static_cast<float>(i)), numerics.dtype);
       improve(start);
     }
     return best;

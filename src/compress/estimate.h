@@ -1,7 +1,7 @@
 // Two ways to place scales and zero points without solving for the codes.
 #pragma once
 
-#include "compress/grid.h"
+#include "compress/fit_grid.h"
 #include "compress/sweep.h"
 
 namespace lathe {

@@ -162,7 +162,7 @@ struct Descent {
         curvature += static_cast<double>(q[static_cast<size_t>(i)] * along[static_cast<size_t>(begin + i)]);
       if (!(curvature > 0)) continue;
       const float now = codes.scales[at];
-      const float best = storable_scale(now - static_cast<float>(slope / curvature), n.dtype);
+      const float best = storable(now - static_cast<float>(slope / curvature), n.dtype);
       const double moved = static_cast<double>(best - now);
       if (!(best > 0) || !(2 * moved * slope + moved * moved * curvature < 0)) continue;
       codes.scales[at] = best;

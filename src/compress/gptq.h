@@ -4,7 +4,7 @@
 
 #include <vector>
 
-#include "compress/grid.h"
+#include "compress/fit_grid.h"
 #include "core/thread_pool.h"
 
 namespace lathe {

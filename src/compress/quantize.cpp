@@ -67,18 +67,6 @@ float largest_of(ThreadPool& pool, const Weight& from, const Numerics& numerics)
   return largest;
 }
 
-Weight quantize_on(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleSearch search,
-                   float largest) {
-  if (numerics.is_dense()) return to_dense(from, numerics.dtype);
-  if (numerics.has_input_scale()) fail("{} needs a scale of its input: calibrate", to_string(numerics));
-  Weight to = make_weight(numerics, storage_packing(numerics), from.shape);
-  if (numerics.scales_by_whole() && largest < 0) largest = largest_of(pool, from, numerics);
-  for_strips(pool, from, numerics, [&](int64_t row, int64_t rows, const std::vector<float>& values) {
-    to.packing->pack(round_to_nearest(values.data(), rows, from.cols(), numerics, search, largest), row, to);
-  });
-  return to;
-}
-
 int threads_or_all(int threads) { return threads > 0 ? threads : physical_cores(); }
 
 }  // namespace
@@ -127,10 +115,22 @@ Weight pack_codes(const Codes& codes, const Shape& shape) {
   return to;
 }
 
+Weight quantize_weight(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleSearch search,
+                       float largest) {
+  if (numerics.is_dense()) return to_dense(from, numerics.dtype);
+  if (numerics.has_input_scale()) fail("{} needs a scale of its input: calibrate", to_string(numerics));
+  Weight to = make_weight(numerics, storage_packing(numerics), from.shape);
+  if (numerics.scales_by_whole() && largest < 0) largest = largest_of(pool, from, numerics);
+  for_strips(pool, from, numerics, [&](int64_t row, int64_t rows, const std::vector<float>& values) {
+    to.packing->pack(round_to_nearest(values.data(), rows, from.cols(), numerics, search, largest), row, to);
+  });
+  return to;
+}
+
 Weight quantize_weight(const Weight& weight, const Numerics& numerics, ScaleSearch search, int threads,
                        float largest) {
   ThreadPool pool(threads_or_all(threads));
-  return quantize_on(pool, weight, numerics, search, largest);
+  return quantize_weight(pool, weight, numerics, search, largest);
 }
 
 std::map<std::string, float, std::less<>> shared_largest(const Model& model, const Assignment& assignment,
@@ -161,7 +161,7 @@ void quantize(Model& model, const Assignment& assignment, ScaleSearch search, in
   for (const auto& [name, numerics] : assignment) {
     Weight& weight = model.weights.at(name);
     const auto shared = largest.find(name);
-    weight = quantize_on(pool, weight, numerics, search, shared == largest.end() ? -1 : shared->second);
+    weight = quantize_weight(pool, weight, numerics, search, shared == largest.end() ? -1 : shared->second);
     progress.advance(1, name);
   }
 }

@@ -41,6 +41,7 @@ DType scale_dtype(const Json& config);
 // the one that compressed-tensors uses for these numbers. Threads (0: physical cores) never change the
 // result. `largest`: as of round_to_nearest(); negative: the weight's own.
 Weight quantize_weight(const Weight&, const Numerics&, ScaleSearch, int threads = 0, float largest = -1);
+Weight quantize_weight(ThreadPool&, const Weight&, const Numerics&, ScaleSearch, float largest = -1);
 // Per parameter that becomes numbers with a global scale: the largest magnitude among all such that read the
 // same input (q, k and v; gate and up). Runtimes fuse these and expect one global scale.
 std::map<std::string, float, std::less<>> shared_largest(const Model&, const Assignment&, int threads = 0);

@@ -3,6 +3,7 @@
 #include <future>
 
 #include "core/checksum.h"
+#include "core/cpu.h"
 #include "core/hash.h"
 #include "core/log.h"
 #include "core/progress.h"
@@ -24,9 +25,9 @@ Numerics written_as(const std::string& name, const Weight& weight, const Assignm
   return Numerics::dense(dense);
 }
 
-Weight as_planned(const Weight& from, const PlannedEntry& to, bool assigned, ScaleSearch search, int threads,
-                  float largest) {
-  if (assigned) return quantize_weight(from, to.numerics, search, threads, largest);
+Weight as_planned(ThreadPool& pool, const Weight& from, const PlannedEntry& to, bool assigned,
+                  ScaleSearch search, float largest) {
+  if (assigned) return quantize_weight(pool, from, to.numerics, search, largest);
   if (from.numerics != to.numerics) return to_dense(from, to.numerics.dtype);
   return from.packing == to.packing ? from : repack(from, *to.packing);
 }
@@ -89,14 +90,16 @@ Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment&
   CheckpointWriter writer(directory, model.config, entries, standard_shard_bytes,
                           transform_config(model.graph));
   const auto largest = shared_largest(model, assignment, threads);
+  // One for all weights: to start threads, the machine's topology is read from some hundred files.
+  ThreadPool pool(threads > 0 ? threads : physical_cores());
   Progress progress("writing", static_cast<int64_t>(model.bytes()));
   std::future<void> writing;  // of the weight before, while this one is rounded
   const auto finish_writing = [&] {
     if (writing.valid()) writing.get();
   };
   for (const PlannedEntry& entry : entries) {
-    Weight rounded = as_planned(model.weights.at(entry.name), entry, assignment.contains(entry.name), search,
-                                threads, largest.contains(entry.name) ? largest.at(entry.name) : -1);
+    Weight rounded = as_planned(pool, model.weights.at(entry.name), entry, assignment.contains(entry.name),
+                                search, largest.contains(entry.name) ? largest.at(entry.name) : -1);
     finish_writing();
     writing =
         std::async(std::launch::async, [&writer, &from, name = entry.name, weight = std::move(rounded)] {

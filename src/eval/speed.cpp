@@ -184,8 +184,8 @@ const RoofField* most_of(const Operations& operations) {
       ->first;
 }
 
-// What the machine can do at this moment. A busy host gives and takes
-// half of its speed within a minute, so a pass is compared with what was measured right before and after it.
+// What the machine can do at this moment. A busy host gives and takes half of its speed within a minute, so a
+// pass is compared with what was measured right before and after it.
 class MomentaryRoof {
  public:
   MomentaryRoof(int threads, uint32_t isa) : pool_(threads), isa_(isa), reads_(pool_) {}

@@ -1,12 +1,16 @@
 #include "models/model.h"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
+#include <exception>
 #include <set>
 
+#include "core/cpu.h"
 #include "core/error.h"
 #include "core/float.h"
+#include "core/thread_pool.h"
 #include "models/definitions.h"
 #include "models/hadamard.h"
 #include "models/low_rank.h"
@@ -86,6 +90,27 @@ void require_finite(const Weight& weight, const Entry& entry) {
             fmt::format("{}", weight.parts[2].as<float>()[0]));
 }
 
+struct Loaded {
+  Weight weight;
+  const Entry* entry;
+};
+
+// On all cores, as it reads every byte. Of several damaged tensors the first is named.
+void require_finite(const std::vector<Loaded>& loaded) {
+  ThreadPool pool(physical_cores());
+  std::atomic<size_t> next{0};
+  std::vector<std::exception_ptr> failures(loaded.size());
+  pool.run([&](int, int) {
+    for (size_t i; (i = next.fetch_add(1)) < loaded.size();) try {
+        require_finite(loaded[i].weight, *loaded[i].entry);
+      } catch (...) {
+        failures[i] = std::current_exception();
+      }
+  });
+  for (const std::exception_ptr& failure : failures)
+    if (failure) std::rethrow_exception(failure);
+}
+
 // Llama 3.1 in GGUF: its frequency scaling is a tensor of divisors instead of config keys.
 Json with_rope_factors(const Checkpoint& checkpoint) {
   Json config = checkpoint.config();
@@ -130,6 +155,7 @@ Model load(const Checkpoint& checkpoint) {
 
   const auto shapes = model.graph.param_shapes();
   std::set<std::string_view> used;
+  std::vector<Loaded> loaded;
   for (const auto& [name, shape] : shapes) {
     auto it = bindings.find(name);
     // Tied models whose writer kept the head and dropped the embedding: one table all the same.
@@ -149,10 +175,11 @@ Model load(const Checkpoint& checkpoint) {
                         "floats or a quantized format that Lathe reads",
                         fmt::format("{} elements", dtype_name(entry.numerics.dtype)));
     Weight weight = checkpoint.load(entry.name);
-    require_finite(weight, entry);
+    loaded.push_back({weight, &entry});
     model.weights.emplace(name, it->second.transform ? it->second.transform(weight) : std::move(weight));
     used.insert(it->first);
   }
+  require_finite(loaded);
   for (const auto& [name, binding] : bindings) {
     const bool tied_head =
         name == "lm_head.weight" && !shapes.contains(name);  // a second copy of the embedding

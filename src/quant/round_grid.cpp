@@ -125,7 +125,7 @@ float choose_scale(const Block& block, const Numerics& n, ScaleSearch search, fl
   for (int i = 0; i < 9; ++i) consider(storable(wanted * (1.0f - 0.05f * static_cast<float>(i)), n.dtype));
   for (int i = 0; i < 2; ++i) {
     const float scale = fitted_scale<Grid>(block, best);
-    if (scale <= 0 || !consider(storable(scale, n.dtype))) break;
+    if (!(scale > 0) || !consider(storable(scale, n.dtype))) break;
   }
   return best;
 }

@@ -107,6 +107,34 @@ TEST(SaveNf4, IsWhatWasQuantizedInMemory) {
   EXPECT_EQ(hash_of(saved.model), saved.hash);
 }
 
+// A release that rounds differently says so: recipes name these hashes. Every ISA level gives them.
+TEST(Quantize, KeepsTheBytesOfTheBuiltInModel) {
+  struct Row {
+    const char* scheme;
+    int group;
+    bool asymmetric;
+    const char* hash;
+  };
+  for (const Row& row : std::initializer_list<Row>{{"w2a16", 32, false, "34596a41e59d2621"},
+                                                   {"w3a16", 128, true, "75aa9be8ff15b2eb"},
+                                                   {"w4a16", 32, true, "c95c253dc6340a5b"},
+                                                   {"w4a16", 128, false, "dd4cbdcb6c52287f"},
+                                                   {"w6a16", 0, true, "bb9d4a9aa805c1f3"},
+                                                   {"w8a16", 0, false, "2b408cc4ca11130c"},
+                                                   {"w8a8", -1, false, "1d6452c5ec87fecd"},
+                                                   {"fp8", -1, false, "6650e7c2fa9fe693"},
+                                                   {"fp8-block", -1, false, "059b92cfd5673692"},
+                                                   {"nvfp4", -1, false, "da9ddd93e6e2b924"},
+                                                   {"mxfp4", -1, false, "ac7b8fe75f281e69"},
+                                                   {"mxfp8", -1, false, "943cfbd467633ea4"},
+                                                   {"nf4", -1, false, "6bef4e53536e0118"}}) {
+    Model model = load(Checkpoint::open(source_dir() / "models/builtin"));
+    const Numerics numerics = parse_scheme(row.scheme, row.group, row.asymmetric, scale_dtype(model.config));
+    quantize(model, assign_all(model, numerics, {}), ScaleSearch::mse);
+    EXPECT_EQ(hash_of(model).substr(0, 16), row.hash) << row.scheme << " g" << row.group;
+  }
+}
+
 // What runtimes fuse into one matrix has one global scale; what they do not, its own.
 TEST(Quantize, LayersOfOneInputShareTheGlobalScale) {
   Model model = load(Checkpoint::open(source_dir() / "models/builtin"));

@@ -1,3 +1,4 @@
+#include <bit>
 #include <cmath>
 #include <gmock/gmock.h>
 #include <limits>
@@ -5,6 +6,7 @@
 #include "core/error.h"
 #include "core/float.h"
 #include "core/rng.h"
+#include "quant/grid.h"
 #include "quant/round.h"
 
 namespace lathe {
@@ -98,6 +100,22 @@ TEST(RoundToNearest, ScalesAndZerosAreStorable) {
   }
 }
 
+TEST(Storable, IsTheNearestNumberOfTheTypeOrTheNearestPositiveFiniteOne) {
+  const auto nearest = [](float x, DType dtype) {
+    return dtype == DType::f16 ? f16_to_f32(f32_to_f16(x)) : bf16_to_f32(f32_to_bf16(x));
+  };
+  for (const DType dtype : {DType::f16, DType::bf16})
+    for (uint32_t bits = 1; bits < 0x7f800000u; bits += 4099) {  // all binades, prime steps
+      const float x = std::bit_cast<float>(bits), expected = nearest(x, dtype), found = storable(x, dtype);
+      if (expected > 0 && std::isfinite(expected))
+        ASSERT_EQ(found, expected) << x;
+      else
+        ASSERT_EQ(found, expected > 0 ? storable(std::numeric_limits<float>::infinity(), dtype)
+                                      : storable(0.0f, dtype))
+            << x;
+    }
+}
+
 TEST(RoundToNearest, SearchIsNeverWorseThanAbsmaxInAnyGroup) {
   Rng rng(3);
   const std::vector<float> w = random_values(rows * cols, rng);
@@ -130,6 +148,7 @@ TEST(RoundToNearest, IsDeterministicAndRowsAreIndependent) {
   EXPECT_EQ(all.scales, again.scales);
   const Codes row = round_to_nearest(w.data() + 5 * cols, 1, cols, n, ScaleSearch::mse);
   EXPECT_TRUE(std::equal(row.codes.begin(), row.codes.end(), all.codes.begin() + 5 * cols));
+  EXPECT_TRUE(std::equal(row.scales.begin(), row.scales.end(), all.scales.begin() + 5 * n.groups(cols)));
 }
 
 TEST(RoundToNearest, SymmetricRuleOfCompressedTensors) {

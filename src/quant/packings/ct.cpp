@@ -3,6 +3,7 @@
 // https://github.com/vllm-project/compressed-tensors (compressors/pack_quantized/helpers.py)
 #include "core/error.h"
 #include "core/float.h"
+#include "core/vector_clones.h"
 #include "quant/packings/bit_stream.h"
 #include "quant/packings/families.h"
 
@@ -71,6 +72,12 @@ void load_scales(const Tensor& in, int64_t row, Codes& c) {
          c.scales.data(), c.rows * groups);
 }
 
+// Pairs of codes of 4 bits as bytes: (q + 8) & 15 is (q & 15) ^ 8. A quarter of pack_stream's time.
+LATHE_VECTOR_CLONES void pack_nibbles(const int16_t* codes, int64_t pairs, uint8_t* out) {
+  for (int64_t i = 0; i < pairs; ++i)
+    out[i] = static_cast<uint8_t>(((codes[2 * i] & 15) | (codes[2 * i + 1] & 15) << 4) ^ 0x88);
+}
+
 void pack_pack32(const Codes& c, int64_t row, Weight& out) {
   const int bits = c.numerics.bits;
   const uint32_t bias = 1u << (bits - 1), mask = (1u << bits) - 1;
@@ -78,9 +85,13 @@ void pack_pack32(const Codes& c, int64_t row, Weight& out) {
   auto packed = out.parts[0].as_mutable<uint32_t>();
   for (int64_t r = 0; r < c.rows; ++r) {
     const int16_t* codes = c.codes.data() + r * c.cols;
+    uint32_t* to = packed.data() + (row + r) * width;
+    if (bits == 4 && c.cols % 8 == 0) {
+      pack_nibbles(codes, c.cols / 2, reinterpret_cast<uint8_t*>(to));
+      continue;
+    }
     pack_stream(
-        c.cols, bits, [&](int64_t i) { return (static_cast<uint32_t>(codes[i]) + bias) & mask; },
-        packed.data() + (row + r) * width, 1);
+        c.cols, bits, [&](int64_t i) { return (static_cast<uint32_t>(codes[i]) + bias) & mask; }, to, 1);
   }
   store_scales(c, row, out.parts[1]);
   if (c.numerics.act_order && row == 0)

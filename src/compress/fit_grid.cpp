@@ -1,30 +1,11 @@
-#include "compress/grid.h"
+#include "compress/fit_grid.h"
 
 #include <algorithm>
-#include <cmath>
-#include <limits>
 
 #include "core/error.h"
-#include "core/float.h"
 
 namespace lathe {
 namespace {
-
-struct Extent {
-  float lo = 0, hi = 0;
-};
-
-Grid grid_of(Extent range, const Numerics& n) {
-  Grid g{.lo = static_cast<float>(n.code_min()), .hi = static_cast<float>(n.code_max())};
-  const float steps = g.hi - g.lo;
-  if (n.offset == Numerics::Offset::none) {
-    g.scale = storable_scale(std::max(-range.lo, range.hi) / (steps / 2), n.dtype);
-    return g;
-  }
-  g.scale = storable_scale((range.hi - range.lo) / steps, n.dtype);
-  g.zero = std::nearbyint(std::clamp(g.lo - range.lo / g.scale, g.lo, g.hi));
-  return g;
-}
 
 // Sums in independent chains that a compiler keeps in vector registers of any width, joined in one order.
 constexpr int lanes = 16;
@@ -77,29 +58,14 @@ LATHE_VECTOR_CLONES float refitted_scale(const Group& v, const Grid& grid) {
 
 }  // namespace
 
-float storable_scale(float scale, DType dtype) {
-  float s = scale;
-  if (dtype == DType::bf16) s = bf16_to_f32(f32_to_bf16(scale));
-  if (dtype == DType::f16) s = f16_to_f32(f32_to_f16(scale));
-  if (std::isfinite(s) && s > 0) return s;
-  switch (dtype) {  // as round_to_nearest stores what has no scale
-    case DType::bf16:
-      return s == 0 ? 0x1p-7f : 0x1.fep127f;
-    case DType::f16:
-      return s == 0 ? 0x1p-10f : 65504.0f;
-    default:
-      return s == 0 ? std::numeric_limits<float>::epsilon() : std::numeric_limits<float>::max();
-  }
-}
-
 Grid fit_grid(const float* x, const float* importance, int64_t n, const Numerics& numerics,
               ScaleSearch search) {
-  Extent seen;
+  float lo = 0, hi = 0;
   for (int64_t i = 0; i < n; ++i) {
-    seen.lo = std::min(seen.lo, x[i]);
-    seen.hi = std::max(seen.hi, x[i]);
+    lo = std::min(lo, x[i]);
+    hi = std::max(hi, x[i]);
   }
-  Grid best = grid_of(seen, numerics);
+  Grid best = grid_between(lo, hi, numerics);
   if (search == ScaleSearch::absmax) return best;
   const Group group{x, importance, n};
   float least = error_of(group, best);
@@ -116,19 +82,18 @@ Grid fit_grid(const float* x, const float* importance, int64_t n, const Numerics
   const float step = numerics.bits <= 5 ? 0.04f : 0.03f;
   for (int i = 0; i < steps; ++i) {
     const float part = 1.08f - step * static_cast<float>(i);
-    improves(grid_of({seen.lo * part, seen.hi * part}, numerics));
+    improves(grid_between(lo * part, hi * part, numerics));
   }
   if (numerics.offset != Numerics::Offset::none && numerics.bits <= 4) {
-    const Extent from{best.value(best.lo), best.value(best.hi)};
+    const float from = best.value(best.lo), to = best.value(best.hi);
     for (int end = 0; end < 2; ++end)
       for (const float part : {0.7f, 0.8f, 0.9f, 1.1f})
-        improves(
-            grid_of(end == 0 ? Extent{from.lo * part, from.hi} : Extent{from.lo, from.hi * part}, numerics));
+        improves(grid_between(end == 0 ? from * part : from, end == 0 ? to : to * part, numerics));
   }
   for (int i = 0; i < 4; ++i) {
     const float scale = refitted_scale(group, best);
     Grid next = best;
-    next.scale = storable_scale(scale, numerics.dtype);
+    next.scale = storable(scale, numerics.dtype);
     if (scale <= 0 || !improves(next)) break;
   }
   return best;
