@@ -104,10 +104,9 @@ Findings inspect_checkpoint(const fs::path& path, const Options& o) {
     const Model model = load(checkpoint);
     f.graph = model.graph;  // with what the weights add to it: low-rank corrections
     if (o.plan) {
-      f.tuning = load_tuning(cache_directory(), model, allowed_features());
       Target target;
       target.threads = o.threads;
-      target.tuning = f.tuning;
+      target.tuning = f.tuning = load_tuning(cache_directory(), model, target);
       const Plan plan = Plan::compile(model, target);
       f.threads = {plan.threads(), plan.prefill_threads()};
       f.choices.assign(plan.choices().begin(), plan.choices().end());

@@ -84,9 +84,9 @@ int64_t apply(const PlanOptions& o, const OpenModel& opened, Target& target) {
   if (o.tune) {
     info("tuning: this takes some seconds to a minute");
     target.tuning = tune(opened.model, target);
-    store_tuning(cache_directory(), opened.model, target.isa, *target.tuning);
+    store_tuning(cache_directory(), opened.model, target, *target.tuning);
   } else {
-    target.tuning = load_tuning(cache_directory(), opened.model, target.isa);
+    target.tuning = load_tuning(cache_directory(), opened.model, target);
   }
   return target.tuning ? target.tuning->chunk : default_chunk;
 }

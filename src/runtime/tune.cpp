@@ -163,16 +163,19 @@ T fastest_of(const std::vector<T>& choices, T usual, F&& seconds_with) {
   return best;
 }
 
+int most_threads(const Target& limits) { return limits.threads > 0 ? limits.threads : physical_cores(); }
+
 // What a tuning is of.
-Json key_of(const Model& model, uint32_t isa) {
+Json key_of(const Model& model, const Target& limits) {
   Sha256 shapes;
   for (const auto& [name, weight] : model.weights)
     shapes.add(fmt::format("{} {} {} {}\n", name, to_string(weight.numerics),
                            dtype_name(weight.numerics.dtype), to_string(weight.shape)));
   return {{"schema", schema},
           {"cpu", cpu_model()},
-          {"features", describe_features(isa)},
+          {"features", describe_features(limits.isa)},
           {"cores", physical_cores()},
+          {"threads", most_threads(limits)},
           {"weights", shapes.hex()}};
 }
 
@@ -187,7 +190,7 @@ constexpr std::string_view phase_names[] = {"prefill", "decode"};
 Tuning tune(const Model& model, const Target& limits) {
   const int64_t room = model.max_context() - decode_steps - 1, prompt = std::min(prompt_tokens, room);
   if (prompt < 1) fail("tune: a context of {} tokens is too short to time", model.max_context());
-  const int most = limits.threads > 0 ? limits.threads : physical_cores();
+  const int most = most_threads(limits);
   Plan plan = Plan::compile(model, {.threads = most,
                                     .isa = limits.isa,
                                     .max_tokens = prompt,
@@ -230,9 +233,9 @@ Tuning tune(const Model& model, const Target& limits) {
   return tuning;
 }
 
-std::optional<Tuning> load_tuning(const fs::path& folder, const Model& model, uint32_t isa) {
+std::optional<Tuning> load_tuning(const fs::path& folder, const Model& model, const Target& limits) {
   if (folder.empty()) return std::nullopt;
-  const Json key = key_of(model, isa);
+  const Json key = key_of(model, limits);
   const fs::path path = path_of(folder, key);
   std::error_code ignored;
   if (!fs::exists(path, ignored)) return std::nullopt;
@@ -259,9 +262,9 @@ std::optional<Tuning> load_tuning(const fs::path& folder, const Model& model, ui
   }
 }
 
-void store_tuning(const fs::path& folder, const Model& model, uint32_t isa, const Tuning& t) {
+void store_tuning(const fs::path& folder, const Model& model, const Target& limits, const Tuning& t) {
   if (folder.empty()) return;
-  const Json key = key_of(model, isa);
+  const Json key = key_of(model, limits);
   Json rows = Json::array();
   for (const auto& [of, row] : t.rows)
     rows.push_back({{"kind", of.first},

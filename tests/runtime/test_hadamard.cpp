@@ -2,8 +2,8 @@
 #include <cmath>
 #include <gmock/gmock.h>
 
-#include "models/hadamard.h"
 #include "runtime/interpreter.h"
+#include "runtime/models.h"
 #include "runtime/plan.h"
 #include "support.h"
 
@@ -12,23 +12,7 @@ namespace {
 
 using namespace testing_support;
 
-// Queries and keys, and the inputs of down_proj. What these layers then compute is another function, since no
-// weight has the inverse.
-Model transformed(const char* family) {
-  Model model = load(Checkpoint::open(golden(family)));
-  const std::vector<NodeId> order(model.graph.order().begin(), model.graph.order().end());
-  for (const NodeId id : order) {
-    const Node node = model.graph.node(id);
-    if (const auto* a = std::get_if<op::Attention>(&node.op))
-      for (const size_t input : {0u, 1u})
-        add_hadamard(model.graph, node.inputs[input], fmt::format("{}.{}", node.name, input),
-                     hadamard_size(a->head_dim));
-    if (node.name.ends_with("down_proj"))
-      add_hadamard(model.graph, node.inputs[0], node.name + ".hadamard",
-                   hadamard_size(model.graph.value(node.inputs[0]).cols));
-  }
-  return model;
-}
+Model transformed(const char* family) { return with_hadamards(load(Checkpoint::open(golden(family)))); }
 
 std::vector<int32_t> text(int n) {
   std::vector<int32_t> out(static_cast<size_t>(n));

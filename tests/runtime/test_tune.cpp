@@ -2,7 +2,7 @@
 #include <gmock/gmock.h>
 
 #include "core/cpu.h"
-#include "quant/round.h"
+#include "runtime/models.h"
 #include "runtime/tune.h"
 #include "support.h"
 
@@ -33,22 +33,6 @@ std::vector<float> text_of(const Model& model, const Target& target, int64_t chu
   return out;
 }
 
-Model in_format(const Model& model, const Numerics& numerics, const char* stored_as) {
-  Model out = model;
-  for (auto& [name, weight] : out.weights) {
-    if (weight.shape.size() != 2) continue;
-    const std::vector<float> values = read_all(weight);
-    Weight stored = make_weight(numerics, packing(stored_as), weight.shape);
-    Codes codes = unpack(weight, 0, weight.rows());
-    codes.numerics = numerics;
-    if (!numerics.is_dense())
-      codes = round_to_nearest(values.data(), weight.rows(), weight.cols(), numerics, ScaleSearch::absmax);
-    stored.packing->pack(codes, 0, stored);
-    weight = std::move(stored);
-  }
-  return out;
-}
-
 // Not only what a tuning chose: every row that could have been chosen, which is every one that gives the same
 // bits on the plan's weights. Here that is held against a whole prompt and decoding.
 TEST(Tune, ChangesNoBit) {
@@ -74,15 +58,16 @@ TEST(Tune, ChangesNoBit) {
     }
 }
 
-TEST(Tune, IsKeptByModelAndMachine) {
+TEST(Tune, IsKeptByModelMachineAndThreads) {
   const TemporaryDirectory dir;
+  const Target limits{.threads = 4, .isa = 0};
   const Model model = load(Checkpoint::open(golden("llama3"))),
               other = load(Checkpoint::open(golden("qwen2")));
-  EXPECT_FALSE(load_tuning(dir.path(), model, 0));
+  EXPECT_FALSE(load_tuning(dir.path(), model, limits));
   Tuning tuning{.threads = 3, .prefill_threads = 2, .chunk = 256, .rows = {}};
   tuning.rows[{"int4 g32 bf16 [64, 64]", Phase::decode}] = {"some.row", 1.25};
-  store_tuning(dir.path(), model, 0, tuning);
-  const auto found = load_tuning(dir.path(), model, 0);
+  store_tuning(dir.path(), model, limits, tuning);
+  const auto found = load_tuning(dir.path(), model, limits);
   ASSERT_TRUE(found);
   EXPECT_EQ(found->threads, 3);
   EXPECT_EQ(found->prefill_threads, 2);
@@ -91,17 +76,29 @@ TEST(Tune, IsKeptByModelAndMachine) {
   const Tuning::Row& row = found->rows.at({"int4 g32 bf16 [64, 64]", Phase::decode});
   EXPECT_EQ(row.kernel, "some.row");
   EXPECT_EQ(row.times_faster, 1.25);
-  EXPECT_FALSE(load_tuning(dir.path(), other, 0));
+  EXPECT_FALSE(load_tuning(dir.path(), other, limits));
   if (cpu_features()) {
-    EXPECT_FALSE(load_tuning(dir.path(), model, cpu_features()));
+    EXPECT_FALSE(load_tuning(dir.path(), model, {.threads = 4, .isa = cpu_features()}));
   }
-  EXPECT_FALSE(load_tuning({}, model, 0));
+  EXPECT_FALSE(load_tuning({}, model, limits));
+  // Of so many threads at most: one made for fewer says nothing of more.
+  for (int threads : {1, 3, 5}) EXPECT_FALSE(load_tuning(dir.path(), model, {.threads = threads, .isa = 0}));
+}
+
+TEST(Tune, AllCoresAreTheLimitWhereNoneIsNamed) {
+  const TemporaryDirectory dir;
+  const Model model = load(Checkpoint::open(golden("llama3")));
+  const int cores = physical_cores();
+  store_tuning(dir.path(), model, {.isa = 0}, {.threads = 1, .prefill_threads = 1, .chunk = 256, .rows = {}});
+  EXPECT_TRUE(load_tuning(dir.path(), model, {.threads = cores, .isa = 0}));
+  EXPECT_FALSE(load_tuning(dir.path(), model, {.threads = cores + 1, .isa = 0}));
 }
 
 TEST(Tune, AFileThatMakesNoSenseIsIgnored) {
   const TemporaryDirectory dir;
   const Model model = load(Checkpoint::open(golden("llama3")));
-  store_tuning(dir.path(), model, 0, {.threads = 1, .prefill_threads = 1, .chunk = 512, .rows = {}});
+  const Target limits{.threads = 1, .isa = 0};
+  store_tuning(dir.path(), model, limits, {.threads = 1, .prefill_threads = 1, .chunk = 512, .rows = {}});
   const fs::path file = fs::directory_iterator(dir.path())->path();
   const std::string good = read_text_file(file);
   for (const auto& [from, to] : {std::pair<std::string, std::string>{"\"threads\": 1", "\"threads\": 0"},
@@ -114,7 +111,7 @@ TEST(Tune, AFileThatMakesNoSenseIsIgnored) {
     bad.replace(bad.find(from), from.size(), to);
     std::ofstream(file, std::ios::binary) << bad;
     testing::internal::CaptureStderr();
-    EXPECT_FALSE(load_tuning(dir.path(), model, 0)) << to;
+    EXPECT_FALSE(load_tuning(dir.path(), model, limits)) << to;
     EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::HasSubstr("ignored"));
   }
   // A row that this version does not have, or that reads another packing, is not run.
