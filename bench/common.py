@@ -10,6 +10,7 @@ SHAPES = {
     "Llama-3.2-1B": ["Llama-3.2-1B/config.json", "Llama-3.2-1B.json", "llama3_2_1b.json"],
     "Qwen2.5-0.5B": ["Qwen2.5-0.5B/config.json", "Qwen2.5-0.5B.json", "qwen2.5_0_5b.json", "qwen2_0_5b.json"],
 }
+BUILTIN = "builtin"  # a shape with its own weights
 # Arguments of `lathe quantize`. The head too, as llama-quantize --pure does. The error search is off: the weights
 # are random, so it would only cost time.
 FORMATS = {
@@ -62,6 +63,8 @@ def config_folder(argument):
 
 def make_model(lathe, config, shape, form, work):
     """The model's directory below `work`, made where it is not there yet. None: the build does not take the scheme."""
+    if shape == BUILTIN and FORMATS[form] is None:
+        return BUILTIN
     name = (shape + "-" + form).lower().replace(" ", "-")
     target = work / name
     if (target / "config.json").is_file():
