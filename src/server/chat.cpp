@@ -1,5 +1,6 @@
 #include "server/chat.h"
 
+#include <algorithm>
 #include <optional>
 #include <utility>
 
@@ -18,10 +19,12 @@ ApiError not_supported(const std::string& what, std::string field) {
 }
 
 // A prompt that ends with an open <think> leaves the model to think first.
-bool opens_thoughts(std::string_view prompt) {
+bool opens_thoughts(std::string_view prompt, const ChatSyntax& syntax) {
   while (!prompt.empty() && (prompt.back() == '\n' || prompt.back() == ' ')) prompt.remove_suffix(1);
-  return prompt.ends_with("<think>");
+  return syntax.thinks && prompt.ends_with(syntax.think_begin);
 }
+
+std::string end_of_thoughts(const ChatSyntax& syntax) { return fmt::format("\n{}\n\n", syntax.think_end); }
 
 Json schema_of_calls(const ToolChoice& choice, ToolFormat format) {
   Json all = Json::array({static_cast<int>(format), choice.parallel});
@@ -29,11 +32,19 @@ Json schema_of_calls(const ToolChoice& choice, ToolFormat format) {
   return all;
 }
 
+// Whoever begins a call writes this token, where the vocabulary has one.
+std::optional<int32_t> token_of_calls(const Service& service, ToolFormat format) {
+  const auto& tokens = tool_notation(format).tokens;
+  const std::string_view mark = tool_mark(format);
+  if (mark.empty() || std::ranges::find(tokens, mark) == tokens.end()) return std::nullopt;
+  return service.tokenizer.id(mark);
+}
+
 void begin_behind_thoughts(const Service& service, Chat& chat, std::string& prompt) {
-  if (const std::optional<int32_t> token = service.tokenizer.id("</think>")) {
+  if (const std::optional<int32_t> token = service.tokenizer.id(chat.syntax.think_end)) {
     chat.request.grammar_after = *token;
   } else {
-    prompt += "\n</think>\n\n";
+    prompt += end_of_thoughts(chat.syntax);
     chat.thinking = false;
   }
 }
@@ -203,7 +214,8 @@ Chat parse_chat(Service& service, const Fields& f) {
   std::string prompt = chat_text(service, f, tools.listed);
   chat.syntax = chat_syntax(service.chat->source());
   const ToolFormat format = chat.syntax.tools;
-  chat.thinking = chat.syntax.thinks && opens_thoughts(prompt);
+  chat.thinking = opens_thoughts(prompt, chat.syntax);
+  r.special_tokens |= !chat.syntax.text_end.empty();  // thoughts and texts end with some
   if (tools.mode == ToolChoice::Mode::none) {
     chat.syntax.tools = ToolFormat::none;
   } else {
@@ -220,29 +232,33 @@ Chat parse_chat(Service& service, const Fields& f) {
   // Beside tools, what must be of a form is the text; but a grammar of another field may be one of calls.
   const bool bound =
       tools.mode == ToolChoice::Mode::automatic && (tools.strict || (r.grammar && f.has("response_format")));
-  const std::string_view mark = tool_mark(format);
-  const std::optional<int32_t> token = service.tokenizer.id(mark);
+  const std::optional<int32_t> token = token_of_calls(service, format);
   const std::string calls_source = bound || required ? schema_of_calls(tools, format).dump() : std::string();
+  const auto compile = [&](char kind, const std::string& more, const auto& make) {
+    return service.grammars.compile(kind + calls_source + more, "tools", make, tool_notation(format).tokens);
+  };
   const auto calls = [&] { return tool_grammar(format, tools.tools, tools.parallel); };
   if (required) {
     // The call is opened for the model, behind no thoughts.
-    if (std::exchange(chat.thinking, false)) prompt += "\n</think>\n\n";
+    if (std::exchange(chat.thinking, false)) prompt += end_of_thoughts(chat.syntax);
     prompt += tool_opening(format);
     chat.calling = true;
-    r.grammar = service.grammars.compile("t" + calls_source, "tools", calls);
+    r.grammar = compile('t', "", calls);
   } else if (bound && !r.grammar && token) {
-    r.grammar =
-        service.grammars.compile("b" + calls_source, "tools", [&] { return behind_mark(format, calls()); });
+    r.grammar = compile('b', "", [&] { return behind_mark(format, calls()); });
     r.grammar_after = *token;
     r.must_reach_grammar = false;
   } else {
     if (bound) {
       const std::shared_ptr<TokenMasks> text = std::exchange(r.grammar, nullptr);
-      r.grammar = service.grammars.compile(
-          "a" + calls_source + Grammars::source(f), "tools",
-          [&] { return answer_grammar(format, calls(), text ? &text->grammar() : nullptr); }, mark);
+      r.grammar = compile('a', Grammars::source(f),
+                          [&] { return answer_grammar(format, calls(), text ? &text->grammar() : nullptr); });
     }
-    if (r.grammar && chat.thinking) begin_behind_thoughts(service, chat, prompt);
+    if (r.grammar && chat.thinking) {
+      begin_behind_thoughts(service, chat, prompt);
+    } else if (r.grammar && tools.mode == ToolChoice::Mode::none) {
+      prompt += chat.syntax.text_begin;
+    }
   }
   r.prompt = chat_tokens(service, prompt);
   truncate_prompt(r.prompt, f);

@@ -1,7 +1,12 @@
 #include "server/chat_prompt.h"
 
+#include <algorithm>
+#include <ctime>
+#include <fmt/chrono.h>
+
 #include "server/api_error.h"
 #include "server/content.h"
+#include "text/chat_syntax.h"
 #include "text/chat_template.h"
 
 namespace lathe {
@@ -9,8 +14,10 @@ namespace {
 
 constexpr size_t most_messages = 4096, most_calls = 128;
 
-// Clients send arguments as text, templates write an object.
-void parse_arguments(Json& message, const std::string& where) {
+// Clients send arguments as text, most templates write an object. Others add the text to theirs.
+enum class Arguments { objects, texts };
+
+void set_arguments(Json& message, const std::string& where, Arguments kind) {
   if (!message.contains("tool_calls") || message["tool_calls"].is_null()) {
     message.erase("tool_calls");
     return;
@@ -24,15 +31,19 @@ void parse_arguments(Json& message, const std::string& where) {
         !call["function"].contains("name") || !call["function"]["name"].is_string())
       throw ApiError::bad_request(where + ".tool_calls: expected functions with names", "messages");
     Json& arguments = call["function"]["arguments"];
-    if (arguments.is_null()) arguments = Json::object();
-    if (!arguments.is_string()) continue;
-    const std::string text = arguments.get<std::string>();
-    arguments = text.empty() ? Json::object() : parse_json(text, where + ".tool_calls.arguments");
+    if (arguments.is_null() || arguments == "") arguments = Json::object();
+    Json object = arguments;
+    if (arguments.is_string())
+      object = parse_json(arguments.get<std::string>(), where + ".tool_calls.arguments");
+    if (kind == Arguments::objects)
+      arguments = std::move(object);
+    else if (!arguments.is_string())
+      arguments = arguments.dump();
   }
   if (!message.contains("content")) message["content"] = nullptr;
 }
 
-Json checked_messages(const Fields& f) {
+Json checked_messages(const Fields& f, Arguments kind) {
   const Json& messages = f.at("messages");
   if (!messages.is_array() || messages.empty() || messages.size() > most_messages)
     throw ApiError::bad_request(fmt::format("messages: expected a list of 1 to {}", most_messages),
@@ -46,7 +57,7 @@ Json checked_messages(const Fields& f) {
     // Templates expect a string.
     if (message.contains("content") && !message["content"].is_null())
       message["content"] = content_text(message["content"], where + ".content");
-    parse_arguments(message, where);
+    set_arguments(message, where, kind);
     checked.push_back(std::move(message));
   }
   return checked;
@@ -64,6 +75,20 @@ void cut_behind(std::string& text, const Json& content) {
                                 "continue_final_message");
   const std::string_view shown = std::string_view(whole).substr(begin);  // with the white space behind it
   text.resize(at + (text.compare(at, shown.size(), shown) == 0 ? shown.size() : end - begin));
+}
+
+bool has_calls(const Json& messages) {
+  return std::ranges::any_of(messages, [](const Json& m) { return m.contains("tool_calls"); });
+}
+
+// As Fireworks' own code calls the template, which knows no tools by that name.
+void add_functions(Json& variables, const Json& tools, std::time_t now) {
+  Json functions = Json::array();
+  if (tools.is_array())
+    for (const Json& tool : tools) functions.push_back(tool.at("function"));
+  if (!variables.contains("functions")) variables["functions"] = functions.dump(4, ' ', true);
+  if (!variables.contains("datetime"))
+    variables["datetime"] = fmt::format("{:%Y-%m-%d %H:%M:%S %Z}", fmt::localtime(now));
 }
 
 }  // namespace
@@ -89,8 +114,16 @@ std::string chat_text(const Service& service, const Fields& f, const Json& tools
                                   "chat_template_kwargs");
     for (const auto& [name, value] : more->items()) options.variables[name] = value;
   }
-  const Json messages = checked_messages(f);
-  std::string text = service.chat->render(messages, tools, options);
+  if (chat_syntax(service.chat->source()).tools == ToolFormat::functools)
+    add_functions(options.variables, tools, options.now);
+  const Json messages = checked_messages(f, Arguments::objects);
+  std::string text;
+  try {
+    text = service.chat->render(messages, tools, options);
+  } catch (const InputError&) {
+    if (!has_calls(messages)) throw;
+    text = service.chat->render(checked_messages(f, Arguments::texts), tools, options);
+  }
   if (go_on) cut_behind(text, messages.back().value("content", Json()));
   return text;
 }

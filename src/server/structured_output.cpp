@@ -130,18 +130,21 @@ Grammar parsed(const Asked& a) {
 
 Grammars::Grammars(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
 
-std::shared_ptr<const TokenTrie> Grammars::trie(std::string_view mark) {
-  const std::optional<int32_t> token = mark.empty() ? std::nullopt : tokenizer_.id(mark);
-  const bool marked = token && tokenizer_.is_special(*token);  // others have their text in any case
-  std::shared_ptr<const TokenTrie>& trie = marked ? marked_trie_ : trie_;
+std::shared_ptr<const TokenTrie> Grammars::trie(std::span<const std::string_view> marks) {
+  std::vector<int32_t> special;  // others have their text in any case
+  for (const std::string_view mark : marks)
+    if (const std::optional<int32_t> token = tokenizer_.id(mark); token && tokenizer_.is_special(*token))
+      special.push_back(*token);
+  std::shared_ptr<const TokenTrie>& trie = special.empty() ? trie_ : marked_trie_;
   if (trie) return trie;
   std::vector<std::string> bytes = tokenizer_.token_bytes();
-  if (marked) bytes[static_cast<size_t>(*token)] = mark;
+  for (const int32_t token : special) bytes[static_cast<size_t>(token)] = tokenizer_.token(token);
   return trie = std::make_shared<const TokenTrie>(bytes);
 }
 
 std::shared_ptr<TokenMasks> Grammars::compile(const std::string& source, const std::string& name,
-                                              const std::function<Grammar()>& make, std::string_view mark) {
+                                              const std::function<Grammar()>& make,
+                                              std::span<const std::string_view> marks) {
   if (source.size() > most_source_bytes)
     throw ApiError::bad_request(
         fmt::format("{}: expected at most {} bytes, found {}", name, most_source_bytes, source.size()), name);
@@ -152,7 +155,7 @@ std::shared_ptr<TokenMasks> Grammars::compile(const std::string& source, const s
   }
   std::shared_ptr<TokenMasks> masks;
   try {
-    masks = std::make_shared<TokenMasks>(make(), trie(mark));
+    masks = std::make_shared<TokenMasks>(make(), trie(marks));
   } catch (const InputError& e) {
     throw ApiError::bad_request(e.what(), name);
   }

@@ -28,10 +28,11 @@ class Grammars {
   // that does not compile: a text is never less constrained than was asked for.
   std::shared_ptr<TokenMasks> find(const Fields&);
 
-  // What `make` makes of `source`, or made of it before; `name` is the field that an error is about. Where
-  // the special token `mark` may stand for its text, that too (of one server always the same).
+  // What `make` makes of `source`, or made of it before; `name` is the field that an error is about. The
+  // special tokens among `marks` may stand for their texts (of one server always the same, or none).
   std::shared_ptr<TokenMasks> compile(const std::string& source, const std::string& name,
-                                      const std::function<Grammar()>& make, std::string_view mark = {});
+                                      const std::function<Grammar()>& make,
+                                      std::span<const std::string_view> marks = {});
   // Of what find() would compile: equal texts, equal grammars. Empty: nothing.
   static std::string source(const Fields&);
 
@@ -40,11 +41,11 @@ class Grammars {
     std::string source;
     std::shared_ptr<TokenMasks> masks;
   };
-  std::shared_ptr<const TokenTrie> trie(std::string_view mark);
+  std::shared_ptr<const TokenTrie> trie(std::span<const std::string_view> marks);
 
   Tokenizer tokenizer_;
   std::mutex mutex_;
-  // Made for the first grammar, in a fraction of a second; the other where a special token has its text.
+  // Made for the first grammar, in a fraction of a second; the other where special tokens have their texts.
   std::shared_ptr<const TokenTrie> trie_, marked_trie_;
   std::list<Entry> recent_;  // last used first
   size_t states_ = 0;        // of all of them

@@ -2,14 +2,14 @@
 
 #include <algorithm>
 #include <fmt/format.h>
+#include <span>
 #include <utility>
 
 namespace lathe {
 namespace {
 
 using Kind = AnswerPart::Kind;
-constexpr std::string_view think_begin = "<think>", think_end = "</think>", call_end = "</tool_call>",
-                           arguments_mark = "[ARGS]", id_mark = "[CALL_ID]",
+constexpr std::string_view arguments_mark = "[ARGS]", id_mark = "[CALL_ID]", fence = "```json",
                            function_begin = "<function=", function_end = "</function>",
                            parameter_begin = "<parameter=", parameter_end = "</parameter>";
 constexpr size_t longest_name = 256;
@@ -37,26 +37,33 @@ bool may_become(std::string_view s, std::string_view mark) {
   return s.size() < mark.size() && mark.starts_with(s);
 }
 
-std::string_view trigger(ToolFormat format) {
+// What ends a call, in this order; each may be missing.
+std::span<const std::string_view> closings(ToolFormat format) {
+  static constexpr std::string_view tool_call[] = {"</tool_call>"}, tag[] = {function_end}, list[] = {"]"},
+                                    actions[] = {"]", "```"}, action_tokens[] = {"]", "<|END_ACTION|>"},
+                                    deepseek[] = {"```", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"};
   switch (format) {
-    case ToolFormat::none:
-      return "";
     case ToolFormat::hermes:
     case ToolFormat::tags:
-      return "<tool_call>";
+      return tool_call;
     case ToolFormat::tag:
-      return function_begin;
+      return tag;
     case ToolFormat::mistral:
-      return "[TOOL_CALLS]";
+    case ToolFormat::functools:
+      return list;
+    case ToolFormat::actions:
+      return actions;
+    case ToolFormat::action_tokens:
+      return action_tokens;
+    case ToolFormat::deepseek:
+    case ToolFormat::deepseek31:
+      return deepseek;
+    case ToolFormat::none:
     case ToolFormat::llama3:
-      return "<|python_tag|>";
+    case ToolFormat::recipients:
+      return {};
   }
-  return "";
-}
-
-std::string_view closing(ToolFormat format) {
-  if (format == ToolFormat::tag) return function_end;
-  return format == ToolFormat::hermes || format == ToolFormat::tags ? call_end : "";
+  return {};
 }
 
 // Without the line break that tags stand on lines of their own by.
@@ -83,7 +90,7 @@ AnswerParser::AnswerParser(ChatSyntax syntax, bool thinking, bool calling,
     begin_call("");
   else if (thinking)
     state_ = State::thought;
-  else if (!syntax.thinks && syntax.tools == ToolFormat::none)
+  else if (!syntax.thinks && syntax.tools == ToolFormat::none && syntax.text_begin.empty())
     state_ = State::plain;
 }
 
@@ -130,17 +137,23 @@ bool AnswerParser::step(Parts& parts, bool last) {
   return false;
 }
 
-// Thoughts and Llama's calls are only at the beginning of an answer.
+// Thoughts, what opens the text, and calls without a mark are only at the beginning of an answer.
 bool AnswerParser::begin(bool last) {
   const size_t space = leading_space(held_);
   const std::string_view rest = std::string_view(held_).substr(space);
   if (rest.empty() && !last) return false;
   const bool may_think = syntax_.thinks && !drop_space_;
-  if (may_think && rest.starts_with(think_begin)) {
-    held_.erase(0, space + think_begin.size());
+  const std::string_view opens = syntax_.text_begin;
+  if (may_think && rest.starts_with(syntax_.think_begin)) {
+    held_.erase(0, space + syntax_.think_begin.size());
     state_ = State::thought;
-  } else if (may_think && may_become(rest, think_begin) && !last) {
+  } else if (!opens.empty() && rest.starts_with(opens)) {
+    held_.erase(0, space + opens.size());
+    state_ = State::text;
+  } else if (((may_think && may_become(rest, syntax_.think_begin)) || may_become(rest, opens)) && !last) {
     return false;
+  } else if (syntax_.tools == ToolFormat::recipients && !drop_space_) {
+    begin_call("");
   } else if (syntax_.tools == ToolFormat::llama3 && rest.starts_with("{")) {
     const std::string before = held_.substr(0, space);
     held_.erase(0, space);
@@ -157,15 +170,15 @@ bool AnswerParser::think(Parts& parts, bool last) {
     held_.erase(0, leading_space(held_));
     drop_space_ = !held_.empty();
   }
-  if (const size_t end = held_.find(think_end); end != std::string::npos) {
+  if (const size_t end = held_.find(syntax_.think_end); end != std::string::npos) {
     add(parts, Kind::thought, without_trailing_space(std::string_view(held_).substr(0, end)));
-    held_.erase(0, end + think_end.size());
+    held_.erase(0, end + syntax_.think_end.size());
     state_ = State::start;
     drop_space_ = true;
     return true;
   }
   std::string_view shown = held_;
-  if (!last) shown.remove_suffix(begins_at_end(shown, think_end));
+  if (!last) shown.remove_suffix(begins_at_end(shown, syntax_.think_end));
   shown = without_trailing_space(shown);
   add(parts, Kind::thought, shown);
   held_.erase(0, shown.size());
@@ -178,17 +191,28 @@ bool AnswerParser::tell(Parts& parts, bool last) {
     if (held_.empty()) return false;
     drop_space_ = false;
   }
-  const std::string_view mark = trigger(syntax_.tools);
-  if (const size_t at = mark.empty() ? std::string::npos : held_.find(mark); at != std::string::npos) {
-    add(parts, Kind::text, without_trailing_space(std::string_view(held_).substr(0, at)));
-    held_.erase(0, at + mark.size());
-    begin_call(std::string(mark));
+  const std::string_view mark = notation().mark, end = syntax_.text_end;
+  const auto found = [&](std::string_view s) { return s.empty() ? std::string::npos : held_.find(s); };
+  const size_t call = found(mark), ends = found(end);
+  if (ends < call) {
+    add(parts, Kind::text, std::string_view(held_).substr(0, ends));
+    held_.erase(0, ends + end.size());
+    return true;
+  }
+  if (call != std::string::npos) {
+    const std::string_view before = without_trailing_space(std::string_view(held_).substr(0, call));
+    add(parts, Kind::text, before);
+    // A list's own bracket is read with what is in it.
+    const size_t used = call + mark.size() - (mark.ends_with("[") ? 1 : 0);
+    const std::string raw = held_.substr(before.size(), used - before.size());
+    held_.erase(0, used);
+    begin_call(raw);
     return true;
   }
   std::string_view shown = held_;
-  if (!last && !mark.empty()) {
-    shown.remove_suffix(begins_at_end(shown, mark));
-    shown = without_trailing_space(shown);
+  if (!last) {
+    shown.remove_suffix(std::max(begins_at_end(shown, mark), begins_at_end(shown, end)));
+    if (!mark.empty()) shown = without_trailing_space(shown);
   }
   add(parts, Kind::text, shown);
   held_.erase(0, shown.size());
@@ -196,17 +220,17 @@ bool AnswerParser::tell(Parts& parts, bool last) {
 }
 
 void AnswerParser::begin_call(std::string raw) {
-  switch (syntax_.tools) {
-    case ToolFormat::mistral:
+  switch (notation().call) {
+    case ToolNotation::Call::list:
       state_ = State::head;
       break;
-    case ToolFormat::tag:
+    case ToolNotation::Call::named:
       state_ = State::name;
       break;
-    case ToolFormat::tags:
+    case ToolNotation::Call::tagged:
       state_ = State::tags;
       break;
-    default:
+    case ToolNotation::Call::object:
       state_ = State::object;
   }
   list_ = false;
@@ -221,16 +245,37 @@ void AnswerParser::give_up(Parts& parts) {
   drop_space_ = call_.given;
 }
 
-// Behind [TOOL_CALLS]: a list of calls, or the name of one.
+// The name stood before its arguments; `used` bytes of what is held are read.
+void AnswerParser::begin_bare(std::string name, size_t used) {
+  call_.raw += held_.substr(0, used);
+  held_.erase(0, used);
+  call_.name = std::move(name);
+  call_.named = call_.bare = true;
+  call_.key = "arguments";
+  call_.at = Call::At::value;
+  state_ = State::object;
+}
+
+// Behind [TOOL_CALLS] and the like: a list of calls, one call, or (Mistral) the name of one.
 bool AnswerParser::read_head(Parts& parts, bool last) {
-  const size_t space = leading_space(held_);
-  if (space == held_.size()) return false;
+  const bool names = syntax_.tools == ToolFormat::mistral;
+  size_t space = leading_space(held_);
+  if (syntax_.tools == ToolFormat::actions) {
+    const std::string_view rest = std::string_view(held_).substr(space);
+    if (may_become(rest, fence) && !last) return false;
+    space += rest.starts_with(fence) ? fence.size() : rest.starts_with("```") ? 3 : 0;
+    space += leading_space(std::string_view(held_).substr(space));
+  }
+  if (space == held_.size() && !last) return false;
+  if (space == held_.size() || (held_[space] != '[' && held_[space] != '{' && !names)) {
+    give_up(parts);
+    return true;
+  }
   if (held_[space] == '[' || held_[space] == '{') {
     list_ = held_[space] == '[';
-    if (list_) {
-      call_.raw += held_.substr(0, space + 1);
-      held_.erase(0, space + 1);
-    }
+    const size_t used = space + (list_ ? 1 : 0);
+    call_.raw += held_.substr(0, used);
+    held_.erase(0, used);
     state_ = State::object;
     return true;
   }
@@ -244,31 +289,34 @@ bool AnswerParser::read_head(Parts& parts, bool last) {
     return true;
   }
   const size_t id = std::min(held_.find(id_mark), end);
-  call_.name = without_trailing_space(std::string_view(held_).substr(space, id - space));
-  call_.raw += held_.substr(0, end);
-  held_.erase(0, mark < brace ? mark + arguments_mark.size() : brace);
-  call_.named = call_.bare = true;
-  call_.key = "arguments";
-  call_.at = Call::At::value;
-  state_ = State::object;
+  begin_bare(std::string(without_trailing_space(std::string_view(held_).substr(space, id - space))),
+             mark < brace ? mark + arguments_mark.size() : brace);
   return true;
 }
 
-// Behind <function=: a name, then its arguments.
+// A name between what stands before and behind it, then its arguments.
 bool AnswerParser::read_name(Parts& parts, bool last) {
-  const size_t end = held_.find('>');
-  if (end == std::string::npos && held_.size() <= longest_name && !last) return false;
-  if (end == std::string::npos || end == 0 || end > longest_name) {
+  const std::string_view before = notation().before_name, behind = notation().behind_name;
+  const size_t space = before.empty() ? 0 : leading_space(held_);
+  std::string_view rest = std::string_view(held_).substr(space);
+  if ((rest.empty() || may_become(rest, before)) && !last) return false;
+  const bool begins = rest.starts_with(before);
+  if (begins) rest.remove_prefix(before.size());
+  const size_t end = std::min(rest.find_first_of(" \t\r\n<>{"), rest.size());
+  const std::string_view name = rest.substr(0, end), tail = rest.substr(end);
+  if (begins && end <= longest_name && may_become(tail, behind) && !last) return false;
+  if (!begins || name.empty() || end > longest_name || !tail.starts_with(behind)) {
     give_up(parts);
     return true;
   }
-  call_.name = held_.substr(0, end);
-  call_.raw += held_.substr(0, end + 1);
-  held_.erase(0, end + 1);
-  call_.named = call_.bare = true;
-  call_.key = "arguments";
-  call_.at = Call::At::value;
-  state_ = State::object;
+  const size_t used = space + before.size() + end + behind.size();
+  if (const std::string_view text = syntax_.text_begin;
+      syntax_.tools == ToolFormat::recipients && !text.empty() && rest.starts_with(text)) {
+    held_.erase(0, used);
+    state_ = State::text;
+    return true;
+  }
+  begin_bare(std::string(name), used);
   return true;
 }
 
@@ -349,7 +397,9 @@ bool AnswerParser::read_object(Parts& parts, bool) {
   if (call_.at == Call::At::bad && call_.given) --used;
   if (!call_.given) call_.raw += held_.substr(0, used);
   held_.erase(0, used);
-  if (call_.named && (!call_.given || !call_.arguments.empty())) {
+  // A name that stands before its arguments is one when they begin.
+  const bool begun = call_.given || !call_.bare || (call_.at != Call::At::value && call_.at != Call::At::bad);
+  if (call_.named && begun && (!call_.given || !call_.arguments.empty())) {
     if (!std::exchange(call_.given, true)) {
       add(parts, Kind::call, call_.name, calls_++);
       call_.raw.clear();
@@ -367,33 +417,33 @@ bool AnswerParser::read_object(Parts& parts, bool) {
 }
 
 bool AnswerParser::read_between(bool last) {
-  const auto text = [&] {
-    state_ = State::text;
-    drop_space_ = true;
-    return true;
-  };
-  size_t skip = leading_space(held_);
-  if (skip == held_.size() && !last) return false;
-  if (const std::string_view end = closing(syntax_.tools); !end.empty()) {
-    const std::string_view rest = std::string_view(held_).substr(skip);
-    if (may_become(rest, end) && !last) return false;
-    if (rest.starts_with(end)) held_.erase(0, skip + end.size());
-    return text();
-  }
-  const bool list = list_;
-  while (skip < held_.size() && (is_space(held_[skip]) || (list ? held_[skip] == ',' : held_[skip] == ';')))
-    ++skip;
-  held_.erase(0, skip);
-  if (held_.empty() && !last) return false;
-  const bool another = !held_.empty() && held_[0] == '{' && (list || syntax_.tools == ToolFormat::llama3);
-  if (another) {
+  const auto rest_at = [&](size_t at) { return at + leading_space(std::string_view(held_).substr(at)); };
+  const auto another = [&](size_t at) {
+    const bool list = list_;
+    held_.erase(0, at);
     begin_call("");
-    state_ = State::object;
+    if (list || syntax_.tools == ToolFormat::llama3) state_ = State::object;
     list_ = list;
     return true;
+  };
+  size_t at = rest_at(0);
+  if (list_ || syntax_.tools == ToolFormat::llama3) {
+    while (at < held_.size() && held_[at] == (list_ ? ',' : ';')) at = rest_at(at + 1);
+    if (at < held_.size() && held_[at] == '{') return another(at);
   }
-  if (list && held_.starts_with("]")) held_.erase(0, 1);
-  return text();
+  for (const std::string_view closing : closings(syntax_.tools)) {
+    if (closing == "]" && !list_) continue;
+    const std::string_view rest = std::string_view(held_).substr(at);
+    if (may_become(rest, closing) && !last) return false;
+    if (rest.starts_with(closing)) at = rest_at(at + closing.size());
+  }
+  const std::string_view rest = std::string_view(held_).substr(at), name = notation().before_name;
+  if ((rest.empty() || may_become(rest, name)) && !last) return false;
+  if (!name.empty() && rest.starts_with(name)) return another(at);
+  held_.erase(0, at);
+  state_ = State::text;
+  drop_space_ = true;
+  return true;
 }
 
 void AnswerParser::Call::read(char c) {
@@ -420,6 +470,10 @@ void AnswerParser::Call::read(char c) {
       return;
     case At::value:
       if (is_space(c)) return;
+      if (bare && c != '{') {
+        at = At::bad;
+        return;
+      }
       value.clear();
       at = At::in_value;
       return read_value(c);
@@ -469,20 +523,20 @@ void AnswerParser::Call::read_value(char c) {
 }
 
 void AnswerParser::Call::end_value() {
-  if (key != "name" && !at_arguments()) return;
+  if (!at_name() && !at_arguments()) return;
   if (value.empty()) {
     at = At::bad;
     return;
   }
   has_arguments |= at_arguments();
   if (value[0] != '"') {
-    if (key == "name") at = At::bad;
+    if (at_name()) at = At::bad;
     return;
   }
   const Json text = Json::parse(value, nullptr, false);
   if (!text.is_string()) {
     at = At::bad;
-  } else if (key == "name") {
+  } else if (at_name()) {
     name = text.get<std::string>();
     named = !name.empty();
     if (!named) at = At::bad;

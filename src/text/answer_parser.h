@@ -22,7 +22,7 @@ struct AnswerPart {
 // is lost: what begins like a call and is none is text. White space around thoughts and calls is left out.
 class AnswerParser {
  public:
-  // Where a prompt ends within thoughts, `thinking`; where it ends with tool_opening(), `calling`. Calls are
+  // Where a prompt ends within thoughts, `thinking`; where a call must come behind it, `calling`. Calls are
   // only looked for where `tools` are not none.
   // `tools` say which arguments are texts where the notation does not (ToolFormat::tags).
   AnswerParser(ChatSyntax, bool thinking, bool calling,
@@ -48,6 +48,7 @@ class AnswerParser {
     void read(char);
     void read_value(char);
     void end_value();
+    bool at_name() const { return key == "name" || key == "tool_name"; }
     bool at_arguments() const { return key == "arguments" || key == "parameters"; }
   };
   using Parts = std::vector<AnswerPart>;
@@ -66,13 +67,16 @@ class AnswerParser {
   void begin_call(std::string raw);
   void give_up(Parts&);
 
+  const ToolNotation& notation() const { return tool_notation(syntax_.tools); }
+  void begin_bare(std::string name, size_t used);
+
   ChatSyntax syntax_;
   std::shared_ptr<const std::vector<Tool>> tools_;
   State state_ = State::start;
   std::string held_;
   bool drop_space_ = false;  // of the text that comes next
   Call call_;
-  bool list_ = false;  // Mistral's, in which calls have commas between them
+  bool list_ = false;  // calls have commas between them
   int64_t calls_ = 0;
 };
 

@@ -14,30 +14,97 @@ namespace {
 
 constexpr int64_t most_calls = 16;
 
-struct FormatRow {
-  ToolFormat format;
-  std::string_view marker;  // in templates that teach it
-  std::string_view opening;
-  std::string_view arguments;  // the member of a call; empty: calls are no JSON
-  std::string_view between, after;
-  bool list;
-};
+using Call = ToolNotation::Call;
 constexpr std::string_view tag_end = "</function>", value_end = "</parameter>";
-constexpr std::array formats = {
-    FormatRow{ToolFormat::tags, "<parameter=", "<tool_call>\n", "", "\n</tool_call>\n<tool_call>\n",
-              "\n</tool_call>", false},
-    FormatRow{ToolFormat::tag, "<function=", "<function=", "", "</function><function=", "</function>", false},
-    FormatRow{ToolFormat::hermes, "<tool_call>", "<tool_call>\n", "arguments",
-              "\n</tool_call>\n<tool_call>\n", "\n</tool_call>", false},
-    FormatRow{ToolFormat::mistral, "[TOOL_CALLS]", "[TOOL_CALLS]", "arguments", "", "", true},
-    FormatRow{ToolFormat::llama3, "\"parameters\": ", "", "parameters", "; ", "", false},
+// The first whose markers a template has is its own.
+constexpr ToolNotation notations[] = {
+    {.format = ToolFormat::tags,
+     .call = Call::tagged,
+     .marker = "<parameter=",
+     .opening = "<tool_call>\n",
+     .mark = "<tool_call>",
+     .between = "\n</tool_call>\n<tool_call>\n",
+     .after = "\n</tool_call>",
+     .tokens = {"<tool_call>", "</tool_call>"}},
+    {.format = ToolFormat::tag,
+     .call = Call::named,
+     .marker = "<function=",
+     .opening = "<function=",
+     .mark = "<function=",
+     .behind_name = ">",
+     .between = "</function><function=",
+     .after = "</function>"},
+    {.format = ToolFormat::hermes,
+     .marker = "<tool_call>",
+     .opening = "<tool_call>\n",
+     .mark = "<tool_call>",
+     .between = "\n</tool_call>\n<tool_call>\n",
+     .after = "\n</tool_call>",
+     .tokens = {"<tool_call>", "</tool_call>"}},
+    {.format = ToolFormat::mistral,
+     .call = Call::list,
+     .marker = "[TOOL_CALLS]",
+     .opening = "[TOOL_CALLS]",
+     .mark = "[TOOL_CALLS]",
+     .tokens = {"[TOOL_CALLS]"}},
+    {.format = ToolFormat::functools,
+     .call = Call::list,
+     .marker = "functools[",
+     .opening = "functools",
+     .mark = "functools["},
+    {.format = ToolFormat::action_tokens,
+     .call = Call::list,
+     .marker = "<|START_ACTION|>",
+     .opening = "<|START_ACTION|>",
+     .mark = "<|START_ACTION|>",
+     .name = "tool_name",
+     .arguments = "parameters",
+     .after = "<|END_ACTION|>",
+     .tokens = {"<|START_ACTION|>", "<|END_ACTION|>"}},
+    {.format = ToolFormat::actions,
+     .call = Call::list,
+     .marker = "Action:",
+     .marker2 = "\"tool_name\"",
+     .opening = "Action:\n```json\n",
+     .mark = "Action:",
+     .name = "tool_name",
+     .arguments = "parameters",
+     .after = "\n```"},
+    {.format = ToolFormat::deepseek,
+     .call = Call::named,
+     .marker = "<｜tool▁sep｜>",
+     .marker2 = "```json",
+     .opening = "<｜tool▁calls▁begin｜>",
+     .mark = "<｜tool▁calls▁begin｜>",
+     .before_name = "<｜tool▁call▁begin｜>function<｜tool▁sep｜>",
+     .behind_name = "\n```json\n",
+     .between = "\n```<｜tool▁call▁end｜>\n",
+     .after = "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+     .tokens = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>",
+                "<｜tool▁calls▁end｜>"}},
+    {.format = ToolFormat::deepseek31,
+     .call = Call::named,
+     .marker = "<｜tool▁sep｜>",
+     .opening = "<｜tool▁calls▁begin｜>",
+     .mark = "<｜tool▁calls▁begin｜>",
+     .before_name = "<｜tool▁call▁begin｜>",
+     .behind_name = "<｜tool▁sep｜>",
+     .between = "<｜tool▁call▁end｜>",
+     .after = "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+     .tokens = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>",
+                "<｜tool▁calls▁end｜>"}},
+    {.format = ToolFormat::recipients,
+     .call = Call::named,
+     .marker = ">>>${recipient}",
+     .mark = ">>>",
+     .behind_name = "\n",
+     .between = ">>>"},
+    {.format = ToolFormat::llama3,
+     .marker = "\"parameters\": ",
+     .mark = "<|python_tag|>",
+     .arguments = "parameters",
+     .between = "; "},
 };
-
-const FormatRow* row(ToolFormat format) {
-  for (const FormatRow& r : formats)
-    if (r.format == format) return &r;
-  return nullptr;
-}
 
 // References of a schema that becomes a part of another, at `at`.
 Json moved(const Json& schema, const std::string& at) {
@@ -55,15 +122,22 @@ Json moved(const Json& schema, const std::string& at) {
   return out;
 }
 
-Json call_schema(const FormatRow& format, const Tool& tool, const std::string& at) {
-  Json parameters = moved(tool.parameters, at + "/properties/" + std::string(format.arguments));
+Json call_schema(const ToolNotation& notation, const Tool& tool, const std::string& at) {
+  Json parameters = moved(tool.parameters, at + "/properties/" + std::string(notation.arguments));
   if (parameters.is_object()) {
     parameters.erase("$schema");
     parameters.erase("$id");
   }
+  Json properties = Json::object(), required = {notation.name, notation.arguments};
+  if (notation.format == ToolFormat::action_tokens) {
+    properties["tool_call_id"] = {{"type", "string"}, {"pattern", "^[0-9]{1,3}$"}};
+    required.push_back("tool_call_id");
+  }
+  properties[notation.name] = {{"const", tool.name}};
+  properties[notation.arguments] = std::move(parameters);
   return {{"type", "object"},
-          {"properties", {{"name", {{"const", tool.name}}}, {format.arguments, std::move(parameters)}}},
-          {"required", {"name", format.arguments}},
+          {"properties", std::move(properties)},
+          {"required", std::move(required)},
           {"additionalProperties", false}};
 }
 
@@ -104,12 +178,13 @@ ExprPtr tagged(const Json& schema, const Json& all, const std::string& where) {
   return values.empty() ? grammar::text_without(value_end) : grammar::alternatives(std::move(values));
 }
 
-// A call in tags, from behind what opens it to before what ends it.
-ExprPtr tagged_call(ToolFormat format, const Tool& tool) {
+// A call that is not one JSON object, from behind what opens it to before what ends it.
+ExprPtr named_call(const ToolNotation& notation, const Tool& tool) {
   const std::string where = "tools: " + tool.name;
-  if (format == ToolFormat::tag)
+  if (notation.call == Call::named)
     return grammar::sequence(
-        {grammar::bytes(tool.name + ">"), grammar::compiled(json_schema(tool.parameters, where).network())});
+        {grammar::bytes(std::string(notation.before_name) + tool.name + std::string(notation.behind_name)),
+         grammar::compiled(json_schema(tool.parameters, where).network())});
   json_schema(tool.parameters, where);  // refuses what is malformed
   std::vector<ExprPtr> parts = {grammar::bytes("<function=" + tool.name + ">\n")};
   const Json required = tool.parameters.value("required", Json::array());
@@ -127,58 +202,68 @@ ExprPtr tagged_call(ToolFormat format, const Tool& tool) {
 
 }  // namespace
 
+const ToolNotation& tool_notation(ToolFormat format) {
+  static constexpr ToolNotation none;
+  for (const ToolNotation& n : notations)
+    if (n.format == format) return n;
+  return none;
+}
+
 ChatSyntax chat_syntax(std::string_view source) {
   const auto has = [&](std::string_view text) { return source.find(text) != std::string_view::npos; };
   ChatSyntax syntax;
   syntax.thinks = has("</think>");
+  if (has("<|END_THINKING|>"))
+    syntax = {.thinks = true, .think_begin = "<|START_THINKING|>", .think_end = "<|END_THINKING|>"};
+  if (has("<|START_RESPONSE|>")) {
+    syntax.text_begin = "<|START_RESPONSE|>";
+    syntax.text_end = "<|END_RESPONSE|>";
+  }
+  if (has(tool_notation(ToolFormat::recipients).marker)) syntax.text_begin = "all\n";
   if (!has("tools")) return syntax;
-  for (const FormatRow& r : formats)
-    if (has(r.marker)) {
-      syntax.tools = r.format;
+  for (const ToolNotation& n : notations)
+    if (has(n.marker) && has(n.marker2)) {
+      syntax.tools = n.format;
       break;
     }
   return syntax;
 }
 
-std::string_view tool_opening(ToolFormat format) {
-  const FormatRow* r = row(format);
-  return r ? r->opening : "";
-}
+std::string_view tool_opening(ToolFormat format) { return tool_notation(format).opening; }
 
 Grammar tool_grammar(ToolFormat format, std::span<const Tool> tools, bool parallel) {
-  const FormatRow* r = row(format);
-  if (!r || tools.empty()) throw input_error("tools", "at least one, and a format to call it in", "none");
+  const ToolNotation& n = tool_notation(format);
+  if (n.format == ToolFormat::none || tools.empty())
+    throw input_error("tools", "at least one, and a format to call it in", "none");
   const int64_t most = parallel ? most_calls : 1;
-  if (r->arguments.empty()) {
+  const std::string after(n.after);
+  if (n.call == Call::named || n.call == Call::tagged) {
     std::vector<ExprPtr> calls;
-    for (const Tool& tool : tools) calls.push_back(tagged_call(format, tool));
+    for (const Tool& tool : tools) calls.push_back(named_call(n, tool));
     grammar::Rules rules;
     const ExprPtr one = grammar::rule(rules.add("call", grammar::alternatives(std::move(calls))));
-    const ExprPtr more = grammar::sequence({grammar::bytes(std::string(r->between)), one});
-    return compiled(
-        grammar::sequence({one, grammar::repeat(more, 0, most - 1), grammar::bytes(std::string(r->after))}),
-        std::move(rules));
+    const ExprPtr more = grammar::sequence({grammar::bytes(std::string(n.between)), one});
+    return compiled(grammar::sequence({one, grammar::repeat(more, 0, most - 1), grammar::bytes(after)}),
+                    std::move(rules));
   }
-  const std::string list = r->list ? "/items" : "";
+  const bool listed = n.call == Call::list;
+  const std::string list = listed ? "/items" : "";
   Json call;
   if (tools.size() == 1) {
-    call = call_schema(*r, tools[0], list);
+    call = call_schema(n, tools[0], list);
   } else {
     call["anyOf"] = Json::array();
     for (size_t i = 0; i < tools.size(); ++i)
-      call["anyOf"].push_back(call_schema(*r, tools[i], fmt::format("{}/anyOf/{}", list, i)));
+      call["anyOf"].push_back(call_schema(n, tools[i], fmt::format("{}/anyOf/{}", list, i)));
   }
-  if (r->list)
+  if (listed)
     return json_schemas({{"type", "array"}, {"items", std::move(call)}, {"minItems", 1}, {"maxItems", most}},
-                        "tools", {});
-  return json_schemas(call, "tools",
-                      {.between = std::string(r->between), .after = std::string(r->after), .most = most});
+                        "tools", {.after = after});
+  return json_schemas(call, "tools", {.between = std::string(n.between), .after = after, .most = most});
 }
 
 std::string_view tool_mark(ToolFormat format) {
-  std::string_view mark = tool_opening(format);
-  while (mark.ends_with('\n')) mark.remove_suffix(1);
-  return mark;
+  return tool_opening(format).empty() ? std::string_view() : tool_notation(format).mark;
 }
 
 Grammar behind_mark(ToolFormat format, const Grammar& calls) {
@@ -188,8 +273,17 @@ Grammar behind_mark(ToolFormat format, const Grammar& calls) {
 
 Grammar answer_grammar(ToolFormat format, const Grammar& calls, const Grammar* text) {
   using namespace grammar;
-  const ExprPtr called =
-      sequence({bytes(std::string(tool_opening(format))), grammar::compiled(calls.network())});
+  const auto told = [](std::string_view s) { return bytes(std::string(s)); };
+  const ToolNotation& n = tool_notation(format);
+  const ExprPtr called = sequence({told(n.opening), grammar::compiled(calls.network())});
+  if (format == ToolFormat::recipients) {
+    const ExprPtr free = text_without(n.mark);
+    const ExprPtr ended = sequence({free, characters(CharacterSet('>', '>').complement())});
+    const ExprPtr then_called = sequence({repeat(ended, 0, 1), told(n.mark), called});
+    return lathe::compiled(
+        alternatives({called, sequence({bytes("all\n"), text ? grammar::compiled(text->network())
+                                                             : alternatives({free, then_called})})}));
+  }
   if (text) return lathe::compiled(alternatives({grammar::compiled(text->network()), called}));
   if (const std::string_view mark = tool_mark(format); !mark.empty())
     return lathe::compiled(sequence({text_without(mark), alternatives({bytes(""), called})}));
@@ -200,10 +294,9 @@ Grammar answer_grammar(ToolFormat format, const Grammar& calls, const Grammar* t
   first.add('<', '<');
   const ExprPtr begin =
       alternatives({characters(first.complement()), sequence({bytes("<"), characters(bar.complement())})});
-  return lathe::compiled(
-      alternatives({called, sequence({repeat(characters(space), 0, -1),
-                                      alternatives({bytes(""), bytes("<"),
-                                                    sequence({begin, text_without("<|python_tag|>")})})})}));
+  return lathe::compiled(alternatives(
+      {called, sequence({repeat(characters(space), 0, -1),
+                         alternatives({bytes(""), bytes("<"), sequence({begin, text_without(n.mark)})})})}));
 }
 
 Json tagged_value(const Json* schema, std::string_view text) {

@@ -2,6 +2,7 @@
 // one.
 #pragma once
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -20,12 +21,58 @@ namespace lathe {
 //          with "; " between
 // tags:    <tool_call>\n<function=f>\n<parameter=a>\nvalue\n</parameter>\n</function>\n</tool_call>, texts as
 //          they are and other values in JSON (Qwen3-Coder)
-// tag:     <function=f>{...}</function> (Llama 3.1's own functions, Functionary)
-enum class ToolFormat : uint8_t { none, hermes, mistral, llama3, tags, tag };
+// tag:     <function=f>{...}</function> (Llama 3.1's own functions, Functionary 3.1)
+// functools: functools[{"name": "f", "arguments": {...}}, ...] (Firefunction 2)
+// actions: Action:\n```json\n[{"tool_name": "f", "parameters": {...}}, ...]``` (Command R and R+)
+// action_tokens: <|START_ACTION|>[{"tool_call_id": "0", "tool_name": "f", "parameters": {...}},
+//          ...]<|END_ACTION|> (Command R7B and A)
+// deepseek:
+// <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{...}\n```<｜tool▁call▁end｜>
+//          <｜tool▁calls▁end｜> (DeepSeek V3 and R1)
+// deepseek31: ...<｜tool▁call▁begin｜>f<｜tool▁sep｜>{...}<｜tool▁call▁end｜>... (DeepSeek V3.1)
+// recipients: the prompt ends with >>>; all\ntext, or f\n{...}, and >>> between (Functionary 3.2)
+enum class ToolFormat : uint8_t {
+  none,
+  hermes,
+  mistral,
+  llama3,
+  tags,
+  tag,
+  functools,
+  actions,
+  action_tokens,
+  deepseek,
+  deepseek31,
+  recipients
+};
 
+// What a format is made of.
+struct ToolNotation {
+  enum class Call : uint8_t {
+    object,
+    list,
+    named,
+    tagged
+  };  // one JSON object, or all of them in an array;
+      // a name and an object; all in tags
+  ToolFormat format = ToolFormat::none;
+  Call call = Call::object;
+  std::string_view marker = {}, marker2 = {};               // both in templates that teach it
+  std::string_view opening = {};                            // behind it a model must call
+  std::string_view mark = {};                               // begins calls in an answer
+  std::string_view name = "name", arguments = "arguments";  // members of an object
+  std::string_view before_name = {}, behind_name = {};      // of a named call
+  std::string_view between = {}, after = {};                // of two calls, of the last one
+  std::array<std::string_view, 5> tokens = {};              // of vocabularies that have them; mark is one
+};
+const ToolNotation& tool_notation(ToolFormat);
+
+// Views are of literals.
 struct ChatSyntax {
   ToolFormat tools = ToolFormat::none;
-  bool thinks = false;  // <think> thoughts </think>
+  bool thinks = false;  // think_begin thoughts think_end
+  std::string_view think_begin = "<think>", think_end = "</think>";
+  std::string_view text_begin = {}, text_end = {};  // what the answer's text stands between
 };
 
 // None of what a template does not mention, or mentions in another notation.
@@ -46,7 +93,8 @@ Json tagged_value(const Json* schema, std::string_view text);
 // InputError where a schema is refused (json_schema.h), naming the tool.
 Grammar tool_grammar(ToolFormat, std::span<const Tool>, bool parallel);
 
-// What begins a call, without white space behind it; a token of its own in many vocabularies.
+// What begins a call wherever it stands, without white space behind it; a token of its own in many
+// vocabularies. Empty where an answer is a call by how it begins.
 std::string_view tool_mark(ToolFormat);
 // The texts behind tool_mark() that `calls` follow.
 Grammar behind_mark(ToolFormat, const Grammar& calls);

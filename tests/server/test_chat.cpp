@@ -238,6 +238,69 @@ TEST(Chat, QwenCodersCallsInTags) {
   EXPECT_TRUE(arguments["city"] == "Oslo" || arguments["city"] == "Rome") << whole;
 }
 
+// Each template's own marks, and its calls as the model is shown them.
+TEST(Chat, EveryNotationMakesAndReadsItsCalls) {
+  const std::string rest = "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}Answer:";
+  const std::string templates[] = {
+      "{% if tools %}[TOOL_CALLS]{% endif %}" + rest,
+      "{# tools: functools[ #}" + rest,
+      "{% if tools %}Action: \"tool_name\": {% endif %}" + rest,
+      "{% if tools %}<|START_ACTION|>{% endif %}{# <|START_RESPONSE|> <|END_THINKING|> #}" + rest,
+      "{% if tools %}<｜tool▁sep｜>```json{% endif %}" + rest,
+      "{% if tools %}<｜tool▁sep｜>{% endif %}" + rest,
+      "{% if tools %}>>>${recipient}{% endif %}" + rest + ">>>",
+  };
+  for (const std::string& source : templates) {
+    Serving s({}, Serving::small(), source);
+    s.ready();
+    Json body = chat({{"tool_choice", {{"type", "function"}, {"function", {{"name", "get_weather"}}}}},
+                      {"max_tokens", 300},
+                      {"logit_bias", s.no_space()}});
+    const Json whole = s.post("/v1/chat/completions", body).json();
+    ASSERT_EQ(whole["choices"][0]["finish_reason"], "tool_calls") << source << whole;
+    const Json& calls = whole["choices"][0]["message"]["tool_calls"];
+    ASSERT_EQ(calls.size(), 1u);
+    EXPECT_EQ(calls[0]["function"]["name"], "get_weather");
+    const std::string text = calls[0]["function"]["arguments"];
+    const Json arguments = Json::parse(text);
+    EXPECT_TRUE(arguments["city"] == "Oslo" || arguments["city"] == "Rome") << whole;
+    body["stream"] = true;
+    std::string streamed;
+    for (const Json& e : s.post("/v1/chat/completions", body).events())
+      if (const Json& d = e["choices"][0]["delta"]; d.contains("tool_calls"))
+        streamed += d["tool_calls"][0]["function"]["arguments"].get<std::string>();
+    EXPECT_EQ(streamed, text);
+    // A form of the text is one where the text stands.
+    const Json told = s.choice(
+        chat({{"tools", nullptr},
+              {"response_format", {{"type", "json_schema"}, {"json_schema", {{"schema", {{"const", 7}}}}}}}}),
+        "/v1/chat/completions");
+    EXPECT_EQ(told["message"]["content"], "7") << source;
+  }
+}
+
+TEST(Chat, TemplatesThatAddTheTextOfArguments) {
+  Serving s({}, Serving::small(),
+            "{# tools: functools[ #}{{ functions + '|' + datetime[:2] }}"
+            "{% for m in messages %}{{ m.role }}: {{ m.content }}{% for c in m.tool_calls %}"
+            "{{ c.function.name + c.function.arguments }}{% endfor %} {% endfor %}Answer:");
+  s.ready();
+  const Json call = {{"id", "call_1"},
+                     {"type", "function"},
+                     {"function", {{"name", "clock"}, {"arguments", "{\"zone\":  1}"}}}};
+  const Json messages = {{{"role", "user"}, {"content", "Rain?"}},
+                         {{"role", "assistant"}, {"content", nullptr}, {"tool_calls", {call}}}};
+  EXPECT_EQ(
+      s.post("/apply-template", {{"messages", messages}, {"tools", {clock_tool()}}}).json()["prompt"],
+      "[\n    {\n        \"name\": \"clock\"\n    }\n]|20user: Rain? assistant: Noneclock{\"zone\":  1} "
+      "Answer:");
+  EXPECT_EQ(
+      s.post("/apply-template", {{"messages", {messages[0]}},
+                                 {"chat_template_kwargs", {{"functions", "none"}, {"datetime", "now"}}}})
+          .json()["prompt"],
+      "none|nouser: Rain? Answer:");
+}
+
 TEST(Chat, SaysWhatIsWrongWithTools) {
   Serving s({}, Serving::small(), hermes), plain;
   s.ready();

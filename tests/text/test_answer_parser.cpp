@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 #include <sstream>
 
+#include "support.h"
 #include "text/answer_parser.h"
 
 namespace lathe {
@@ -59,7 +60,11 @@ std::string read(ChatSyntax syntax, std::string_view answer, bool thinking = fal
 
 constexpr ChatSyntax plain{}, thinker{ToolFormat::none, true}, hermes{ToolFormat::hermes, true},
     mistral{ToolFormat::mistral, false}, llama{ToolFormat::llama3, false}, tags{ToolFormat::tags, false},
-    tag{ToolFormat::tag, false};
+    tag{ToolFormat::tag, false}, functools{ToolFormat::functools, false}, actions{ToolFormat::actions, false},
+    deepseek{ToolFormat::deepseek, true}, deepseek31{ToolFormat::deepseek31, true};
+// As their templates have them.
+const ChatSyntax recipients = chat_syntax(">>>${recipient} tools"),
+                 cohere = chat_syntax("<|END_THINKING|><|START_ACTION|><|START_RESPONSE|> tools");
 
 TEST(AnswerParser, TextIsText) {
   EXPECT_EQ(read(plain, "  a <think> b </think> <tool_call> \n"),
@@ -96,7 +101,7 @@ TEST(AnswerParser, HermesCalls) {
 
 TEST(AnswerParser, WhatIsNoCallIsText) {
   EXPECT_EQ(read(hermes, "<tool_call>call me"), "text(<tool_call>call me)");
-  EXPECT_EQ(read(hermes, "a\n<tool_call>{\"nam"), "text(a<tool_call>{\"nam)");
+  EXPECT_EQ(read(hermes, "a\n<tool_call>{\"nam"), "text(a\n<tool_call>{\"nam)");
   EXPECT_EQ(read(hermes, "<tool_call>{\"name\": 3}</tool_call>"),
             "text(<tool_call>{\"name\": 3}</tool_call>)");
   EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"\"}"), "text(<tool_call>{\"name\": \"\"})");
@@ -149,7 +154,142 @@ TEST(AnswerParser, CallsInOneTag) {
   EXPECT_EQ(read(tag, "Hm.\n<function=f>{\"a\": {\"b\": 1}}</function><function=g>{}</function> Done."),
             "text(Hm.)call0(f, {\"a\": {\"b\": 1}})call1(g, {})text(Done.)");
   EXPECT_EQ(read(tag, "f>{\"a\": 1}</function>", false, true), "call0(f, {\"a\": 1})");
-  EXPECT_EQ(read(tag, "a <function=> b"), "text(a<function=> b)");
+  EXPECT_EQ(read(tag, "a <function=> b"), "text(a <function=> b)");
+}
+
+TEST(AnswerParser, FirefunctionsCalls) {
+  const std::string calls = R"([{"name": "f", "arguments": {"a": 1}}, {"name": "g", "arguments": {}}])";
+  EXPECT_EQ(read(functools, "Hm. functools" + calls), "text(Hm.)call0(f, {\"a\": 1})call1(g, {})");
+  EXPECT_EQ(read(functools, calls, false, true), "call0(f, {\"a\": 1})call1(g, {})");
+  EXPECT_EQ(read(functools, "import functools\n\nfunctools.reduce"),
+            "text(import functools\n\nfunctools.reduce)");
+  EXPECT_EQ(read(functools, "a functools[0] b"), "text(a functools[0] b)");
+}
+
+TEST(AnswerParser, CommandRsCalls) {
+  const std::string list =
+      "[\n    {\n        \"tool_name\": \"f\",\n        \"parameters\": {\"a\": [1]}\n    },\n"
+      "    {\"tool_name\": \"g\", \"parameters\": {}}\n]";
+  const std::string shown = "call0(f, {\"a\": [1]})call1(g, {})";
+  EXPECT_EQ(read(actions, "I will look.\nAction:\n```json\n" + list + "```\n"), "text(I will look.)" + shown);
+  EXPECT_EQ(read(actions, "Action: ```json\n" + list + "\n```"), shown);
+  EXPECT_EQ(read(actions, "Action:```" + list), shown);
+  EXPECT_EQ(read(actions, list + "\n```", false, true), shown);
+  EXPECT_EQ(read(actions, "Action: run away.\nOr ```json\n{}```"),
+            "text(Action: run away.\nOr ```json\n{}```)");
+  EXPECT_EQ(read(actions, "Action: ```json\n"), "text(Action: ```json\n)");
+  EXPECT_EQ(read(actions, "Action: ```json\n[]"), "text(Action: ```json\n[])");
+}
+
+TEST(AnswerParser, CommandAsAnswers) {
+  const std::string list = R"([
+    {"tool_call_id": "0", "tool_name": "f", "parameters": {"a": "<|END_ACTION|>"}}
+])";
+  const std::string shown = R"(call0(f, {"a": "<|END_ACTION|>"}))";
+  EXPECT_EQ(
+      read(cohere, "<|START_THINKING|>I look.<|END_THINKING|><|START_ACTION|>" + list + "<|END_ACTION|>"),
+      "thought(I look.)" + shown);
+  EXPECT_EQ(read(cohere, list + "<|END_ACTION|>", false, true), shown);
+  EXPECT_EQ(read(cohere, "<|START_RESPONSE|>It is 3 <|END.<|END_RESPONSE|>"), "text(It is 3 <|END.)");
+  EXPECT_EQ(read(cohere, "<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>Yes.\n<|END_RESPONSE|>"),
+            "thought(hm)text(Yes.\n)");
+  EXPECT_EQ(read(cohere, "It is 3."), "text(It is 3.)");
+  ChatSyntax without_tools = cohere;
+  without_tools.tools = ToolFormat::none;
+  EXPECT_EQ(read(without_tools, "<|START_RESPONSE|>[1]<|END_RESPONSE|>"), "text([1])");
+}
+
+TEST(AnswerParser, DeepSeeksCalls) {
+  const auto call = [](const std::string& name, const std::string& arguments) {
+    return "<｜tool▁call▁begin｜>function<｜tool▁sep｜>" + name + "\n```json\n" + arguments +
+           "\n```<｜tool▁call▁end｜>";
+  };
+  const std::string two = call("f", "{\"a\": \"```\"}") + "\n" + call("g", "{}") + "<｜tool▁calls▁end｜>";
+  const std::string shown = "call0(f, {\"a\": \"```\"})call1(g, {})";
+  EXPECT_EQ(read(deepseek, "hm\n</think>\n\nSo.<｜tool▁calls▁begin｜>" + two, true),
+            "thought(hm)text(So.)" + shown);
+  EXPECT_EQ(read(deepseek, two, false, true), shown);
+  EXPECT_EQ(read(deepseek, "<｜tool▁calls▁begin｜>\n" + call("f", "{}") + "\n<｜tool▁calls▁end｜>\nDone."),
+            "call0(f, {})text(Done.)");
+  EXPECT_EQ(read(deepseek, "<｜tool▁calls▁begin｜>no <｜tool"), "text(<｜tool▁calls▁begin｜>no <｜tool)");
+  EXPECT_EQ(read(deepseek, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f g"),
+            "text(<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f g)");
+  EXPECT_EQ(read(deepseek31,
+                 "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"a\": 1}<｜tool▁call▁end｜>"
+                 "<｜tool▁call▁begin｜>g<｜tool▁sep｜>{}<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+            "call0(f, {\"a\": 1})call1(g, {})");
+}
+
+TEST(AnswerParser, FunctionarysRecipients) {
+  EXPECT_EQ(read(recipients, "all\nHello\n>>> 1 + 1\n"), "text(Hello\n>>> 1 + 1\n)");
+  EXPECT_EQ(read(recipients, "f\n{\"a\": 1}>>>g\n{}"), "call0(f, {\"a\": 1})call1(g, {})");
+  EXPECT_EQ(read(recipients, "all\nSo: >>>f\n{\"a\": 1}"), "text(So:)call0(f, {\"a\": 1})");
+  EXPECT_EQ(read(recipients, "f\n{}>>>all\nDone."), "call0(f, {})text(Done.)");
+  EXPECT_EQ(read(recipients, "f\n{}", false, true), "call0(f, {})");
+  EXPECT_EQ(read(recipients, "python\nprint(1)"), "text(python\nprint(1))") << "no JSON, no call";
+  EXPECT_EQ(read(recipients, "Hello you"), "text(Hello you)");
+  ChatSyntax without_tools = recipients;
+  without_tools.tools = ToolFormat::none;
+  EXPECT_EQ(read(without_tools, "all\nHello >>>f\n{}"), "text(Hello >>>f\n{})");
+}
+
+TEST(ChatSyntax, GrammarsOfNamedCalls) {
+  const Tool f{"f", Json::parse(R"({"properties": {"n": {"type": "integer"}}, "required": ["n"],
+                                    "additionalProperties": false})")};
+  struct Case {
+    ToolFormat format;
+    std::string call, between, after;
+  };
+  const Case cases[] = {
+      {ToolFormat::functools, R"({"name":"f","arguments":{"n":1}})", ",", "]"},
+      {ToolFormat::actions, R"({"tool_name":"f","parameters":{"n":1}})", ",", "]\n```"},
+      {ToolFormat::action_tokens, R"({"tool_call_id":"12","tool_name":"f","parameters":{"n":1}})", ",",
+       "]<|END_ACTION|>"},
+      {ToolFormat::deepseek, "<｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{\"n\":1}",
+       "\n```<｜tool▁call▁end｜>\n", "\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>"},
+      {ToolFormat::deepseek31, "<｜tool▁call▁begin｜>f<｜tool▁sep｜>{\"n\":1}", "<｜tool▁call▁end｜>",
+       "<｜tool▁call▁end｜><｜tool▁calls▁end｜>"},
+      {ToolFormat::recipients, "f\n{\"n\":1}", ">>>", ""},
+  };
+  for (const Case& c : cases) {
+    const std::string begin = c.after.starts_with("]") ? "[" : "";
+    const std::string one = begin + c.call + c.after, two = begin + c.call + c.between + c.call + c.after;
+    const Grammar single = tool_grammar(c.format, {&f, 1}, false);
+    EXPECT_TRUE(single.accepts(one)) << one;
+    EXPECT_FALSE(single.accepts(two)) << two;
+    std::string other = one;
+    other.replace(other.find("1}"), 1, "x");
+    EXPECT_FALSE(single.accepts(other)) << other;
+    const Grammar several = tool_grammar(c.format, {&f, 1}, true);
+    EXPECT_TRUE(several.accepts(one)) << one;
+    EXPECT_TRUE(several.accepts(two)) << two;
+    ChatSyntax syntax{c.format};
+    for (const std::string& text : {one, two})
+      EXPECT_EQ(read(syntax, text, false, true),
+                text == one ? "call0(f, {\"n\":1})" : "call0(f, {\"n\":1})call1(f, {\"n\":1})");
+    const Grammar answer = answer_grammar(c.format, single, nullptr);
+    const std::string opening(tool_opening(c.format));
+    EXPECT_TRUE(answer.accepts(opening + one)) << opening + one;
+    EXPECT_FALSE(answer.accepts(opening + other)) << opening + other;
+  }
+  const Grammar call = tool_grammar(ToolFormat::recipients, {&f, 1}, false);
+  const Grammar free = answer_grammar(ToolFormat::recipients, call, nullptr);
+  for (const std::string text :
+       {"all\n", "all\na >> b", "all\n>>", "all\nSo:>>>f\n{\"n\":1}", "all\n>>>f\n{\"n\":1}"})
+    EXPECT_TRUE(free.accepts(text)) << text;
+  for (const std::string text : {"", "a", "g\n{}", "all\n>>>", "all\na>>>g\n{}", "all\na>>>>f\n{\"n\":1}"})
+    EXPECT_FALSE(free.accepts(text)) << text;
+  const std::string words[] = {"yes", "no"};
+  const Grammar yes = Grammar::choice(words), either = answer_grammar(ToolFormat::recipients, call, &yes);
+  EXPECT_TRUE(either.accepts("all\nyes"));
+  EXPECT_TRUE(either.accepts("f\n{\"n\":1}"));
+  EXPECT_FALSE(either.accepts("yes"));
+  const Grammar deep =
+      answer_grammar(ToolFormat::deepseek, tool_grammar(ToolFormat::deepseek, {&f, 1}, false), nullptr);
+  for (const std::string text : {"<｜tool▁calls", "<｜tool▁outputs▁begin｜>", "<<｜tool▁calls▁begin",
+                                 "<\u4f60", "<｜tool▁calls▁end｜>"})
+    EXPECT_TRUE(deep.accepts(text)) << text;
+  EXPECT_FALSE(deep.accepts("a<｜tool▁calls▁begin｜>"));
 }
 
 TEST(ChatSyntax, GrammarsOfCallsInTags) {
@@ -245,8 +385,41 @@ TEST(ChatSyntax, IsReadOffTheTemplate) {
   EXPECT_EQ(chat_syntax("{% if tools %}[TOOL_CALLS]{% endif %}").tools, ToolFormat::mistral);
   EXPECT_EQ(chat_syntax("{% if tools %}{\"name\": f, \"parameters\": d}{% endif %}").tools,
             ToolFormat::llama3);
+  EXPECT_EQ(chat_syntax("{% if tools %}functools[]{% endif %}").tools, ToolFormat::functools);
+  EXPECT_EQ(chat_syntax("{% if tools %}Action: \"tool_name\": {% endif %}").tools, ToolFormat::actions);
+  EXPECT_EQ(chat_syntax("{% if tools %}<｜tool▁sep｜>```json{% endif %}").tools, ToolFormat::deepseek);
+  EXPECT_EQ(chat_syntax("{% if tools %}<｜tool▁sep｜>{% endif %}").tools, ToolFormat::deepseek31);
   EXPECT_TRUE(chat_syntax("{{ content.split('</think>') }}").thinks);
   EXPECT_FALSE(chat_syntax("<tool_call> tools").thinks);
+}
+
+// The templates of the models themselves.
+TEST(ChatSyntax, OfTemplatesInUse) {
+  SKIP_WITHOUT(testing_support::shared_data("templates/llama_cpp"));
+  const std::pair<const char*, ToolFormat> cases[] = {
+      {"CohereForAI-c4ai-command-r-plus-tool_use", ToolFormat::actions},
+      {"CohereForAI-c4ai-command-r7b-12-2024-tool_use", ToolFormat::action_tokens},
+      {"NousResearch-Hermes-2-Pro-Llama-3-8B-tool_use", ToolFormat::hermes},
+      {"NousResearch-Hermes-3-Llama-3.1-8B-tool_use", ToolFormat::hermes},
+      {"Qwen-Qwen2.5-7B-Instruct", ToolFormat::hermes},
+      {"deepseek-ai-DeepSeek-R1-Distill-Llama-8B", ToolFormat::none},  // it shows the model no tools
+      {"deepseek-ai-DeepSeek-R1-Distill-Qwen-32B", ToolFormat::none},
+      {"fireworks-ai-llama-3-firefunction-v2", ToolFormat::functools},
+      {"google-gemma-2-2b-it", ToolFormat::none},
+      {"llama-cpp-deepseek-r1", ToolFormat::deepseek},
+      {"meetkai-functionary-medium-v3.1", ToolFormat::tag},
+      {"meetkai-functionary-medium-v3.2", ToolFormat::recipients},
+      {"meta-llama-Llama-3.1-8B-Instruct", ToolFormat::llama3},
+      {"meta-llama-Llama-3.2-3B-Instruct", ToolFormat::llama3},
+      {"meta-llama-Llama-3.3-70B-Instruct", ToolFormat::llama3},
+      {"microsoft-Phi-3.5-mini-instruct", ToolFormat::none},
+      {"mistralai-Mistral-Nemo-Instruct-2407", ToolFormat::mistral},
+  };
+  for (const auto& [name, format] : cases) {
+    const std::string file = std::string("templates/llama_cpp/") + name + ".jinja";
+    EXPECT_EQ(chat_syntax(testing_support::read_text_file(testing_support::shared_data(file))).tools, format)
+        << name;
+  }
 }
 
 }  // namespace

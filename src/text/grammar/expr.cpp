@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "text/utf8.h"
+
 namespace lathe::grammar {
 
 CharacterSet CharacterSet::any() {
@@ -116,17 +118,24 @@ ExprPtr compiled(std::shared_ptr<const Network> network) {
 // What begins like the mark either goes on otherwise, or is followed by the mark's first character again, or
 // by the end.
 ExprPtr text_without(std::string_view mark) {
-  const auto one = [](char c) { return CharacterSet(static_cast<char32_t>(c), static_cast<char32_t>(c)); };
+  const auto one = [](char32_t c) { return CharacterSet(c, c); };
+  std::vector<char32_t> letters;
+  std::vector<size_t> ends;
+  for (size_t at = 0; at < mark.size(); ends.push_back(at)) letters.push_back(next_code_point(mark, at));
+  const ExprPtr other = characters(one(letters[0]).complement());
+  if (std::ranges::count(letters, letters[0]) == std::ssize(letters)) {
+    const ExprPtr fewer = repeat(characters(one(letters[0])), 0, std::ssize(letters) - 1);
+    return sequence({repeat(sequence({fewer, other}), 0, -1), fewer});
+  }
   std::vector<ExprPtr> begun, otherwise;
-  for (size_t n = 1; n < mark.size(); ++n) {
-    const ExprPtr beginning = bytes(std::string(mark.substr(0, n)));
-    CharacterSet goes_on = one(mark[0]);
-    goes_on.add(one(mark[n]));
+  for (size_t n = 1; n < letters.size(); ++n) {
+    const ExprPtr beginning = bytes(std::string(mark.substr(0, ends[n - 1])));
+    CharacterSet goes_on = one(letters[0]);
+    goes_on.add(one(letters[n]));
     begun.push_back(beginning);
     otherwise.push_back(sequence({beginning, characters(goes_on.complement())}));
   }
-  const ExprPtr many = repeat(alternatives(std::move(begun)), 0, -1),
-                other = characters(one(mark[0]).complement());
+  const ExprPtr many = repeat(alternatives(std::move(begun)), 0, -1);
   return sequence(
       {repeat(alternatives({other, sequence({many, alternatives(std::move(otherwise))})}), 0, -1), many});
 }

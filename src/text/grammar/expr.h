@@ -52,7 +52,8 @@ ExprPtr alternatives(std::vector<ExprPtr>);
 ExprPtr repeat(ExprPtr, int64_t min, int64_t max);
 ExprPtr rule(int32_t index);
 ExprPtr compiled(std::shared_ptr<const Network>);  // the texts of another grammar
-ExprPtr text_without(std::string_view mark);  // any text; the mark's first byte is ASCII and not in its rest
+ExprPtr text_without(
+    std::string_view mark);  // any text; the mark's first character is not in its rest, or all of it
 inline ExprPtr nothing() { return alternatives({}); }  // matches no text at all
 
 struct Rules {
