@@ -50,7 +50,7 @@ class Server:
             except (urllib.error.URLError, ConnectionError):
                 time.sleep(0.05)
         self.__exit__()
-        raise Failed(f"{self.process.args[0]}: not healthy within {HEALTHY_WITHIN} s")
+        raise Failed(self.process.args, self.process.returncode, f"not healthy within {HEALTHY_WITHIN} s")
 
     def __exit__(self, *_):
         if self.process.poll() is None:
