@@ -393,13 +393,14 @@ bool AnswerParser::read_object(Parts& parts, bool) {
   size_t used = 0;
   while (used < held_.size() && call_.at != Call::At::done && call_.at != Call::At::bad)
     call_.read(held_[used++]);
+  // A name that stands before its arguments is one when they begin.
+  const bool begun = !call_.bare || (call_.at != Call::At::value && call_.at != Call::At::bad);
+  const bool gives = call_.given || (call_.named && begun);
   // What ends a call wrongly may be the beginning of what comes behind it.
-  if (call_.at == Call::At::bad && call_.given) --used;
+  if (call_.at == Call::At::bad && gives) --used;
   if (!call_.given) call_.raw += held_.substr(0, used);
   held_.erase(0, used);
-  // A name that stands before its arguments is one when they begin.
-  const bool begun = call_.given || !call_.bare || (call_.at != Call::At::value && call_.at != Call::At::bad);
-  if (call_.named && begun && (!call_.given || !call_.arguments.empty())) {
+  if (gives && (!call_.given || !call_.arguments.empty())) {
     if (!std::exchange(call_.given, true)) {
       add(parts, Kind::call, call_.name, calls_++);
       call_.raw.clear();

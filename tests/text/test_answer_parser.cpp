@@ -109,6 +109,7 @@ TEST(AnswerParser, WhatIsNoCallIsText) {
   // Cut off, a call is a call with what it has.
   EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"f\", \"arguments\": {\"a\": \"lo"),
             "call0(f, {\"a\": \"lo)");
+  EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"f\"\" x"), "call0(f)text(\" x)") << "nothing is lost";
   EXPECT_EQ(read(llama, "{\"answer\": 42}"), "text({\"answer\": 42})");
   EXPECT_EQ(read(llama, " {not json"), "text( {not json)");
   EXPECT_EQ(read(mistral, "[TOOL_CALLS] nothing"), "text([TOOL_CALLS] nothing)");
