@@ -9,6 +9,8 @@
 #include <string_view>
 #include <vector>
 
+#include "text/utf8.h"
+
 namespace {
 
 using namespace lathe;
@@ -54,7 +56,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   ChatSyntax syntax = chat_syntax(source);
   if (data[1] & 8) syntax.tools = ToolFormat::none;
   const bool calling = (data[1] & 1) && syntax.tools != ToolFormat::none, thinking = data[1] & 2;
-  const std::string_view answer(reinterpret_cast<const char*>(data) + 3, size - 3);
+  const std::string answer = repair_utf8(std::string_view(reinterpret_cast<const char*>(data) + 3, size - 3));
   const auto whole = read(syntax, answer, thinking, calling, answer.size() + 1);
   const auto cut = read(syntax, answer, thinking, calling, size_t{1} + data[2] % 7);
   const bool same = std::ranges::equal(whole, cut, [](const AnswerPart& a, const AnswerPart& b) {

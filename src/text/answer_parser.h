@@ -28,6 +28,7 @@ class AnswerParser {
   AnswerParser(ChatSyntax, bool thinking, bool calling,
                std::shared_ptr<const std::vector<Tool>> tools = nullptr);
 
+  // All pieces together are UTF-8, as a decoder gives them.
   std::vector<AnswerPart> push(std::string_view piece);
   std::vector<AnswerPart> finish();  // the answer ended, perhaps in the middle of something
   int64_t calls() const { return calls_; }
