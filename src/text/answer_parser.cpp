@@ -281,10 +281,9 @@ bool AnswerParser::read_head(Parts& parts, bool last) {
   }
   const size_t mark = held_.find(arguments_mark), brace = held_.find('{');
   const size_t end = std::min(mark, brace);
-  if (end == std::string::npos) {
-    if (held_.size() <= longest_name && !last) return false;
-    call_.raw += held_;
-    held_.clear();
+  if (end > longest_name) {
+    const bool waits = end == std::string::npos && held_.size() <= longest_name + arguments_mark.size();
+    if (waits && !last) return false;
     give_up(parts);
     return true;
   }
