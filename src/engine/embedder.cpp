@@ -4,8 +4,10 @@
 #include <cmath>
 #include <deque>
 #include <mutex>
+#include <utility>
 
 #include "core/error.h"
+#include "core/log.h"
 #include "engine/busy.h"
 #include "runtime/plan.h"
 
@@ -62,6 +64,7 @@ struct Embedder::Impl {
   int64_t dimensions, vocab;
   std::mutex mutex;  // guards what follows
   std::deque<std::unique_ptr<Job>> jobs;
+  uint64_t stepping = 0;  // the job that is not among them meanwhile; 0: none, or it was cancelled
   uint64_t last_job = 0;
 
   static EmbedderOptions completed(const Model& model, EmbedderOptions o) {
@@ -77,12 +80,12 @@ struct Embedder::Impl {
     vocab = model.graph.value(model.graph.output()).cols;
   }
 
-  // As many texts as a run has rows for.
-  void embed_some(Job& job) {
+  // As many texts as a run has rows for, and no more than `most`.
+  void embed_some(Job& job, size_t most) {
     std::vector<int32_t> tokens, positions, starts{0}, outputs;
     const size_t first = job.result.vectors.size();
     size_t end = first;
-    while (end < job.texts.size() &&
+    while (end < job.texts.size() && end - first < most &&
            tokens.size() + job.texts[end].size() <= static_cast<size_t>(options.longest)) {
       const auto& text = job.texts[end++];
       for (size_t i = 0; i < text.size(); ++i) {
@@ -107,24 +110,32 @@ struct Embedder::Impl {
     }
   }
 
-  bool step() {
+  bool step(size_t most) {
     std::unique_ptr<Job> job;
     {
       const std::lock_guard lock(mutex);
       if (jobs.empty()) return false;
       job = std::move(jobs.front());
       jobs.pop_front();
+      stepping = job->id;
     }
     try {
-      embed_some(*job);
+      embed_some(*job, most);
     } catch (const std::exception& e) {
       job->result.error = e.what();
     }
-    if (!job->result.error.empty() || job->result.vectors.size() == job->texts.size()) {
-      job->done(job->result);
-    } else {  // behind those that wait: a large request does not keep small ones
+    {
       const std::lock_guard lock(mutex);
-      jobs.push_back(std::move(job));
+      if (std::exchange(stepping, 0) == 0) return true;
+      if (job->result.error.empty() && job->result.vectors.size() < job->texts.size()) {
+        jobs.push_back(std::move(job));  // behind those that wait: a large request does not keep small ones
+        return true;
+      }
+    }
+    try {
+      job->done(job->result);
+    } catch (const std::exception& e) {
+      warn("embedder: the listener of request {} failed: {}", job->id, printable(e.what()));
     }
     return true;
   }
@@ -155,9 +166,10 @@ uint64_t Embedder::submit(std::vector<std::vector<int32_t>> texts, Done done) {
 void Embedder::cancel(uint64_t request) {
   const std::lock_guard lock(impl_->mutex);
   std::erase_if(impl_->jobs, [&](const auto& job) { return job->id == request; });
+  if (impl_->stepping == request) impl_->stepping = 0;
 }
 
-bool Embedder::step() { return impl_->step(); }
+bool Embedder::step(size_t most_texts) { return impl_->step(std::max<size_t>(most_texts, 1)); }
 int64_t Embedder::dimensions() const { return impl_->dimensions; }
 int64_t Embedder::longest() const { return impl_->options.longest; }
 

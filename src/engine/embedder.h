@@ -32,13 +32,14 @@ class Embedder {
     std::string error;
   };
   using Done = std::function<void(const Result&)>;
-  // From any thread; `done` is called on the thread that steps. InputError when a text is empty, longer than
-  // longest() or has unknown tokens; Busy when too many requests wait.
+  // From any thread; `done` is called on the thread that steps; what it throws is logged. InputError when a
+  // text is empty, longer than longest() or has unknown tokens; Busy when too many requests wait.
   uint64_t submit(std::vector<std::vector<int32_t>> texts, Done);
-  void cancel(uint64_t request);  // from any thread
+  void cancel(uint64_t request);  // from any thread; no other text of it is begun, and `done` is not called
 
-  // Some texts of the oldest request; false when there was nothing to do. From one thread.
-  bool step();
+  // Texts of the oldest request, as many as a run has rows for, or at most so many; false when there was
+  // nothing to do. From one thread.
+  bool step(size_t most_texts = SIZE_MAX);
 
   int64_t dimensions() const;
   int64_t longest() const;

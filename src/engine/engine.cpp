@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <random>
+#include <utility>
 
 #include "core/error.h"
 #include "core/log.h"
@@ -39,6 +40,7 @@ struct Job {
   std::shared_ptr<grammar::Work> masks;             // its choices' budget, where there is a grammar
   std::shared_ptr<std::vector<TokenScore>> prompt;  // while it is computed; null: not asked for
   Clock::time_point submitted;
+  int64_t first_choice;  // among those of all prompts that were submitted together
 };
 
 // One choice of a request.
@@ -50,15 +52,30 @@ struct Running {
   StreamDecoder decoder;
   StopText stops;
   std::optional<GrammarMatcher> matcher;  // once the grammar applies
-  int64_t generated = 0;
+  int64_t generated = 0, thought = 0;     // tokens, and those of thoughts
+  bool thinking;
   bool begun = false;  // it was in a step
+  double waited = 0;   // seconds before that
 
   Running(std::shared_ptr<const Job> j, int64_t c, const Tokenizer& tokenizer)
       : job(std::move(j)),
         choice(c),
         sampler(seeded(job->request.sampling, c)),
         decoder(tokenizer, !job->request.special_tokens),
-        stops(job->request.stop) {}
+        stops(job->request.stop),
+        thinking(job->request.thoughts.close >= 0 && job->request.thoughts.open < 0) {}
+
+  void think(int32_t token) {
+    const Request::Thoughts& t = job->request.thoughts;
+    if (t.close < 0) return;
+    if (token == t.close)
+      thinking = false;
+    else if (thinking)
+      ++thought;
+    else
+      thinking = token == t.open;
+  }
+  bool has_thought_enough() const { return thinking && thought >= job->request.thoughts.tokens; }
 
   static Sampling seeded(Sampling s, int64_t choice) {
     s.seed += static_cast<uint64_t>(choice);
@@ -140,9 +157,10 @@ struct Engine::Impl {
   uint64_t last_sequence = 0;
   std::vector<int32_t> tokens, positions, starts, outputs, adapters;  // of the batch
   std::vector<std::span<const int32_t>> tables;
-  double plan_seconds = 0;      // of this step
-  uint64_t sampled = 0;         // tokens of this step
-  std::vector<float> adjusted;  // a row of logits with stop tokens out of reach
+  double plan_seconds = 0;          // of this step
+  uint64_t sampled = 0;             // tokens of this step
+  std::vector<uint64_t> computing;  // numbers of the requests in it
+  std::vector<float> adjusted;      // a row of logits with stop tokens out of reach
 
   mutable std::mutex mutex;  // guards what follows
   std::condition_variable changed;
@@ -218,6 +236,9 @@ struct Engine::Impl {
     return l;
   }
 
+  // InputError where one of them cannot run.
+  void check(const Request&, const std::vector<std::vector<int32_t>>& prompts) const;
+
   // Adapters change keys and values.
   static uint64_t space_of(const Request& r) {
     return r.space + static_cast<uint64_t>(r.adapter) * 0x9e3779b97f4a7c15ull;
@@ -283,7 +304,8 @@ struct Engine::Impl {
     event.request = job->id;
     event.generated = r.generated;
     event.cached = r.sequence.cached;
-    event.text += r.stops.push(r.decoder.finish());
+    event.waited = r.waited;
+    event.text += r.stops.push(r.decoder.finish(), r.generated > job->request.min_tokens);
     if (r.stops.stopped() && event.finish == Finish::length) {
       event.finish = Finish::stop;
       event.stop = r.stops.matched();
@@ -295,7 +317,33 @@ struct Engine::Impl {
     running.erase(r.sequence.id);
     for (int64_t c = first; c < first + width; ++c) {
       event.choice = c;
-      job->emit(event);
+      tell(*job, event);
+    }
+  }
+
+  // What a listener throws is its request's end, not the engine's.
+  void tell(const Job& job, Event event) {
+    event.choice += job.first_choice;
+    try {
+      job.emit(event);
+    } catch (const std::exception& e) {
+      warn("engine: request {} is cancelled: its listener failed: {}", job.id, printable(e.what()));
+      const std::lock_guard lock(mutex);
+      cancelled.push_back(job.id);
+    }
+  }
+
+  // Those that a failed step computed; all, where it failed before it knew them.
+  void fail_step(const char* why) {
+    warn("engine: a step failed: {}", printable(why));
+    std::vector<Running*> failed;
+    for (const auto& [id, r] : running)
+      if (computing.empty() || std::ranges::count(computing, r->job->id)) failed.push_back(r.get());
+    for (Running* r : failed) {
+      Event event;
+      event.finish = Finish::failed;
+      event.error = "internal error";
+      end(*r, std::move(event));
     }
   }
 
@@ -312,7 +360,9 @@ struct Engine::Impl {
         }
         starts.push_back(static_cast<int32_t>(tokens.size()));
         tables.push_back(s.table.blocks);
-        adapters.push_back(running.at(s.id)->job->request.adapter);
+        const Job& job = *running.at(s.id)->job;
+        adapters.push_back(job.request.adapter);
+        computing.push_back(job.id);
         for (int64_t i = w.outputs; i > 0; --i) outputs.push_back(starts.back() - static_cast<int32_t>(i));
       }
     Batch batch{.tokens = tokens, .positions = positions, .starts = starts, .slots = {}, .outputs = outputs};
@@ -331,7 +381,7 @@ struct Engine::Impl {
     for (const auto* works : {&step.prompts, &step.decodes})
       for (const Work& w : *works) {
         Running* r = running.at(w.sequence->id).get();
-        r->begun = true;
+        if (!std::exchange(r->begun, true)) r->waited = seconds_since(r->job->submitted) - plan_seconds;
         if (w.sequence->scores)
           score_prompt(*r, w, [&](int64_t i) { return row(next + static_cast<size_t>(i)); });
         next += static_cast<size_t>(w.outputs);
@@ -369,6 +419,8 @@ struct Engine::Impl {
       s.prompt = first.sequence.prompt;
       s.priority = first.sequence.priority;
       s.origin = first.sequence.origin;
+      r->begun = true;
+      r->waited = first.waited;
       r->sampler.see(s.tokens);
       scheduler.add_fork(first.sequence, s);
       others.push_back(r.get());
@@ -380,6 +432,11 @@ struct Engine::Impl {
   // The logits with what may not come next out of reach.
   std::span<const float> allowed(Running& r, std::span<const float> logits) {
     const Request& request = r.job->request;
+    if (r.has_thought_enough()) {
+      adjusted.assign(logits.size(), -INFINITY);
+      adjusted[static_cast<size_t>(request.thoughts.close)] = 0;
+      return adjusted;
+    }
     const bool early = r.generated < request.min_tokens, listed = !request.allowed_tokens.empty();
     if (!request.grammar && !listed && request.bad_words.empty() && (!early || request.stop_tokens.empty()))
       return logits;
@@ -456,9 +513,11 @@ struct Engine::Impl {
       return end(r, event);
     }
     r.sampler.wrote(event.token);
+    r.think(event.token);
     r.sequence.tokens.push_back(event.token);
     event.generated = ++r.generated;
     event.cached = r.sequence.cached;
+    event.waited = r.waited;
     ++sampled;
     if (std::ranges::count(request.stop_tokens, event.token)) {
       event.stop_token = true;
@@ -466,7 +525,8 @@ struct Engine::Impl {
       return end(r, event);
     }
     // Heads are often padded beyond the vocabulary.
-    if (event.token < tokenizer.vocab_size()) event.text = r.stops.push(r.decoder.push(event.token));
+    if (event.token < tokenizer.vocab_size())
+      event.text = r.stops.push(r.decoder.push(event.token), r.generated > request.min_tokens);
     if (r.stops.stopped()) {
       event.finish = Finish::stop;
       event.stop = r.stops.matched();
@@ -487,13 +547,23 @@ struct Engine::Impl {
       event.finish = Finish::length;
       return end(r, event);
     }
-    r.job->emit(event);
+    tell(*r.job, event);
   }
 
   bool step() {
+    computing.clear();
+    try {
+      return step_once();
+    } catch (const std::exception& e) {
+      fail_step(e.what());
+      return true;
+    }
+  }
+
+  bool step_once() {
+    const auto start = Clock::now();
     take_inbox();
     refuse_late();
-    const auto start = Clock::now();
     const Step& next = scheduler.next();
     plan_seconds = 0;
     sampled = 0;
@@ -519,26 +589,68 @@ Engine::Engine(const Model& model, const Tokenizer& tokenizer, const EngineOptio
 Engine::~Engine() = default;
 
 uint64_t Engine::submit(Request request, Emit emit) {
+  std::vector<std::vector<int32_t>> prompts(1);
+  prompts[0].swap(request.prompt);
+  return submit(request, std::move(prompts), emit);
+}
+
+uint64_t Engine::submit(const Request& request, std::vector<std::vector<int32_t>> prompts, const Emit& emit) {
   Impl& i = *impl_;
-  const auto length = static_cast<int64_t>(request.prompt.size()), room = i.options.context - length;
+  i.check(request, prompts);
+  std::vector<std::shared_ptr<Job>> jobs;
+  for (std::vector<int32_t>& prompt : prompts) {
+    auto job = std::make_shared<Job>(Job{0, request, emit, nullptr, nullptr, Clock::now(),
+                                         request.choices * static_cast<int64_t>(jobs.size())});
+    Request& r = job->request;
+    r.prompt = std::move(prompt);
+    const auto length = static_cast<int64_t>(r.prompt.size());
+    r.max_tokens = std::min(r.max_tokens, i.options.context - length);
+    if (r.grammar) job->masks = r.grammar->budget();
+    if (r.prompt_logprobs >= 0)
+      job->prompt = std::make_shared<std::vector<TokenScore>>(static_cast<size_t>(length) - 1);
+    jobs.push_back(std::move(job));
+  }
+
+  const std::lock_guard lock(i.mutex);
+  const auto more = static_cast<int64_t>(jobs.size());
+  if (i.stats.waiting + more > i.options.waiting)
+    throw Busy(fmt::format("{} requests are waiting already", i.stats.waiting));
+  i.stats.waiting += more;  // until the next step counts them
+  ++i.last_job;
+  for (auto& job : jobs) {
+    job->id = i.last_job;
+    i.submitted.push_back(std::move(job));
+  }
+  i.changed.notify_one();
+  return i.last_job;
+}
+
+void Engine::Impl::check(const Request& request, const std::vector<std::vector<int32_t>>& prompts) const {
+  if (prompts.empty() || static_cast<int64_t>(prompts.size()) > options.waiting)
+    throw input_error("prompt", fmt::format("1 to {} of them", options.waiting),
+                      std::to_string(prompts.size()));
   const int64_t answer = request.max_tokens == 0 ? 0 : 1;  // its least length
-  if (length < 1) throw input_error("prompt", "at least one token", "none");
-  if (room < answer)
-    throw input_error("prompt",
-                      fmt::format("at most {} tokens within the context", i.options.context - answer),
-                      std::to_string(length));
-  const int32_t most = static_cast<int32_t>(i.vocab) - 1;
-  for (const int32_t token : request.prompt)
-    if (token < 0 || token > most)
-      throw input_error("prompt", fmt::format("tokens of 0 to {}", most), std::to_string(token));
+  const int32_t most = static_cast<int32_t>(vocab) - 1;
+  for (const std::vector<int32_t>& prompt : prompts) {
+    if (prompt.empty()) throw input_error("prompt", "at least one token", "none");
+    const auto length = static_cast<int64_t>(prompt.size());
+    if (options.context - length < answer)
+      throw input_error("prompt",
+                        fmt::format("at most {} tokens within the context", options.context - answer),
+                        std::to_string(length));
+    for (const int32_t token : prompt)
+      if (token < 0 || token > most)
+        throw input_error("prompt", fmt::format("tokens of 0 to {}", most), std::to_string(token));
+  }
   const auto range = [](std::string_view name, int64_t value, int64_t least, int64_t largest) {
     if (value < least || value > largest)
       throw input_error(name, fmt::format("{} to {}", least, largest), std::to_string(value));
   };
   range("max_tokens", request.max_tokens, 0, INT64_MAX);
   range("min_tokens", request.min_tokens, 0, INT64_MAX);
-  range("n", request.choices, 1, i.options.sequences);
-  range("adapter", request.adapter, 0, i.adapter_count);
+  range("n", request.choices, 1, options.sequences);
+  range("adapter", request.adapter, 0, adapter_count);
+  range("thoughts.close", request.thoughts.close, -1, most);
   range("logprobs", request.logprobs, -1, most_logprobs);
   range("prompt_logprobs", request.prompt_logprobs, -1, most_logprobs);
   for (const int32_t token : request.allowed_tokens) range("allowed_token_ids", token, 0, most);
@@ -551,21 +663,6 @@ uint64_t Engine::submit(Request request, Emit emit) {
       throw input_error("logit_bias", fmt::format("finite numbers for tokens of 0 to {}", most),
                         fmt::format("{} for {}", bias, token));
   if (request.grammar) GrammarMatcher(request.grammar);  // refuses what is too ambiguous from the start
-  request.max_tokens = std::min(request.max_tokens, room);
-
-  const std::lock_guard lock(i.mutex);
-  if (i.stats.waiting >= i.options.waiting)
-    throw Busy(fmt::format("{} requests are waiting already", i.stats.waiting));
-  ++i.stats.waiting;  // until the next step counts them
-  const uint64_t id = ++i.last_job;
-  auto masks = request.grammar ? request.grammar->budget() : nullptr;
-  auto scores = request.prompt_logprobs >= 0
-                    ? std::make_shared<std::vector<TokenScore>>(request.prompt.size() - 1)
-                    : nullptr;
-  i.submitted.push_back(std::make_shared<const Job>(
-      Job{id, std::move(request), std::move(emit), std::move(masks), std::move(scores), Clock::now()}));
-  i.changed.notify_one();
-  return id;
 }
 
 void Engine::cancel(uint64_t request) {

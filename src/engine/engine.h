@@ -23,11 +23,12 @@ namespace lathe {
 
 struct Request {
   std::vector<int32_t> prompt;
-  Sampling sampling;                         // choice i draws with seed + i
-  int64_t max_tokens = 256, min_tokens = 0;  // 0: none is written, and the prompt may fill the context
-  std::vector<int32_t> stop_tokens;          // end the text and are not shown; never chosen before min_tokens
-  std::vector<std::string> stop;             // end the text and are not shown
-  std::vector<int32_t> allowed_tokens;       // only these are chosen; none: all
+  Sampling sampling;                    // choice i draws with seed + i
+  int64_t max_tokens = 256;             // 0: none is written, and the prompt may fill the context
+  int64_t min_tokens = 0;               // neither a stop token nor a stop string ends the text before
+  std::vector<int32_t> stop_tokens;     // end the text and are not shown; never chosen before min_tokens
+  std::vector<std::string> stop;        // end the text and are not shown
+  std::vector<int32_t> allowed_tokens;  // only these are chosen; none: all
   std::vector<std::vector<int32_t>> bad_words;  // the last of such a row is never chosen behind the others
   // What the text must be: before it is complete no stop token is chosen, and where nothing more may follow
   // it ends, whatever min_tokens says. Where `grammar_after` is a token, from behind the first of these on:
@@ -35,8 +36,14 @@ struct Request {
   std::shared_ptr<TokenMasks> grammar = nullptr;
   int32_t grammar_after = -1;
   bool must_reach_grammar = true;  // no stop token comes before it
-  bool special_tokens = false;     // are shown in the text
-  int64_t choices = 1;             // texts to one prompt
+  // Thoughts begin with the answer, or behind the token `open` where there is one. Once they have so many
+  // tokens, `close` is the next; -1: they may be as long as they will.
+  struct Thoughts {
+    int32_t open = -1, close = -1;
+    int64_t tokens = 0;
+  } thoughts = {};
+  bool special_tokens = false;  // are shown in the text
+  int64_t choices = 1;          // texts to one prompt
   // Of the chosen token and so many of the likeliest, as the model has them: before biases, penalties and
   // grammars; -1: none.
   int64_t logprobs = -1;
@@ -82,6 +89,7 @@ struct Event {
   bool busy = false;      // it waited longer than EngineOptions::longest_wait: another time, perhaps
   int64_t cached = 0;     // prompt tokens that the prefix cache had
   int64_t generated = 0;  // so far, the ending stop token included
+  double waited = 0;      // seconds from submit() to the first step of its prompt; 0: there was none
 };
 
 struct EngineOptions {
@@ -114,11 +122,15 @@ class Engine {
 
   // From any thread. Returns the request's number. Events come on the thread that steps, in order; an ending
   // one per choice is the last. InputError when the prompt is empty, has unknown tokens or leaves no room for
-  // an answer, or a number is out of range; Busy when too many wait.
+  // an answer, or a number is out of range; Busy when too many wait. An Emit that throws gets no more events.
   uint64_t submit(Request, Emit);
+  // The same request for each of some prompts: all of them are taken, or none. They share one number;
+  // choice c of prompt p is choice p * choices + c of their events, and draws as it would alone.
+  uint64_t submit(const Request&, std::vector<std::vector<int32_t>> prompts, const Emit&);
   void cancel(uint64_t request);  // from any thread; unknown numbers are ignored
 
-  // One step of all that runs; false when there was nothing to do. From one thread.
+  // One step of all that runs; false when there was nothing to do. From one thread. An exception in it is
+  // logged and fails what it ran, one of an Emit cancels its request; neither leaves it.
   bool step();
   // Until something was submitted or cancelled since the last step; false: it took longer.
   bool wait(std::chrono::milliseconds);

@@ -15,6 +15,10 @@ Sampler::Sampler(const Sampling& s, uint32_t isa)
 void Sampler::see(std::span<const int32_t> tokens) {
   for (int32_t token : tokens) {
     if (token < 0) fail("sampler: token {}", token);
+    if (sampling_.penalty_window >= 0) {
+      remember(token);
+      continue;
+    }
     const auto i = static_cast<size_t>(token);
     if (i >= is_seen_.size()) is_seen_.resize(i + 1);
     if (is_seen_[i]) continue;
@@ -25,9 +29,26 @@ void Sampler::see(std::span<const int32_t> tokens) {
 
 void Sampler::wrote(int32_t token) {
   see({&token, 1});
+  if (sampling_.penalty_window >= 0) return;
   const auto i = static_cast<size_t>(token);
   if (i >= times_.size()) times_.resize(i + 1);
   if (times_[i]++ == 0) written_.push_back(token);
+}
+
+void Sampler::remember(int32_t token) {
+  const auto i = static_cast<size_t>(token);
+  if (i >= times_.size()) times_.resize(i + 1);
+  window_.push_back(token);
+  if (times_[i]++ == 0) {
+    seen_.push_back(token);
+    written_.push_back(token);
+  }
+  if (static_cast<int64_t>(window_.size()) <= sampling_.penalty_window) return;
+  const int32_t oldest = window_.front();
+  window_.pop_front();
+  if (--times_[static_cast<size_t>(oldest)] > 0) return;
+  std::erase(seen_, oldest);
+  std::erase(written_, oldest);
 }
 
 std::span<const float> Sampler::adjusted(std::span<const float> logits) {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <span>
 #include <utility>
 #include <vector>
@@ -24,6 +25,9 @@ struct Sampling {
   double repetition_penalty = 1;  // logits of seen tokens: divided by it above 0, multiplied below (CTRL)
   double presence_penalty = 0;    // taken from the logits of tokens that were written,
   double frequency_penalty = 0;   // and this for each time
+  // All three count among the last so many tokens of the prompt and the text; below 0: repetition_penalty
+  // among all of them, the others in the text.
+  int64_t penalty_window = -1;
   std::vector<std::pair<int32_t, float>> logit_bias = {};  // added to these tokens' logits
   uint64_t seed = 0;
 };
@@ -45,6 +49,7 @@ class Sampler {
   std::vector<std::pair<int32_t, float>> likeliest(int64_t count) const;
 
  private:
+  void remember(int32_t token);
   Tail reach(float bound) const;
   void cut(int64_t count, double mass);
   void drop_last(float equals, int64_t count);
@@ -59,8 +64,9 @@ class Sampler {
   std::vector<std::pair<double, int32_t>> surprises_;
   std::vector<int32_t> seen_, written_, times_;  // times_: by token, where it was written
   std::vector<bool> is_seen_;
-  float least_ = 0;    // weights below are out
-  int32_t only_ = -1;  // there was no draw: this was the most likely
+  std::deque<int32_t> window_;  // the last tokens, where penalties have one
+  float least_ = 0;             // weights below are out
+  int32_t only_ = -1;           // there was no draw: this was the most likely
 };
 
 }  // namespace lathe

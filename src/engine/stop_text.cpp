@@ -9,12 +9,14 @@ StopText::StopText(std::vector<std::string> stops) : stops_(std::move(stops)) {
   std::erase_if(stops_, [](const std::string& s) { return s.empty(); });
 }
 
-std::string StopText::push(std::string_view piece) {
+std::string StopText::push(std::string_view piece, bool may_stop) {
   if (stopped_) return {};
   held_ += piece;
+  if (!may_stop) early_ = held_.size();
   size_t begin = std::string::npos, end = std::string::npos;  // of the first that is complete
   for (const std::string& stop : stops_)
-    if (const size_t at = held_.find(stop); at != std::string::npos)
+    if (const size_t at = held_.find(stop, early_ < stop.size() ? 0 : early_ - stop.size() + 1);
+        at != std::string::npos)
       if (at + stop.size() < end || (at + stop.size() == end && at < begin)) {
         begin = at;
         end = at + stop.size();
@@ -33,6 +35,7 @@ std::string StopText::push(std::string_view piece) {
   }
   std::string shown = held_.substr(0, begin);
   held_.erase(0, begin);
+  early_ -= std::min(early_, begin);
   return shown;
 }
 

@@ -1,9 +1,12 @@
+#include <atomic>
 #include <cmath>
 #include <gtest/gtest.h>
+#include <thread>
 
 #include "builtin_model.h"
 #include "engine/busy.h"
 #include "engine/embedder.h"
+#include "engine/turns.h"
 #include "graph/graph.h"
 #include "runtime/interpreter.h"
 #include "text/tokenizer.h"
@@ -97,6 +100,56 @@ TEST(Embedder, RefusesWhatCannotRunAndForgetsWhatIsCancelled) {
   e.cancel(first);
   e.cancel(second);
   EXPECT_FALSE(e.step());
+}
+
+TEST(Embedder, WhatIsCancelledAmidItsTextsIsNotGoneOnWith) {
+  Embedder e(builtin().model, {.threads = 1, .longest = 16});
+  bool called = false;
+  const uint64_t id = e.submit({{1}, {2}, {3}}, [&](const Embedder::Result&) { called = true; });
+  EXPECT_TRUE(e.step(1));
+  e.cancel(id);
+  EXPECT_FALSE(e.step(1));
+  // From another thread, while one of its texts is computed.
+  std::vector<std::vector<int32_t>> many(20'000, std::vector<int32_t>(16, 1));
+  const uint64_t second = e.submit(many, [&](const Embedder::Result&) { called = true; });
+  std::atomic<bool> stepping = false;
+  std::thread canceller([&] {
+    while (!stepping) std::this_thread::yield();
+    e.cancel(second);
+  });
+  int steps = 0;
+  for (stepping = true; e.step(1); ++steps) {
+  }
+  canceller.join();
+  EXPECT_LT(steps, 20'000);
+  EXPECT_FALSE(called);
+}
+
+TEST(Embedder, AListenerThatThrowsIsNotItsEnd) {
+  Embedder e(builtin().model, {.threads = 1, .longest = 16});
+  e.submit({{1}}, [](const Embedder::Result&) { throw Error("the client's shape failed"); });
+  EXPECT_TRUE(e.step());
+  EXPECT_EQ(embed(e, {{1}}).size(), 1u);
+}
+
+TEST(Turns, TextsBesideStreamsTakeTheirShareOfTime) {
+  Turns turns;
+  EXPECT_TRUE(turns.may_embed(0));
+  EXPECT_TRUE(turns.may_embed(8));
+  turns.embedded(.1, 8);  // one text for eight streams: as long as the engine then has
+  EXPECT_FALSE(turns.may_embed(8));
+  EXPECT_TRUE(turns.may_embed(0)) << "nobody waits";
+  turns.stepped(.06);
+  EXPECT_FALSE(turns.may_embed(8));
+  turns.stepped(.06);
+  EXPECT_TRUE(turns.may_embed(8));
+  turns.embedded(.1, 2);  // two streams may wait four times as long as they run
+  turns.stepped(.024);
+  EXPECT_FALSE(turns.may_embed(2));
+  turns.stepped(.002);
+  EXPECT_TRUE(turns.may_embed(2));
+  turns.embedded(9, 0);
+  EXPECT_TRUE(turns.may_embed(1)) << "what nobody waited for is not owed";
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "adapter_files.h"
 #include "builtin_model.h"
+#include "compress/quantize.h"
 #include "engine/engine.h"
 #include "engine/kv_size.h"
 #include "mixture_model.h"
@@ -174,6 +175,10 @@ TEST_P(KvTypes, AGreedyTextIsTheSameWhateverRunsBesideIt) {
   EXPECT_EQ(stats.preemptions, 0u);
 
   EngineOptions o = options();
+  o.mixed_prompt = 0;
+  check("with measured steps, as by default", o, stats);
+
+  o = options();
   o.prefix_cache = false;
   check("without a prefix cache", o, stats);
   EXPECT_EQ(stats.cached_tokens, 0u);
@@ -193,6 +198,31 @@ TEST_P(KvTypes, AGreedyTextIsTheSameWhateverRunsBesideIt) {
   o = options();
   o.sequences = 1;
   check("one at a time", o, stats);
+}
+
+// Integer products of activations that are rounded per row, and codes of 4 bits: other kernels for prompts
+// and decoding.
+TEST(Engine, AQuantizedModelsTextIsTheSameWhateverRunsBesideIt) {
+  const std::vector<Request> requests = mixed_requests(32);
+  for (const Numerics& numerics : {Numerics::integer(4, 32, false), Numerics::w8a8()}) {
+    Model model = builtin().model;
+    quantize(model, assign_all(model, numerics, {}), ScaleSearch::absmax);
+    std::vector<std::vector<int32_t>> expected;
+    for (const Request& r : requests) expected.push_back(alone(r, KvType::f32, model));
+    EngineOptions measured = options(), parts = options(), crowded = options();
+    measured.mixed_prompt = 0;
+    parts.step_tokens = 64;
+    parts.mixed_prompt = 5;
+    crowded.block_tokens = 4;
+    crowded.kv_bytes = static_cast<size_t>(kv_bytes_per_token(model.graph, crowded.kv) * 340);
+    for (const EngineOptions& o : {measured, parts, crowded}) {
+      Engine engine(model, builtin().tokenizer, o);
+      const Answers answers = run(engine, requests);
+      for (size_t i = 0; i < requests.size(); ++i)
+        ASSERT_EQ(answers.at({i, 0}).tokens, expected[i]) << scheme_of(numerics) << ", request " << i;
+      EXPECT_EQ(engine.stats().preemptions > 0, o.kv_bytes > 0);
+    }
+  }
 }
 
 TEST(Engine, SeedsReproduceAndChoicesAreRequestsOfTheirOwn) {
@@ -253,6 +283,102 @@ TEST(Engine, StopsAtStringsAndTokens) {
   const Answer longer = run(options(), {r}).at({0, 0});
   EXPECT_GT(longer.tokens.size(), 20u);
   EXPECT_FALSE(std::ranges::count(longer.tokens.begin(), longer.tokens.begin() + 20, r.stop_tokens[0]));
+}
+
+TEST(Engine, NoStopStringEndsATextBeforeItsLeastLength) {
+  Request r = story(40);
+  const Answer whole = run(options(), {r}).at({0, 0});
+  r.stop = {"e"};
+  const size_t first = whole.text.find('e');
+  ASSERT_LT(first, builtin().tokenizer.decode({whole.tokens.data(), 20}).size());
+  EXPECT_EQ(run(options(), {r}).at({0, 0}).text, whole.text.substr(0, first));
+  r.min_tokens = 20;
+  const Answer cut = run(options(), {r}).at({0, 0});
+  EXPECT_GT(cut.tokens.size(), 20u);
+  const size_t early = builtin().tokenizer.decode({whole.tokens.data(), 20}).size();
+  EXPECT_EQ(cut.text, whole.text.substr(0, whole.text.find('e', early)));
+}
+
+TEST(Engine, SeveralPromptsAreTakenTogetherOrNotAtAll) {
+  std::vector<Request> alone(3, story(6));
+  alone[1].prompt.resize(3);
+  alone[2].prompt.resize(5);
+  for (Request& r : alone) {
+    r.sampling = {};
+    r.choices = 2;
+  }
+  const Answers expected = run(options(), alone);
+  std::vector<std::vector<int32_t>> prompts;
+  for (const Request& r : alone) prompts.push_back(r.prompt);
+  EngineOptions o = options();
+  o.waiting = 3;
+  Engine engine(builtin().model, builtin().tokenizer, o);
+  std::map<int64_t, std::vector<int32_t>> tokens;
+  std::vector<uint64_t> numbers;
+  const auto note = [&](const Event& e) {
+    tokens[e.choice].push_back(e.token);
+    numbers.push_back(e.request);
+  };
+  const uint64_t id = engine.submit(alone[0], prompts, note);
+  EXPECT_THROW(engine.submit(story(1), note), Busy) << "three wait";
+  while (engine.step()) {
+  }
+  ASSERT_EQ(tokens.size(), 6u);
+  for (const auto& [choice, written] : tokens)
+    EXPECT_EQ(written, expected.at({static_cast<size_t>(choice) / 2, choice % 2}).tokens) << choice;
+  for (const uint64_t number : numbers) EXPECT_EQ(number, id);
+
+  tokens.clear();
+  prompts.back().assign(1000, 1);
+  EXPECT_THROW(engine.submit(alone[0], prompts, note), InputError);
+  prompts.back().assign(1, 1);
+  prompts.emplace_back(1, 1);
+  EXPECT_THROW(engine.submit(alone[0], prompts, note), InputError) << "never so many may wait";
+  engine.submit(story(1), note);
+  prompts.pop_back();
+  EXPECT_THROW(engine.submit(alone[0], prompts, note), Busy);
+  while (engine.step()) {
+  }
+  EXPECT_EQ(tokens.size(), 1u);
+  engine.cancel(engine.submit(alone[0], prompts, note));
+  EXPECT_FALSE(engine.step()) << "all of them are cancelled";
+  EXPECT_EQ(engine.stats().free_blocks, engine.stats().blocks);
+}
+
+TEST(Engine, AListenerThatThrowsEndsItsRequestAndNoOther) {
+  const Answer alone = run(options(), {story(12)}).at({0, 0});
+  Engine engine(builtin().model, builtin().tokenizer, options());
+  int events = 0;
+  engine.submit(story(100), [&](const Event&) {
+    if (++events == 3) throw Error("the client's shape failed");
+  });
+  std::vector<int32_t> tokens;
+  engine.submit(story(12), [&](const Event& e) { tokens.push_back(e.token); });
+  int steps = 0;
+  for (; engine.step(); ++steps) {
+  }
+  EXPECT_EQ(tokens, alone.tokens);
+  EXPECT_LE(events, 4) << "the one that says it was cancelled may come";
+  EXPECT_LT(steps, 20);
+  EXPECT_EQ(engine.stats().free_blocks, engine.stats().blocks);
+}
+
+TEST(Engine, ThoughtsEndAfterTheirTokens) {
+  const std::vector<int32_t> plain = run(options(), {story(30)}).at({0, 0}).tokens;
+  const int32_t close = 5;
+  ASSERT_FALSE(std::ranges::count(plain, close));
+  Request r = story(30);
+  r.thoughts = {.open = -1, .close = close, .tokens = 7};
+  const std::vector<int32_t> bounded = run(options(), {r}).at({0, 0}).tokens;
+  EXPECT_EQ(std::ranges::find(bounded, close) - bounded.begin(), 7);
+  EXPECT_TRUE(std::equal(bounded.begin(), bounded.begin() + 7, plain.begin()));
+  // They begin where the model opens them.
+  r.thoughts.open = plain[4];
+  const auto opened = std::ranges::find(plain, plain[4]) - plain.begin();
+  const std::vector<int32_t> later = run(options(), {r}).at({0, 0}).tokens;
+  EXPECT_EQ(std::ranges::find(later, close) - later.begin(), opened + 8);
+  r.thoughts.tokens = 1000;
+  EXPECT_EQ(run(options(), {r}).at({0, 0}).tokens, plain);
 }
 
 TEST(Engine, LogprobsAreThoseOfTheLogits) {

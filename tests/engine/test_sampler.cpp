@@ -183,6 +183,34 @@ TEST(Sampler, KeepsWhatSortingKeepsOnEveryLevel) {
   }
 }
 
+// llama.cpp's repeat_last_n: prompt and text alike, each token while it is among the last so many.
+TEST(Sampler, PenaltiesMayCountAmongTheLastTokensOnly) {
+  const std::vector<float> x = {5, 4.5, 4, 0};
+  const auto greedy = [&](Sampling s, const std::vector<int32_t>& past) {
+    s.temperature = 0;
+    Sampler sampler(s);
+    sampler.see(past);
+    return sampler.pick(x);
+  };
+  for (const Sampling& s : {Sampling{.repetition_penalty = 2, .penalty_window = 3},
+                            Sampling{.presence_penalty = 2, .penalty_window = 3},
+                            Sampling{.frequency_penalty = 2, .penalty_window = 3}}) {
+    EXPECT_EQ(greedy(s, {0, 1, 3}), 2);
+    EXPECT_EQ(greedy(s, {0, 1, 3, 3}), 0) << "it was four tokens ago";
+    EXPECT_EQ(greedy(s, {0, 1, 3, 0}), 2) << "it came again";
+  }
+  EXPECT_EQ(greedy({.repetition_penalty = 2, .penalty_window = 0}, {0, 0}), 0);
+  EXPECT_EQ(greedy({.frequency_penalty = .3, .penalty_window = 8}, {0}), 0);
+  EXPECT_EQ(greedy({.frequency_penalty = .3, .penalty_window = 8}, {0, 0}), 1) << "twice is worse";
+  Sampler sampler({.temperature = 0, .presence_penalty = 2, .penalty_window = 1});
+  std::vector<int32_t> text;
+  for (int i = 0; i < 6; ++i) {
+    text.push_back(sampler.pick(x));
+    sampler.wrote(text.back());
+  }
+  EXPECT_EQ(text, (std::vector<int32_t>{0, 1, 0, 1, 0, 1}));
+}
+
 TEST(Sampler, EqualsOnTheBorderStayByTheirIds) {
   const std::vector<float> same(9000, 1.5f);
   for (const IsaLevel& level : isa_levels()) {

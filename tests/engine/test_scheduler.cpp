@@ -3,6 +3,8 @@
 #include <list>
 #include <map>
 #include <set>
+#include <utility>
+#include <vector>
 
 #include "core/error.h"
 #include "core/rng.h"
@@ -59,18 +61,21 @@ struct World {
     s.tokens = std::move(prompt);
     s.priority = priority;
     s.scores = scores;
+    ++operations;
     wanted[s.id] = s.prompt + generate;
     scheduler.add(s);
     return s;
   }
   void finish(Sequence& s) {
     scheduler.remove(s);
+    ++operations;
     sequences.remove_if([&](const Sequence& other) { return &other == &s; });
   }
 
   // One step; false when there was nothing to do.
   bool step() {
     const Step& now = scheduler.next();
+    ++operations;
     if (now.empty()) return false;
     preemptions += now.preempted.size();
     check(now);
@@ -86,11 +91,28 @@ struct World {
       for (const Work& w : *works)
         if (w.samples) sampled.push_back(w.sequence);
     for (Sequence* s : sampled) {
+      fork(*s);
       s->tokens.push_back(static_cast<int32_t>(s->tokens.size() % 7));
       ++generated;
       if (s->size() >= wanted[s->id]) finish(*s);
     }
     return true;
+  }
+  // The other choices of a prompt that was just computed.
+  void fork(Sequence& s) {
+    for (int64_t others = std::exchange(s.width, 1) - 1; others > 0; --others) {
+      Sequence& twin = sequences.emplace_back();
+      twin.id = ++last_id;
+      twin.tokens = s.tokens;
+      twin.prompt = s.prompt;
+      twin.origin = s.origin;
+      twin.priority = s.priority;
+      wanted[twin.id] = wanted[s.id];
+      scheduler.add_fork(s, twin);
+      twin.tokens.push_back(static_cast<int32_t>(others));
+      if (twin.size() >= wanted[twin.id]) finish(twin);
+      ++forks;
+    }
   }
   void check(const Step& now) const {
     int64_t rows = 0, prompt_rows = 0, outputs = 0;
@@ -119,15 +141,16 @@ struct World {
     if (scheduler.running() <= limits.sequences) {
       ASSERT_LE(outputs, limits.outputs);
     }
-    if (!now.decodes.empty()) {
+    ASSERT_LE(prompt_rows, limits.prompt_rows);
+    if (!now.decodes.empty() && limits.mixed_prompt > 0) {
       ASSERT_LE(prompt_rows, limits.mixed_prompt);
     }
     // Every block is free or held by as many tables as it counts, and what a table writes it holds alone.
-    std::map<int32_t, int64_t> held;
+    std::vector<int64_t> held(static_cast<size_t>(pool.size()));
     for (const Sequence& s : sequences)
-      for (int32_t b : s.table.blocks) ++held[b];
-    ASSERT_EQ(pool.free_blocks() + static_cast<int64_t>(held.size()), pool.size());
-    for (const auto& [block, count] : held) ASSERT_EQ(pool.references(block), count);
+      for (int32_t b : s.table.blocks) ++held[static_cast<size_t>(b)];
+    ASSERT_EQ(pool.free_blocks(), std::ranges::count(held, 0));
+    for (int32_t b = 0; b < pool.size(); ++b) ASSERT_EQ(pool.references(b), held[static_cast<size_t>(b)]);
     for (const auto* works : {&now.prompts, &now.decodes})
       for (const Work& w : *works)
         for (int64_t i = w.first; i < w.first + w.count; ++i)
@@ -142,8 +165,8 @@ struct World {
   std::list<Sequence> sequences;
   std::map<uint64_t, int64_t> wanted;
   uint64_t last_id = 0;
-  size_t preemptions = 0, generated = 0;
-  uint64_t computed_rows = 0;
+  size_t preemptions = 0, generated = 0, forks = 0;
+  uint64_t computed_rows = 0, operations = 0;
 };
 
 std::vector<int32_t> repeated(int64_t n, int32_t token) {
@@ -261,12 +284,13 @@ TEST(Scheduler, RefusesWhatCanNeverRun) {
   EXPECT_THROW(scheduler.add(s), Error);
 }
 
-// Random arrivals, priorities, forks and cancellations, with prompts that share beginnings, in a pool that is
-// too small for all: every row sees its own past, nothing leaks, and everybody finishes.
-TEST(Scheduler, AMillionRandomRows) {
-  uint64_t rows = 0;
+// Random arrivals, priorities, widths, forks and cancellations, with prompts that share beginnings, in a pool
+// that is too small for all, beside a bound on prompts or a cost of them: every row sees its own past,
+// nothing leaks, and everybody finishes. An operation is a sequence added, forked or removed, or a step.
+TEST(Scheduler, TwoMillionRandomOperations) {
+  uint64_t operations = 0, rows = 0;
   size_t preemptions = 0, forks = 0, cached = 0;
-  for (uint64_t seed = 0; rows < 1'000'000; ++seed) {
+  for (uint64_t seed = 0; operations < 2'000'000; ++seed) {
     Rng rng(seed);
     const int64_t block = int64_t{1} << rng.below(5), longest = 40 + static_cast<int64_t>(rng.below(60));
     const int64_t blocks = (longest + block - 1) / block + static_cast<int64_t>(rng.below(40));
@@ -275,6 +299,15 @@ TEST(Scheduler, AMillionRandomRows) {
                       .sequences = 1 + static_cast<int64_t>(rng.below(8)),
                       .recompute_rows = 1 + static_cast<int64_t>(rng.below(8))};
     limits.outputs = limits.sequences + static_cast<int64_t>(rng.below(8));
+    limits.prompt_rows = 1 + static_cast<int64_t>(rng.below(static_cast<uint64_t>(limits.tokens)));
+    if (rng.below(2)) {
+      limits.mixed_prompt = 0;
+      limits.cost = {.decode = rng.uniform(),
+                     .stream = rng.uniform() / 8,
+                     .prompt = rng.uniform(),
+                     .row = rng.uniform() / 8,
+                     .key = rng.below(2) ? rng.uniform() / 1e3 : 0};
+    }
     World w(blocks, block, limits, longest);
     for (int event = 0; event < 400; ++event) {
       const uint64_t kind = rng.below(10);
@@ -284,7 +317,7 @@ TEST(Scheduler, AMillionRandomRows) {
         if (rng.below(2)) prompt[rng.below(prompt.size())] = 9;
         Sequence& s = w.add(prompt, 1 + static_cast<int64_t>(rng.below(10)), static_cast<int>(rng.below(3)),
                             rng.below(2), rng.below(4) == 0);
-        s.width = 1;
+        if (!s.scores) s.width = 1 + static_cast<int64_t>(rng.below(static_cast<uint64_t>(limits.sequences)));
       } else if (kind == 2 && !w.sequences.empty()) {
         auto at = std::next(w.sequences.begin(), static_cast<int64_t>(rng.below(w.sequences.size())));
         w.finish(*at);
@@ -300,7 +333,7 @@ TEST(Scheduler, AMillionRandomRows) {
             twin.origin = s.origin;
             w.wanted[twin.id] = w.wanted[s.id];
             w.scheduler.add_fork(s, twin);
-            ++forks;
+            ++w.forks;
             break;
           }
       } else {
@@ -313,11 +346,14 @@ TEST(Scheduler, AMillionRandomRows) {
     ASSERT_FALSE(HasFatalFailure()) << "seed " << seed;
     ASSERT_TRUE(w.sequences.empty()) << "seed " << seed;
     ASSERT_EQ(w.pool.free_blocks(), w.pool.size()) << "seed " << seed;
+    operations += w.operations + w.forks;
+    forks += w.forks;
     rows += w.computed_rows;
     preemptions += w.preemptions;
   }
-  EXPECT_GT(preemptions, 1000u);
-  EXPECT_GT(forks, 100u);
+  EXPECT_GT(rows, 2'000'000u);
+  EXPECT_GT(preemptions, 10'000u);
+  EXPECT_GT(forks, 100'000u);
   EXPECT_GT(cached, 1000u);
 }
 

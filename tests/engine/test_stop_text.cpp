@@ -28,6 +28,14 @@ TEST(StopText, WhatWasHeldIsShownAtTheEnd) {
   EXPECT_FALSE(text.stopped());
 }
 
+TEST(StopText, OnlyTheEndOfAStopStringHasToComeLate) {
+  StopText text({"ab", "c"});
+  EXPECT_EQ(text.push("xabca", false), "xabc");
+  EXPECT_EQ(text.push("b c"), "");
+  EXPECT_TRUE(text.stopped());
+  EXPECT_EQ(text.matched(), "ab");
+}
+
 // Against the definition, whatever the pieces.
 TEST(StopText, PiecesDoNotMatter) {
   Rng rng(3);
@@ -42,16 +50,20 @@ TEST(StopText, PiecesDoNotMatter) {
     std::vector<std::string> stops;
     for (uint64_t i = rng.below(3); i > 0; --i) stops.push_back(random(5));
 
+    std::vector<size_t> cuts;  // where pieces end
+    for (size_t at = 0; at < all.size();) cuts.push_back(at = std::min(at + 1 + rng.below(8), all.size()));
+    const size_t early = rng.below(2) ? cuts[rng.below(cuts.size())] : 0;
+
     size_t begin = std::string::npos;
-    for (size_t end = 1; end <= all.size() && begin == std::string::npos; ++end)
+    for (size_t end = early + 1; end <= all.size() && begin == std::string::npos; ++end)
       for (const std::string& stop : stops)
         if (std::string_view(all).substr(0, end).ends_with(stop)) begin = std::min(begin, end - stop.size());
 
     StopText text(stops);
     std::string shown;
-    for (size_t i = 0, n; i < all.size(); i += n) {
-      n = std::min<size_t>(1 + rng.below(8), all.size() - i);
-      shown += text.push(std::string_view(all).substr(i, n));
+    for (size_t i = 0; const size_t end : cuts) {
+      shown += text.push(std::string_view(all).substr(i, end - i), end > early);
+      i = end;
     }
     shown += text.finish();
     ASSERT_EQ(shown, all.substr(0, begin)) << all;
