@@ -133,9 +133,8 @@ void add_bench_serve(CLI::App& bench) {
                   "PEM certificates to trust behind https://; default: the system's")
       ->check(CLI::ExistingFile);
   verb.add_flag("--insecure", o->client.insecure, "Trust whoever answers behind https://");
-  verb.add_option("--requests", o->load.requests, "How many; of a trace: at most")
-      ->check(CLI::Range(1, 10'000'000))
-      ->capture_default_str();
+  verb.add_option("--requests", o->load.requests, "How many; default: 100, or all of a trace")
+      ->check(CLI::Range(1, 10'000'000));
   verb.add_option("--rate", o->load.rate,
                   "Arrivals a second at random times (Poisson), whatever is still open")
       ->check(CLI::PositiveNumber);
@@ -147,12 +146,12 @@ void add_bench_serve(CLI::App& bench) {
   verb.add_option("--speedup", o->speedup, "Divides the trace's times")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
-  verb.add_option("--input-tokens", o->load.input_tokens, "Tokens of a prompt; of a trace's: at most")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
-  verb.add_option("--output-tokens", o->load.output_tokens, "Tokens of an answer at most")
-      ->check(CLI::PositiveNumber)
-      ->capture_default_str();
+  verb.add_option("--input-tokens", o->load.input_tokens,
+                  "Tokens of a prompt; default: 256, or what a trace has; of a trace's: at most")
+      ->check(CLI::PositiveNumber);
+  verb.add_option("--output-tokens", o->load.output_tokens,
+                  "Tokens of an answer at most; default: 128, or what a trace has")
+      ->check(CLI::PositiveNumber);
   verb.add_option("--shared-prefix", o->shared_prefix,
                   "Tokens at the beginning of every prompt that are the same")
       ->check(CLI::NonNegativeNumber)

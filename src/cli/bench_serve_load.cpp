@@ -12,6 +12,7 @@
 namespace lathe {
 namespace {
 
+constexpr int64_t synthetic_requests = 100, synthetic_input = 256, synthetic_output = 128;
 constexpr std::string_view azure_header = "TIMESTAMP,ContextTokens,GeneratedTokens";
 constexpr uint64_t shared_stream = 1, block_streams = uint64_t{1} << 40, request_streams = uint64_t{1} << 41;
 
@@ -63,12 +64,12 @@ Arrival mooncake_arrival(const std::string& line, const std::string& where) {
 
 std::vector<Arrival> synthetic_arrivals(const LoadOptions& o) {
   Rng random(o.seed);
-  std::vector<Arrival> all(static_cast<size_t>(o.requests));
+  std::vector<Arrival> all(static_cast<size_t>(o.requests > 0 ? o.requests : synthetic_requests));
   double at = 0;
   for (Arrival& a : all) {
     a.at = at;
-    a.input_tokens = o.input_tokens;
-    a.output_tokens = o.output_tokens;
+    a.input_tokens = o.input_tokens > 0 ? o.input_tokens : synthetic_input;
+    a.output_tokens = o.output_tokens > 0 ? o.output_tokens : synthetic_output;
     if (o.rate > 0) at += -std::log(1 - random.uniform()) / o.rate;
   }
   return all;
@@ -80,7 +81,8 @@ std::vector<Arrival> trace_arrivals(const fs::path& path, const LoadOptions& o, 
   std::vector<Arrival> all;
   std::string line;
   bool azure = false;
-  for (int64_t n = 1; static_cast<int64_t>(all.size()) < o.requests && std::getline(in, line); ++n) {
+  const auto bound = [](int64_t asked) { return asked > 0 ? asked : INT64_MAX; };
+  for (int64_t n = 1; static_cast<int64_t>(all.size()) < bound(o.requests) && std::getline(in, line); ++n) {
     if (!line.empty() && line.back() == '\r') line.pop_back();
     if (line.empty()) continue;
     if (n == 1 && line == azure_header) {
@@ -95,8 +97,8 @@ std::vector<Arrival> trace_arrivals(const fs::path& path, const LoadOptions& o, 
   const double start = all[0].at;
   for (Arrival& a : all) {
     a.at = (a.at - start) / speedup;
-    a.input_tokens = std::clamp<int64_t>(a.input_tokens, 1, o.input_tokens);
-    a.output_tokens = std::clamp<int64_t>(a.output_tokens, 1, o.output_tokens);
+    a.input_tokens = std::clamp<int64_t>(a.input_tokens, 1, bound(o.input_tokens));
+    a.output_tokens = std::clamp<int64_t>(a.output_tokens, 1, bound(o.output_tokens));
   }
   return all;
 }

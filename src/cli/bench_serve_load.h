@@ -19,16 +19,16 @@ struct Arrival {
 constexpr int64_t trace_block_tokens = 512;  // of Mooncake's traces
 
 struct LoadOptions {
-  int64_t requests = 100;
-  double rate = 0;  // a second, exponential gaps between them (a Poisson process); 0: all at once
-  int64_t input_tokens = 256, output_tokens = 128;
+  int64_t requests = 0;  // 0: 100; all of a trace
+  double rate = 0;       // a second, exponential gaps between them (a Poisson process); 0: all at once
+  int64_t input_tokens = 0, output_tokens = 0;  // 0: 256 and 128; what a trace has
   uint64_t seed = 0;
 };
 std::vector<Arrival> synthetic_arrivals(const LoadOptions&);
 
 // Azure's CSV (TIMESTAMP,ContextTokens,GeneratedTokens) or Mooncake's JSON lines (timestamp in ms,
-// input_length, output_length, hash_ids). Lengths are cut to those of the options, times divided by
-// `speedup`. InputError names the line that is neither.
+// input_length, output_length, hash_ids). Lengths are cut to those of the options, where these have any,
+// times divided by `speedup`. InputError names the line that is neither.
 std::vector<Arrival> trace_arrivals(const fs::path&, const LoadOptions&, double speedup);
 
 // The prompt of request `index`, the same for the same seed.

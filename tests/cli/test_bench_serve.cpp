@@ -113,6 +113,8 @@ TEST(BenchServe, TracesAreReadAndCut) {
       dir.put("a.csv",
               "TIMESTAMP,ContextTokens,GeneratedTokens\r\n2023-11-16 23:59:59.5000000,374,44\r\n"
               "2023-11-17 00:00:01.0000000,9000,1\r\n");
+  LoadOptions whole;
+  EXPECT_EQ(trace_arrivals(azure, whole, 2)[1].input_tokens, 9000) << "cut by nothing that nobody asked for";
   LoadOptions o;
   o.input_tokens = 1000;
   std::vector<Arrival> all = trace_arrivals(azure, o, 2);
