@@ -13,6 +13,7 @@
 #include "cli/verbs.h"
 #include "core/log.h"
 #include "engine/embedder.h"
+#include "engine/turns.h"
 #include "models/adapter.h"
 #include "models/chat_format.h"
 #include "runtime/pack_model.h"
@@ -28,6 +29,7 @@ struct Options {
   EngineOptions engine;
   EmbedderOptions embedder;
   bool embeddings = false;
+  size_t grammar_bytes = Grammars::default_source_bytes;
   ServiceLimits limits;
   std::vector<std::pair<std::string, std::string>> adapters;  // name, directory
   size_t kv_mib = 0;
@@ -50,6 +52,38 @@ std::optional<ChatFormat> chat_format(const Checkpoint& checkpoint, const std::s
   if (file.empty()) return format;
   ChatTemplate given = ChatTemplate::parse(Mapping(file).text(), file);
   return ChatFormat{std::move(given), format ? format->variables : Json::object()};
+}
+
+// Flags' units, with the limits' own values as defaults.
+void add_http_limits(CLI::App& verb, HttpLimits& limits) {
+  const auto size = [&](const char* flag, size_t& bytes, const char* help) {
+    verb.add_option_function<size_t>(
+            flag, [&bytes](size_t kib) { bytes = kib << 10; }, help)
+        ->check(CLI::Range(size_t{1}, size_t{1} << 20))
+        ->default_str(std::to_string(bytes >> 10));
+  };
+  const auto time = [&](const char* flag, std::chrono::milliseconds& limit, const char* help) {
+    const auto set = [&limit](double seconds) {
+      limit = std::chrono::milliseconds(static_cast<int64_t>(seconds * 1e3));
+    };
+    verb.add_option_function<double>(flag, set, help)
+        ->check(CLI::Range(0.001, 1e6))
+        ->default_str(fmt::format("{}", static_cast<double>(limit.count()) * 1e-3));
+  };
+  size("--max-body-kib", limits.body_bytes, "Of one request; more is answered 413");
+  size("--max-header-kib", limits.header_bytes, "Of one request; more is answered 431");
+  size("--max-unsent-kib", limits.unsent_bytes, "Of a stream that its client does not read; more end it");
+  time("--header-seconds", limits.header_time, "How long a client may take to send a request's headers");
+  time("--body-seconds", limits.body_time, "How long it may take for the body");
+  time("--idle-seconds", limits.idle_time, "How long a connection may wait for its next request");
+  time("--write-seconds", limits.write_time, "How long a client may take to read what it was sent");
+  verb.add_option("--max-connections", limits.connections, "Open at once; more wait to be accepted")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  verb.add_option("--max-connections-per-address", limits.per_address,
+                  "Of one address; more are closed at once; 0: any number")
+      ->check(CLI::NonNegativeNumber)
+      ->capture_default_str();
 }
 
 // A thread that ends with its scope, whatever ends that.
@@ -108,7 +142,7 @@ void serve(Options o) {
   Engine engine(opened.model, tokenizer, o.engine);
   if (o.name.empty()) o.name = o.model == "builtin" ? o.model : opened.checkpoint.path().filename().string();
   Metrics metrics(o.name);
-  Grammars grammars(tokenizer);
+  Grammars grammars(tokenizer, o.grammar_bytes);
   std::unique_ptr<Embedder> embedder;
   if (o.embeddings) {
     o.embedder.threads = o.engine.threads;
@@ -130,14 +164,7 @@ void serve(Options o) {
       {},
       load_report(opened.checkpoint.path())};
   for (const auto& [name, directory] : o.adapters) service.adapters.push_back(name);
-  const Worker stepping([&](const std::atomic<bool>& ended) {
-    // What waits for the embedder does not wake the engine.
-    const std::chrono::milliseconds rest(embedder ? 2 : 50);
-    while (!ended) {
-      const bool embedded = embedder && embedder->step();
-      if (!engine.step() && !embedded) engine.wait(rest);
-    }
-  });
+  const Worker stepping([&](const std::atomic<bool>& ended) { step_until(ended, engine, embedder.get()); });
   app.serve(service);
   info("{} is ready at http{}://{}:{} after {:.2f} s; {} KV blocks of {} tokens, context {}", o.name,
        o.http.certificate.empty() ? "" : "s", o.http.host, server.port(),
@@ -194,6 +221,10 @@ void add_serve(CLI::App& app) {
   verb.add_option("--max-choices", o->limits.choices, "Of one request, all its prompts' together")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  verb.add_option("--max-grammar-bytes", o->grammar_bytes, "Of one grammar, schema or expression")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+  add_http_limits(verb, o->http.limits);
   verb.add_flag("--access-log", o->app.access_log, "A line of JSON per request on stderr");
   verb.add_option("--context", o->engine.context, "Longest prompt and answer together; 0: the model's")
       ->check(CLI::NonNegativeNumber)

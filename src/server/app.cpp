@@ -1,10 +1,12 @@
 #include "server/app.h"
 
 #include <chrono>
+#include <cstdio>
+#include <ctime>
+#include <mutex>
 #include <openssl/crypto.h>
 
 #include "core/hash.h"
-#include "core/log.h"
 #include "server/api_error.h"
 #include "server/chat.h"
 #include "server/chat_prompt.h"
@@ -13,7 +15,9 @@
 #include "server/fields.h"
 #include "server/llama_cpp.h"
 #include "server/messages.h"
+#include "server/not_done.h"
 #include "server/page.h"
+#include "server/reply.h"
 #include "server/request_body.h"
 #include "server/responses.h"
 #include "server/tools.h"
@@ -41,6 +45,7 @@ class Decorated final : public HttpExchange {
   void write(std::string chunk) override { inner_->write(std::move(chunk)); }
   void finish() override { inner_->finish(); }
   void on_gone(std::function<void()> call) override { inner_->on_gone(std::move(call)); }
+  void annotate(const Json& more) override { inner_->annotate(more); }
 
  private:
   Headers with(const Headers& more) const {
@@ -52,12 +57,53 @@ class Decorated final : public HttpExchange {
   Headers headers_;
 };
 
+// Counts answers, once there is somebody who counts, and clients that leave before their ends.
+class Counted final : public HttpExchange {
+ public:
+  Counted(std::shared_ptr<HttpExchange> inner, Metrics& metrics)
+      : inner_(std::move(inner)), metrics_(metrics) {}
+  void send(int status, std::string_view type, std::string body, const Headers& h) override {
+    metrics_.answered(status);
+    inner_->send(status, type, std::move(body), h);
+  }
+  void start(int status, std::string_view type, const Headers& h) override {
+    metrics_.answered(status);
+    inner_->start(status, type, h);
+  }
+  void write(std::string chunk) override { inner_->write(std::move(chunk)); }
+  void finish() override { inner_->finish(); }
+  void on_gone(std::function<void()> call) override {
+    inner_->on_gone([&metrics = metrics_, call = std::move(call)] {
+      metrics.client_left();
+      call();
+    });
+  }
+  void annotate(const Json& more) override { inner_->annotate(more); }
+
+ private:
+  std::shared_ptr<HttpExchange> inner_;
+  Metrics& metrics_;
+};
+
+// "2026-01-31T23:59:59.123Z"
+std::string time_now() {
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const int64_t ms = std::chrono::duration_cast<std::chrono::milliseconds>(now).count();
+  const std::time_t seconds = ms / 1000;
+  std::tm utc{};
+  gmtime_r(&seconds, &utc);
+  return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z", utc.tm_year + 1900, utc.tm_mon + 1,
+                     utc.tm_mday, utc.tm_hour, utc.tm_min, utc.tm_sec, ms % 1000);
+}
+
 // A line of JSON when the answer is over.
 class Logged final : public HttpExchange {
  public:
-  Logged(std::shared_ptr<HttpExchange> inner, const HttpRequest& r)
+  Logged(std::shared_ptr<HttpExchange> inner, const HttpRequest& r, const std::string& id)
       : inner_(std::move(inner)),
-        line_({{"client", r.client},
+        line_({{"time", time_now()},
+               {"id", id},
+               {"client", r.client},
                {"method", r.method},
                {"path", r.path},
                {"request_bytes", r.body.size()}}) {}
@@ -65,8 +111,13 @@ class Logged final : public HttpExchange {
     line_["status"] = status_.load();
     line_["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     line_["response_bytes"] = bytes_.load();
-    info("{}", line_.dump(-1, ' ', true,
-                          Json::error_handler_t::replace));  // ASCII: no text of others breaks a line
+    line_["client_left"] = left_->load();
+    // For programs, so without a word before it; ASCII: no text of others breaks a line.
+    fmt::print(stderr, "{}\n", line_.dump(-1, ' ', true, Json::error_handler_t::replace));
+  }
+  void annotate(const Json& more) override {
+    const std::lock_guard lock(mutex_);
+    line_.update(more);
   }
   void send(int status, std::string_view type, std::string body, const Headers& h) override {
     status_ = status;
@@ -82,11 +133,18 @@ class Logged final : public HttpExchange {
     inner_->write(std::move(chunk));
   }
   void finish() override { inner_->finish(); }
-  void on_gone(std::function<void()> call) override { inner_->on_gone(std::move(call)); }
+  void on_gone(std::function<void()> call) override {
+    inner_->on_gone([left = left_, call = std::move(call)] {
+      *left = true;
+      call();
+    });
+  }
 
  private:
   std::shared_ptr<HttpExchange> inner_;
+  std::mutex mutex_;  // guards line_
   Json line_;
+  std::shared_ptr<std::atomic<bool>> left_ = std::make_shared<std::atomic<bool>>(false);  // outlives this
   std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
   std::atomic<int> status_ = 0;
   std::atomic<size_t> bytes_ = 0;
@@ -95,7 +153,7 @@ class Logged final : public HttpExchange {
 using Body = const Json&;
 using To = std::shared_ptr<HttpExchange>;
 
-void models(Service& s, Body, To answer) {
+Json all_models(const Service& s) {
   const auto one = [&](const std::string& name) {
     return Json{{"id", name},
                 {"object", "model"},
@@ -108,13 +166,25 @@ void models(Service& s, Body, To answer) {
     all.push_back(one(name));
     all.back()["parent"] = s.model;
   }
-  send_json(*answer, {{"object", "list"}, {"data", std::move(all)}});
+  return all;
+}
+
+void models(Service& s, Body, To answer) {
+  send_json(*answer, {{"object", "list"}, {"data", all_models(s)}});
+}
+
+void model(Service& s, Body name, To answer) {
+  for (const Json& one : all_models(s))
+    if (one["id"] == name) return send_json(*answer, one);
+  throw ApiError(404, "not_found_error",
+                 fmt::format("there is no model '{}'", printable(name.get<std::string>())), "model");
 }
 
 void tokenize(Service& s, Body body, To answer) {
   const Fields f(body);
   std::vector<int32_t> tokens;
   if (f.has("messages")) {
+    refuse_not_done(f, Api::chat);
     tokens = chat_tokens(s, chat_text(s, f, listed_tools(f)));
   } else {
     const auto text =
@@ -135,6 +205,7 @@ void detokenize(Service& s, Body body, To answer) {
 
 void apply_template(Service& s, Body body, To answer) {
   const Fields f(body);
+  refuse_not_done(f, Api::chat);
   send_json(*answer, {{"prompt", chat_text(s, f, listed_tools(f))}});
 }
 
@@ -142,9 +213,13 @@ void metrics(Service& s, Body, To answer) {
   answer->send(200, "text/plain; version=0.0.4", s.metrics.text(s.engine.stats()));
 }
 
+// A path that ends with a slash is the beginning of many: the rest of it is the body.
 struct Route {
   std::string_view method, path;
   void (*run)(Service&, Body, To);
+  bool is(std::string_view asked) const {
+    return path == asked || (path.ends_with('/') && asked.starts_with(path) && asked != path);
+  }
 };
 constexpr Route routes[] = {
     {"POST", "/v1/chat/completions", chat_complete},
@@ -159,6 +234,7 @@ constexpr Route routes[] = {
     {"GET", "/props", llama_props},
     {"GET", "/slots", llama_slots},
     {"GET", "/v1/models", models},
+    {"GET", "/v1/models/", model},
     {"POST", "/tokenize", tokenize},
     {"POST", "/detokenize", detokenize},
     {"POST", "/apply-template", apply_template},
@@ -199,10 +275,11 @@ void App::route(const HttpRequest& r, std::shared_ptr<HttpExchange> exchange) {
   }
   if (r.method == "GET" && send_page_file(r.path, *exchange)) return;
   const std::optional<std::string> who = caller(r);
+  if (who && !options_.api_keys.empty()) exchange->annotate({{"key", who->substr(0, 8)}});
   if (!who) throw ApiError(401, "authentication_error", "expected a valid API key");
   bool path_known = false;
   for (const Route& route : routes) {
-    if (route.path != r.path) continue;
+    if (!route.is(r.path)) continue;
     path_known = true;
     if (route.method != r.method) continue;
     if (!service) throw loading;
@@ -212,7 +289,7 @@ void App::route(const HttpRequest& r, std::shared_ptr<HttpExchange> exchange) {
                      fmt::format("expected at most {} requests a minute", options_.requests_per_minute))
           .after(std::chrono::ceil<std::chrono::seconds>(wait));
     try {
-      const Json body = asks ? parse_body(r.body) : Json();
+      const Json body = asks ? parse_body(r.body) : Json(r.path.substr(route.path.size()));
       return route.run(*service, body, exchange);
     } catch (const Busy& e) {
       throw ApiError(429, "rate_limit_error", e.what());
@@ -226,15 +303,24 @@ void App::route(const HttpRequest& r, std::shared_ptr<HttpExchange> exchange) {
 }
 
 void App::handle(HttpRequest r, std::shared_ptr<HttpExchange> exchange) {
-  if (options_.access_log) exchange = std::make_shared<Logged>(std::move(exchange), r);
-  if (!options_.cors_origin.empty()) {
-    exchange = std::make_shared<Decorated>(
-        std::move(exchange),
-        HttpExchange::Headers{{"Access-Control-Allow-Origin", options_.cors_origin}, {"Vary", "Origin"}});
-    if (r.method == "OPTIONS")
-      return exchange->send(200, "", "",
-                            {{"Access-Control-Allow-Methods", "GET, POST"},
-                             {"Access-Control-Allow-Headers", "Authorization, Content-Type, X-Api-Key"}});
+  const std::string id = random_id("req_");
+  if (options_.access_log) exchange = std::make_shared<Logged>(std::move(exchange), r, id);
+  if (Service* service = service_)
+    exchange = std::make_shared<Counted>(std::move(exchange), service->metrics);
+  HttpExchange::Headers headers = {{"X-Request-Id", id}};
+  if (!options_.cors_origin.empty())
+    headers.insert({{"Access-Control-Allow-Origin", options_.cors_origin},
+                    {"Access-Control-Expose-Headers", "Retry-After, X-Request-Id"},
+                    {"Vary", "Origin"}});
+  exchange = std::make_shared<Decorated>(std::move(exchange), std::move(headers));
+  if (!options_.cors_origin.empty() && r.method == "OPTIONS") {
+    // Clients have headers of their own, such as X-Stainless-Lang: what counts is the key.
+    const auto asked = r.headers.find("access-control-request-headers");
+    return exchange->send(
+        200, "", "",
+        {{"Access-Control-Allow-Methods", "GET, POST"},
+         {"Access-Control-Allow-Headers",
+          asked != r.headers.end() ? asked->second : "Authorization, Content-Type, X-Api-Key"}});
   }
   try {
     route(r, exchange);

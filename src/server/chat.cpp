@@ -8,6 +8,7 @@
 #include "server/chat_prompt.h"
 #include "server/completion_request.h"
 #include "server/logprobs.h"
+#include "server/not_done.h"
 #include "server/tools.h"
 #include "text/chat_template.h"
 
@@ -49,6 +50,15 @@ void begin_behind_thoughts(const Service& service, Chat& chat, std::string& prom
   }
 }
 
+// Thoughts begin where the prompt opened them, or where the model does.
+void bound_thoughts(const Service& service, Chat& chat, int64_t tokens) {
+  const auto open = service.tokenizer.id("<think>"), close = service.tokenizer.id("</think>");
+  if (!close || (!open && !chat.thinking))
+    throw not_supported("thinking_token_budget: this model's vocabulary has no token that ends thoughts",
+                        "thinking_token_budget");
+  chat.request.thoughts = {.open = chat.thinking ? -1 : *open, .close = *close, .tokens = tokens};
+}
+
 class ChatReply final : public Reply {
  public:
   ChatReply(const Service& service, const Fields& f, const Chat& chat, std::shared_ptr<HttpExchange> exchange)
@@ -56,7 +66,10 @@ class ChatReply final : public Reply {
         logprobs_(chat.request.logprobs >= 0),
         show_stops_(f.boolean("include_stop_str_in_output", false)),
         prompt_(chat.request.prompt_logprobs >= 0 ? chat.request.prompt : std::vector<int32_t>()) {
-    if (const Json* o = f.find("stream_options")) include_usage_ = Fields(*o).boolean("include_usage", false);
+    if (const Json* o = f.find("stream_options")) {
+      include_usage_ = Fields(*o).boolean("include_usage", false);
+      usage_always_ = Fields(*o).boolean("continuous_usage_stats", false);
+    }
     for (size_t i = 0; i < choice_count(); ++i) choices_.emplace_back(chat);
   }
 
@@ -78,12 +91,7 @@ class ChatReply final : public Reply {
     Event e = given;
     if (e.prompt) prompt_logprobs_ = prompt_logprobs_json(service_, prompt_, *e.prompt);
     if (show_stops_) e.text += e.stop;
-    if (logprobs_ && is_shown(e)) {
-      Json entry = token_json(service_, {e.token, e.score.logprob});
-      entry["top_logprobs"] = Json::array();
-      for (const TokenLogprob& t : e.score.top) entry["top_logprobs"].push_back(token_json(service_, t));
-      c.logprobs.push_back(std::move(entry));
-    }
+    if (logprobs_ && is_shown(e)) c.logprobs.push_back(chosen_json(service_, e));
     const std::vector<AnswerPart> parts = c.answer.take(e);
     const bool ended = e.finish != Finish::none;
     if (ended) {
@@ -129,7 +137,7 @@ class ChatReply final : public Reply {
     if (last) choice["stop_reason"] = c.stop_reason;
     Json j = envelope("chat.completion.chunk");
     j["choices"] = {std::move(choice)};
-    if (include_usage_) j["usage"] = nullptr;
+    if (include_usage_) j["usage"] = usage_always_ ? usage() : Json();
     event(j);
   }
 
@@ -173,7 +181,7 @@ class ChatReply final : public Reply {
   const bool logprobs_, show_stops_;
   const std::vector<int32_t> prompt_;  // where its tokens' probabilities are told
   Json prompt_logprobs_;
-  bool include_usage_ = false;
+  bool include_usage_ = false, usage_always_ = false;  // in the last chunk, in every one
   const std::string id_ = random_id("chatcmpl-");
   const int64_t created_ = seconds_now();
   std::vector<Choice> choices_;
@@ -260,6 +268,8 @@ Chat parse_chat(Service& service, const Fields& f) {
       prompt += chat.syntax.text_begin;
     }
   }
+  if (const auto most = f.integer("thinking_token_budget", 0, INT64_MAX); most && chat.syntax.thinks)
+    bound_thoughts(service, chat, *most);
   r.prompt = chat_tokens(service, prompt);
   truncate_prompt(r.prompt, f);
   return chat;
@@ -272,6 +282,7 @@ void submit_chat(Service& service, const Fields& f, const MakeReply& make) {
 
 void chat_complete(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
   const Fields f(body);
+  refuse_not_done(f, Api::chat);
   submit_chat(service, f,
               [&](const Chat& chat) { return std::make_shared<ChatReply>(service, f, chat, exchange); });
 }

@@ -14,19 +14,6 @@ namespace {
 constexpr size_t most_stops = 16, most_stop_bytes = 1024, most_biases = 4096, most_bad_words = 256;
 constexpr int64_t default_max_tokens = 16;
 
-// What Lathe does not do must not be done silently otherwise.
-void refuse_unsupported(const Fields& f, bool chat) {
-  const auto refuse = [](std::string_view name) {
-    throw ApiError(501, "not_supported_error", fmt::format("{} is not supported", name), std::string(name));
-  };
-  for (const std::string_view name : {"functions", "guided_whitespace_pattern", "chat_template"})
-    if (f.has(name)) refuse(name);
-  if (f.boolean("use_beam_search", false)) refuse("use_beam_search");
-  if (chat && f.boolean("echo", false)) refuse("echo");
-  for (const std::string_view name : {"suffix", "best_of"})
-    if (chat && f.has(name)) refuse(name);
-}
-
 // best_of choices are made, and the n best of them told: so none before all have ended.
 void take_best_of(Request& r, const Fields& f) {
   const int64_t made = f.integer("best_of", 1, most_sampled_outputs).value_or(r.choices);
@@ -119,7 +106,6 @@ void truncate_prompt(std::vector<int32_t>& prompt, const Fields& f) {
 }
 
 Request completion_request(const Service& service, const Fields& f, bool chat) {
-  refuse_unsupported(f, chat);
   Request r;
   r.adapter = requested_adapter(service, f);
   r.sampling.temperature = f.number("temperature", 0, 100).value_or(1);
@@ -130,6 +116,8 @@ Request completion_request(const Service& service, const Fields& f, bool chat) {
   r.sampling.repetition_penalty = f.number("repetition_penalty", 0.01, 100).value_or(1);
   r.sampling.presence_penalty = f.number("presence_penalty", -2, 2).value_or(0);
   r.sampling.frequency_penalty = f.number("frequency_penalty", -2, 2).value_or(0);
+  if (const auto window = f.integer("repeat_last_n", -1, INT32_MAX))
+    r.sampling.penalty_window = *window < 0 ? INT64_MAX : *window;
   r.sampling.logit_bias = parse_logit_bias(f);
   const auto seed = f.integer("seed", INT64_MIN, INT64_MAX);
   r.sampling.seed = seed ? static_cast<uint64_t>(*seed) : std::random_device()();

@@ -8,6 +8,7 @@
 #include "server/completion_request.h"
 #include "server/infill.h"
 #include "server/logprobs.h"
+#include "server/not_done.h"
 #include "server/reply.h"
 
 namespace lathe {
@@ -27,7 +28,10 @@ class CompletionReply final : public Reply {
         made_(static_cast<size_t>(request.choices)),
         show_stops_(f.boolean("include_stop_str_in_output", false)),
         choices_(choice_count()) {
-    if (const Json* o = f.find("stream_options")) include_usage_ = Fields(*o).boolean("include_usage", false);
+    if (const Json* o = f.find("stream_options")) {
+      include_usage_ = Fields(*o).boolean("include_usage", false);
+      usage_always_ = Fields(*o).boolean("continuous_usage_stats", false);
+    }
     if (echo_ || request.prompt_logprobs >= 0) prompts_ = prompts;
   }
 
@@ -81,7 +85,7 @@ class CompletionReply final : public Reply {
     Json j = envelope();
     j["choices"] = {choice_json(index, std::move(text))};
     c.logprobs = no_columns();
-    if (include_usage_) j["usage"] = nullptr;
+    if (include_usage_) j["usage"] = usage_always_ ? usage() : Json();
     event(j);
   }
 
@@ -159,7 +163,7 @@ class CompletionReply final : public Reply {
   std::vector<std::vector<int32_t>> prompts_;  // where something is told of them
   const size_t shown_, made_;                  // choices of a prompt
   const bool show_stops_;
-  bool include_usage_ = false;
+  bool include_usage_ = false, usage_always_ = false;  // in the last chunk, in every one
   const std::string id_ = random_id("cmpl-");
   const int64_t created_ = seconds_now();
   std::vector<Choice> choices_;
@@ -207,6 +211,7 @@ std::vector<std::vector<int32_t>> parse_prompts(const Service& service, const Fi
 
 void complete(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
   const Fields f(body);
+  refuse_not_done(f, Api::completions);
   const Request request = completion_request(service, f, false);
   const std::string suffix = f.text("suffix").value_or("");
   auto prompts = suffix.empty() ? parse_prompts(service, f) : infill_prompts(service, f, suffix);

@@ -10,6 +10,7 @@
 #include "server/api_error.h"
 #include "server/completion_request.h"
 #include "server/completions.h"
+#include "server/not_done.h"
 #include "server/reply.h"
 
 namespace lathe {
@@ -84,6 +85,7 @@ std::vector<std::string> documents_of(const Fields& f) {
 
 void embed(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
   const Fields f(body);
+  refuse_not_done(f, Api::embeddings);
   const Embedder& e = embedder(service);
   require_model(service, f);
   const std::string format = f.text("encoding_format").value_or("float");
@@ -93,6 +95,7 @@ void embed(Service& service, const Json& body, std::shared_ptr<HttpExchange> exc
       static_cast<size_t>(f.integer("dimensions", 1, e.dimensions()).value_or(e.dimensions()));
   auto texts = parse_prompts(service, f, "input");
   const size_t tokens = count(texts);
+  exchange->annotate({{"model", service.model}, {"prompt_tokens", tokens}});
   submit(service, std::move(texts), exchange, [=, &service](const std::vector<std::vector<float>>& vectors) {
     Json data = Json::array();
     for (size_t i = 0; i < vectors.size(); ++i) {
@@ -110,6 +113,7 @@ void embed(Service& service, const Json& body, std::shared_ptr<HttpExchange> exc
 
 void rerank(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {
   const Fields f(body);
+  refuse_not_done(f, Api::embeddings);
   embedder(service);
   require_model(service, f);
   const auto query = f.text("query");
@@ -120,6 +124,7 @@ void rerank(Service& service, const Json& body, std::shared_ptr<HttpExchange> ex
   std::vector<std::vector<int32_t>> texts = {service.tokenizer.encode(*query)};
   for (const std::string& text : documents) texts.push_back(service.tokenizer.encode(text));
   const size_t tokens = count(texts);
+  exchange->annotate({{"model", service.model}, {"prompt_tokens", tokens}});
   submit(service, std::move(texts), exchange, [=, &service](const std::vector<std::vector<float>>& vectors) {
     std::vector<double> scores;
     for (size_t i = 1; i < vectors.size(); ++i)

@@ -189,6 +189,7 @@ struct HttpServer::Impl {
   std::optional<asio::ssl::context> tls;
   asio::steady_timer room{io};
   int64_t connections = 0;
+  std::map<std::string, int64_t> from;  // of them, by address
   std::atomic<int64_t> exchanges = 0;
   bool draining = false;
   uint16_t port = 0;
@@ -238,20 +239,24 @@ struct HttpServer::Impl {
         co_await room.async_wait(as_tuple);
         continue;
       }
+      boost::system::error_code ignored;
+      const std::string client = socket.remote_endpoint(ignored).address().to_string();
+      int64_t& of_client = from[client];
+      if (options.limits.per_address > 0 && of_client >= options.limits.per_address) continue;
       ++connections;
-      asio::co_spawn(io, connection(std::move(socket)), [this](std::exception_ptr) {
+      ++of_client;
+      asio::co_spawn(io, connection(std::move(socket), client), [this, client](std::exception_ptr) {
         --connections;
+        if (--from[client] == 0) from.erase(client);
         room.cancel();
       });
     }
   }
 
-  asio::awaitable<void> connection(tcp::socket socket) {
+  asio::awaitable<void> connection(tcp::socket socket, std::string client) {
     boost::system::error_code ignored;
     socket.set_option(tcp::no_delay(true), ignored);
     socket.non_blocking(true, ignored);  // answer() peeks
-    const tcp::endpoint peer = socket.remote_endpoint(ignored);
-    const std::string client = peer.address().to_string();
     if (!tls) {
       Plain stream(std::move(socket));
       co_await serve(stream, client);

@@ -37,12 +37,15 @@ class HttpExchange {
   virtual void finish() = 0;
   // Called once, on the server's thread, when the client leaves before the end; at once if it has left.
   virtual void on_gone(std::function<void()>) = 0;
+  // What a log should say of it besides; the server itself does not care.
+  virtual void annotate(const Json&) {}
 };
 
 struct HttpLimits {
   size_t header_bytes = 16 << 10, body_bytes = 16 << 20;
   size_t unsent_bytes = 4 << 20;
   int64_t connections = 1024;  // more wait in the kernel's queue
+  int64_t per_address = 0;     // of them; more are closed at once; 0: any number
   std::chrono::milliseconds header_time{10'000}, body_time{30'000}, idle_time{60'000}, write_time{30'000};
 };
 

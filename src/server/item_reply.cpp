@@ -2,19 +2,24 @@
 
 #include <utility>
 
+#include "server/logprobs.h"
+
 namespace lathe {
 
 using Kind = AnswerPart::Kind;
 
 ItemReply::ItemReply(const Service& service, const Chat& chat, std::shared_ptr<HttpExchange> exchange,
                      bool stream)
-    : Reply(service, std::move(exchange), stream, chat.request, 1), answer_(chat) {}
+    : Reply(service, std::move(exchange), stream, chat.request, 1),
+      logprobs_(chat.request.logprobs >= 0),
+      answer_(chat) {}
 
 void ItemReply::tell(size_t, const Event& e) {
   if (stream_ && !std::exchange(begun_, true)) {
     start_stream();
     begin();
   }
+  if (logprobs_ && is_shown(e)) untold_.push_back(chosen_json(service_, e));
   const std::vector<AnswerPart> parts = answer_.take(e);
   for (const AnswerPart& p : parts) {
     const Kind kind = p.kind == Kind::arguments ? Kind::call : p.kind;
@@ -26,8 +31,11 @@ void ItemReply::tell(size_t, const Event& e) {
       if (stream_) opened(items_.size() - 1);
     }
     if (p.kind == Kind::call) continue;
-    items_.back().text += p.text;
-    if (stream_) more(items_.size() - 1, p.text);
+    Item& item = items_.back();
+    item.text += p.text;
+    const Json logprobs = std::exchange(untold_, Json::array());
+    if (kind == Kind::text) item.logprobs.insert(item.logprobs.end(), logprobs.begin(), logprobs.end());
+    if (stream_) more(items_.size() - 1, p.text, logprobs);
   }
   if (e.token >= 0 && !parts.empty() && parts.back().kind == Kind::thought) ++thought_tokens_;
   if (e.finish == Finish::none) return;

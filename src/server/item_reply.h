@@ -10,10 +10,11 @@
 namespace lathe {
 
 struct Item {
-  AnswerPart::Kind kind;  // thought, text or call
-  std::string id;         // of a call, the one by which its result will name it
-  std::string name;       // of the tool
-  std::string text;       // so far; of a call its arguments
+  AnswerPart::Kind kind;          // thought, text or call
+  std::string id;                 // of a call, the one by which its result will name it
+  std::string name;               // of the tool
+  std::string text;               // so far; of a call its arguments
+  Json logprobs = Json::array();  // of the tokens of a text, where the request asked
 };
 
 class ItemReply : public Reply {
@@ -24,7 +25,7 @@ class ItemReply : public Reply {
   // Of a stream, in this order.
   virtual void begin() = 0;
   virtual void opened(size_t index) = 0;
-  virtual void more(size_t index, const std::string& text) = 0;
+  virtual void more(size_t index, const std::string& text, const Json& logprobs) = 0;
   virtual void closed(size_t index) = 0;
   // The last of it; or the whole answer, where it is not streamed.
   virtual void ended() = 0;
@@ -38,6 +39,8 @@ class ItemReply : public Reply {
   void tell(size_t choice, const Event&) override;
   void end() override;
 
+  const bool logprobs_;
+  Json untold_ = Json::array();  // logprobs of tokens whose text is held back still
   Answer answer_;
   std::vector<Item> items_;
   Event last_;

@@ -6,6 +6,7 @@
 #include "server/completion_request.h"
 #include "server/completions.h"
 #include "server/logprobs.h"
+#include "server/not_done.h"
 #include "server/reply.h"
 #include "text/chat_template.h"
 
@@ -14,12 +15,17 @@ namespace {
 
 // llama.cpp's names and defaults as /v1/completions has them.
 Json completion_of(const Fields& f) {
+  refuse_not_done(f, Api::llama_cpp);
   Json out = {
       {"temperature", 0.8}, {"top_k", 40}, {"top_p", 0.95}, {"min_p", 0.05}, {"max_tokens", INT64_MAX}};
-  for (const char* name : {"temperature", "top_k", "top_p", "min_p", "typical_p", "presence_penalty",
-                           "frequency_penalty", "stop", "grammar", "json_schema", "ignore_eos", "prompt"})
+  for (const char* name :
+       {"temperature", "top_k", "top_p", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
+        "stop", "ignore_eos", "prompt", "model", "min_tokens", "cache_salt", "priority"})
     if (const Json* value = f.find(name)) out[name] = *value;
+  copy_structured(f, out);
+  if (out.value("grammar", Json()) == "") out.erase("grammar");  // its default
   if (const Json* penalty = f.find("repeat_penalty")) out["repetition_penalty"] = *penalty;
+  out["repeat_last_n"] = f.integer("repeat_last_n", -1, INT32_MAX).value_or(64);
   if (const auto most = f.integer("n_predict", -1, INT64_MAX); most && *most >= 0) out["max_tokens"] = *most;
   if (const auto seed = f.integer("seed", -1, INT64_MAX); seed && *seed >= 0) out["seed"] = *seed;
   if (const auto probs = f.integer("n_probs", 0, most_logprobs); probs && *probs > 0)
@@ -47,7 +53,8 @@ class LlamaReply final : public Reply {
       : Reply(service, std::move(exchange), f.boolean("stream", false), request, 1),
         return_tokens_(f.boolean("return_tokens", false)),
         show_probs_(request.logprobs >= 0),
-        drawn_(request.drawn_logprobs) {}
+        drawn_(request.drawn_logprobs),
+        timings_always_(f.boolean("timings_per_token", false)) {}
 
  private:
   void tell(size_t, const Event& e) override {
@@ -68,7 +75,22 @@ class LlamaReply final : public Reply {
               {"tokens_predicted", e.generated},
               {"tokens_evaluated", prompt_tokens()}};
     put_probabilities(j);
+    if (timings_always_) j["timings"] = timings();
     event(j);
+  }
+  Json timings() const {
+    const Times t = times(0);
+    Json j = {{"cache_n", cached_tokens()}};
+    const auto put = [&](const std::string& name, size_t n, double seconds) {
+      const double count = static_cast<double>(n);
+      j[name + "_n"] = n;
+      j[name + "_ms"] = seconds * 1e3;
+      j[name + "_per_token_ms"] = n > 0 ? Json(seconds * 1e3 / count) : Json();
+      j[name + "_per_second"] = seconds > 0 ? Json(count / seconds) : Json();
+    };
+    put("prompt", prompt_tokens() - cached_tokens(), t.prefill);
+    put("predicted", generated_tokens(), t.decode);
+    return j;
   }
   Json probabilities(const Event& e) const {
     const auto one = [&](const TokenLogprob& t) {
@@ -102,7 +124,8 @@ class LlamaReply final : public Reply {
                             : last_.stop.empty()           ? "eos"
                                                            : "word"},
               {"stopping_word", last_.stop},
-              {"tokens_cached", cached_tokens()}};
+              {"tokens_cached", cached_tokens()},
+              {"timings", timings()}};
     put_probabilities(j);
     if (!stream_) return send(j);
     event(j);
@@ -110,6 +133,7 @@ class LlamaReply final : public Reply {
   }
 
   const bool return_tokens_, show_probs_, drawn_;  // drawn_: probabilities behind the sampler's cuts
+  const bool timings_always_;
   Json probs_ = Json::array();
   std::string text_;
   std::vector<int32_t> tokens_;

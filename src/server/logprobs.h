@@ -24,6 +24,14 @@ inline Json token_json(const Service& service, const TokenLogprob& t) {
           {"bytes", std::vector<uint8_t>(text.begin(), text.end())}};
 }
 
+// A chosen token, and the likeliest in its place.
+inline Json chosen_json(const Service& service, const Event& e) {
+  Json j = token_json(service, {e.token, e.score.logprob});
+  j["top_logprobs"] = Json::array();
+  for (const TokenLogprob& t : e.score.top) j["top_logprobs"].push_back(token_json(service, t));
+  return j;
+}
+
 // As vLLM writes what was expected where the prompt's tokens stand: of each that many tokens, and of its own.
 inline Json prompt_logprobs_json(const Service& service, std::span<const int32_t> prompt,
                                  std::span<const TokenScore> scores) {

@@ -1,7 +1,10 @@
 #include "server/messages.h"
 
+#include <map>
+
 #include "server/content.h"
 #include "server/item_reply.h"
+#include "server/not_done.h"
 
 namespace lathe {
 namespace {
@@ -69,6 +72,7 @@ Json tools_of(const Json& given) {
                      "tools");
     Json function = {{"name", f.text("name").value_or("")}};
     if (const auto description = f.text("description")) function["description"] = *description;
+    if (const Json* strict = f.find("strict")) function["strict"] = *strict;
     function["parameters"] = f.at("input_schema");
     tools.push_back({{"type", "function"}, {"function", std::move(function)}});
   }
@@ -89,15 +93,34 @@ void put_tool_choice(Json& chat, const Json& given) {
   chat["parallel_tool_calls"] = !f.boolean("disable_parallel_tool_use", false);
 }
 
+// {"type": "json_schema", "schema": {...}}
+void put_format(Json& chat, const Json& given, const std::string& where) {
+  const Fields f(given);
+  if (f.text("type").value_or("") != "json_schema")
+    throw ApiError::wrong_field(where, "the type json_schema");
+  if (chat.contains("response_format")) throw ApiError::wrong_field(where, "one description of the text");
+  chat["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", f.at("schema")}}}};
+}
+
 // The same request as OpenAI's chats have it.
 Json chat_of(const Fields& f) {
+  refuse_not_done(f, Api::messages);
   Json chat = Json::object();
   for (const char* name : {"model", "temperature", "top_p", "top_k"})
     if (const Json* value = f.find(name)) chat[name] = *value;
+  copy_structured(f, chat);
+  if (const Json* format = f.find("output_format")) put_format(chat, *format, "output_format");
+  if (const Json* config = f.find("output_config")) {
+    const Fields inner(*config);
+    if (const Json* format = inner.find("format")) put_format(chat, *format, "output_config.format");
+    if (const auto effort = inner.text("effort")) chat["reasoning_effort"] = *effort;
+  }
   if (const Json* stops = f.find("stop_sequences")) chat["stop"] = *stops;
-  if (const Json* thinking = f.find("thinking"))
-    chat["chat_template_kwargs"] = {
-        {"enable_thinking", Fields(*thinking).text("type").value_or("") != "disabled"}};
+  if (const Json* thinking = f.find("thinking")) {
+    const Fields inner(*thinking);
+    chat["chat_template_kwargs"] = {{"enable_thinking", inner.text("type").value_or("") != "disabled"}};
+    if (const Json* most = inner.find("budget_tokens")) chat["thinking_token_budget"] = *most;
+  }
   if (const Json* tools = f.find("tools")) chat["tools"] = tools_of(*tools);
   if (const Json* choice = f.find("tool_choice")) put_tool_choice(chat, *choice);
   Json& all = chat["messages"] = Json::array();
@@ -154,7 +177,7 @@ class MessagesReply final : public ItemReply {
       block = {{"type", "text"}, {"text", ""}};
     say({{"type", "content_block_start"}, {"index", index}, {"content_block", std::move(block)}});
   }
-  void more(size_t index, const std::string& text) override {
+  void more(size_t index, const std::string& text, const Json&) override {
     Json delta;
     if (items()[index].kind == Kind::call)
       delta = {{"type", "input_json_delta"}, {"partial_json", text}};
@@ -189,12 +212,10 @@ class MessagesReply final : public ItemReply {
     }
     send(message(std::move(content), reason(), stop()));
   }
-  void fail(const ApiError& given) override {
-    const ApiError error = given.status() == 500 ? ApiError(500, "api_error", given.what()) : given;
-    if (!stream_)
+  void fail(const ApiError& error) override {
+    if (!started())
       return exchange_->send(error.status(), "application/json", json_text(anthropic_error(error)),
                              error.headers());
-    start_stream();
     event(anthropic_error(error), "error");
     exchange_->finish();
   }
@@ -204,8 +225,15 @@ class MessagesReply final : public ItemReply {
 
 }  // namespace
 
+// Its clients know these types and no others (https://docs.anthropic.com/en/api/errors).
 Json anthropic_error(const ApiError& e) {
-  return {{"type", "error"}, {"error", {{"type", e.body()["error"]["type"]}, {"message", e.what()}}}};
+  static const std::map<int, const char*> types = {{401, "authentication_error"}, {403, "permission_error"},
+                                                   {404, "not_found_error"},      {413, "request_too_large"},
+                                                   {429, "rate_limit_error"},     {500, "api_error"},
+                                                   {503, "overloaded_error"}};
+  const auto it = types.find(e.status());
+  const char* type = it == types.end() ? "invalid_request_error" : it->second;
+  return {{"type", "error"}, {"error", {{"type", type}, {"message", e.what()}}}};
 }
 
 void messages(Service& service, const Json& body, std::shared_ptr<HttpExchange> exchange) {

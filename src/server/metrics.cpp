@@ -57,11 +57,15 @@ constexpr EngineLine engine_lines[] = {
 struct Metrics::Impl {
   Labels labels;
   Registry registry;
-  Histogram &first_token, &next_token, &request, &prompt_tokens, &generated_tokens;
-  Family<Counter>& success;
+  Histogram &first_token, &next_token, &request, &prompt_tokens, &generated_tokens, &queue, &prefill, &decode;
+  Family<Counter>&success, &answers;
+  Counter& left;
 
   Histogram& histogram(const char* name, const char* help, const Histogram::BucketBoundaries& bounds) {
     return BuildHistogram().Name(name).Help(help).Register(registry).Add(labels, bounds);
+  }
+  Family<Counter>& counters(const char* name, const char* help) {
+    return BuildCounter().Name(name).Help(help).Register(registry);
   }
   explicit Impl(const std::string& model)
       : labels{{"model_name", model}},
@@ -71,10 +75,14 @@ struct Metrics::Impl {
         request(histogram("vllm:e2e_request_latency_seconds", "From arrival to the end", request_bounds)),
         prompt_tokens(histogram("vllm:request_prompt_tokens", "Tokens of a prompt", token_bounds)),
         generated_tokens(histogram("vllm:request_generation_tokens", "Tokens of an answer", token_bounds)),
-        success(BuildCounter()
-                    .Name("vllm:request_success_total")
-                    .Help("Requests by how they ended")
-                    .Register(registry)) {}
+        queue(histogram("vllm:request_queue_time_seconds", "From arrival to the first step", request_bounds)),
+        prefill(
+            histogram("vllm:request_prefill_time_seconds", "From there to the first token", request_bounds)),
+        decode(histogram("vllm:request_decode_time_seconds", "From there to the last", request_bounds)),
+        success(counters("vllm:request_success_total", "Requests by how they ended")),
+        answers(counters("lathe:http_responses_total", "Answers by their status")),
+        left(counters("lathe:client_disconnects_total", "Clients that left before their answer's end")
+                 .Add(labels)) {}
 };
 
 Metrics::Metrics(const std::string& model) : impl_(std::make_unique<Impl>(model)) {}
@@ -89,6 +97,18 @@ void Metrics::request_done(Finish finish, double seconds, size_t prompt_tokens, 
   impl_->prompt_tokens.Observe(static_cast<double>(prompt_tokens));
   impl_->generated_tokens.Observe(static_cast<double>(generated_tokens));
 }
+
+void Metrics::phases(double queue, double prefill, double decode) {
+  impl_->queue.Observe(queue);
+  impl_->prefill.Observe(prefill);
+  impl_->decode.Observe(decode);
+}
+void Metrics::answered(int status) {
+  Labels labels = impl_->labels;
+  labels["code"] = std::to_string(status);
+  impl_->answers.Add(labels).Increment();
+}
+void Metrics::client_left() { impl_->left.Increment(); }
 
 std::string Metrics::text(const EngineStats& stats) const {
   std::vector<MetricFamily> all = impl_->registry.Collect();

@@ -1,7 +1,9 @@
 #include "server/reply.h"
 
+#include <algorithm>
 #include <random>
 
+#include "core/log.h"
 #include "server/api_error.h"
 
 namespace lathe {
@@ -46,38 +48,72 @@ Reply::Reply(const Service& service, std::shared_ptr<HttpExchange> exchange, boo
       choices_(prompts * per_prompt_),
       open_(choices_.size()) {}
 
-void Reply::take(size_t prompt, Event e) {
+void Reply::take(const Event& e) {
+  const auto index = static_cast<size_t>(e.choice);
+  observe(index, e);
   if (abandoned_) return;
-  const size_t index = prompt * per_prompt_ + static_cast<size_t>(e.choice);
-  Choice& c = choices_[index];
-  observe(c, e);
-  if (e.finish == Finish::failed) {
-    abandoned_ = true;
-    return fail(e.refused ? ApiError::bad_request(e.error)
-                : e.busy  ? ApiError(429, "rate_limit_error", e.error)
-                          : ApiError(500, "server_error", e.error));
+  if (e.finish == Finish::failed)
+    return fail_all(e, e.refused ? ApiError::bad_request(e.error)
+                       : e.busy  ? ApiError(429, "rate_limit_error", e.error)
+                                 : ApiError(500, "server_error", e.error));
+  try {
+    tell(index, e);
+    if (open_ == 0) end();
+  } catch (const std::exception& wrong) {
+    warn("an answer failed: {}", printable(wrong.what()));
+    fail_all(e, ApiError(500, "server_error", "internal error"));
   }
-  if (c.tokens == 0) cached_ += static_cast<size_t>(e.cached);
-  c.tokens = static_cast<size_t>(e.generated);
-  tell(index, e);
-  if (e.finish != Finish::none && --open_ == 0) end();
 }
 
-void Reply::observe(Choice& c, const Event& e) {
+void Reply::fail_all(const Event& e, const ApiError& error) {
+  abandoned_ = true;
+  service_.engine.cancel(e.request);
+  fail(error);
+}
+
+void Reply::observe(size_t index, const Event& e) {
+  Choice& c = choices_[index];
   const auto now = Clock::now();
   const auto since = [&](Clock::time_point then) {
     return std::chrono::duration<double>(now - then).count();
   };
+  // The choices of a prompt have one prompt's hits.
+  if (c.tokens == 0 && index % per_prompt_ == 0) cached_ += static_cast<size_t>(e.cached);
+  c.waited = e.waited;
   if (e.token >= 0) {
-    if (c.tokens == 0)
+    if (c.tokens == 0) {
       service_.metrics.first_token(since(arrived_));
-    else
+      c.first = now;
+    } else {
       service_.metrics.next_token(since(c.last));
+    }
     c.last = now;
   }
-  if (e.finish != Finish::none)
-    service_.metrics.request_done(e.finish, since(arrived_), prompt_tokens_,
-                                  static_cast<size_t>(e.generated));
+  c.tokens = static_cast<size_t>(e.generated);
+  if (e.finish == Finish::none) return;
+  service_.metrics.request_done(e.finish, since(arrived_), prompt_tokens_, c.tokens);
+  if (c.tokens > 0) {
+    const Times t = times(index);
+    service_.metrics.phases(t.queue, t.prefill, t.decode);
+  }
+  finishes_.insert(finish_name(e.finish));
+  if (--open_ > 0) return;
+  Json said = {{"model", model_},
+               {"prompt_tokens", prompt_tokens_},
+               {"cached_tokens", cached_},
+               {"generated_tokens", generated_tokens()},
+               {"finish", finishes_}};
+  if (choices_[0].tokens > 0)
+    said["ttft_seconds"] = std::chrono::duration<double>(choices_[0].first - arrived_).count();
+  exchange_->annotate(said);
+}
+
+Reply::Times Reply::times(size_t choice) const {
+  const Choice& c = choices_[choice];
+  const auto seconds = [](Clock::duration d) { return std::chrono::duration<double>(d).count(); };
+  return {.queue = c.waited,
+          .prefill = std::max(0., seconds(c.first - arrived_) - c.waited),
+          .decode = seconds(c.last - c.first)};
 }
 
 size_t Reply::generated_tokens() const {
@@ -116,21 +152,10 @@ void submit(Service& service, const Request& request, const std::vector<std::vec
             const std::shared_ptr<Reply>& reply) {
   check_limits(service.limits, request, prompts);
   for (const auto& prompt : prompts) reply->prompt_tokens_ += prompt.size();
-  std::vector<uint64_t> ids;
-  try {
-    for (size_t i = 0; i < prompts.size(); ++i) {
-      Request one = request;
-      one.prompt = prompts[i];
-      ids.push_back(service.engine.submit(std::move(one), [reply, i](const Event& e) { reply->take(i, e); }));
-    }
-  } catch (...) {  // none or all
+  const uint64_t id = service.engine.submit(request, prompts, [reply](const Event& e) { reply->take(e); });
+  reply->exchange_->on_gone([&engine = service.engine, reply, id] {
     reply->abandon();
-    for (const uint64_t id : ids) service.engine.cancel(id);
-    throw;
-  }
-  reply->exchange_->on_gone([&engine = service.engine, reply, ids] {
-    reply->abandon();
-    for (const uint64_t id : ids) engine.cancel(id);
+    engine.cancel(id);
   });
 }
 

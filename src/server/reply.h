@@ -4,6 +4,7 @@
 #include <atomic>
 #include <chrono>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -23,7 +24,8 @@ class Reply {
   Reply(const Service&, std::shared_ptr<HttpExchange>, bool stream, const Request&, size_t prompts);
   virtual ~Reply() = default;
 
-  void take(size_t prompt, Event);
+  // When a choice fails, the answer is its error, and the others are cancelled.
+  void take(const Event&);
   void abandon() { abandoned_ = true; }  // nobody listens any more
 
  protected:
@@ -33,6 +35,7 @@ class Reply {
   virtual void fail(const ApiError&);
 
   void start_stream();  // once; then event() may be called
+  bool started() const { return started_; }
   void event(const Json&, std::string_view name = {});
   void send(const Json&);
 
@@ -40,6 +43,11 @@ class Reply {
   size_t prompt_tokens() const { return prompt_tokens_; }
   size_t cached_tokens() const { return cached_; }
   size_t generated_tokens() const;
+  // Seconds of a choice: before the first step of its prompt, until its first token, until its last.
+  struct Times {
+    double queue = 0, prefill = 0, decode = 0;
+  };
+  Times times(size_t choice) const;
   // OpenAI's, with its name for either kind of tokens.
   Json usage() const;
 
@@ -54,13 +62,16 @@ class Reply {
   using Clock = std::chrono::steady_clock;
   struct Choice {
     size_t tokens = 0;
-    Clock::time_point last;  // token
+    double waited = 0;
+    Clock::time_point first, last;  // tokens
   };
-  void observe(Choice&, const Event&);
+  void observe(size_t choice, const Event&);
+  void fail_all(const Event&, const ApiError&);
 
   const size_t per_prompt_;
   const Clock::time_point arrived_ = Clock::now();
   std::vector<Choice> choices_;
+  std::set<std::string_view> finishes_;
   size_t open_, prompt_tokens_ = 0, cached_ = 0;
   bool started_ = false;
   std::atomic<bool> abandoned_ = false;

@@ -1,8 +1,10 @@
 #include "server/responses.h"
 
 #include "server/api_error.h"
+#include "server/completion_request.h"
 #include "server/content.h"
 #include "server/item_reply.h"
+#include "server/not_done.h"
 
 namespace lathe {
 namespace {
@@ -63,14 +65,30 @@ Json tools_of(const Json& given) {
   return tools;
 }
 
+void put_logprobs(Json& chat, const Fields& f) {
+  const int64_t top = f.integer("top_logprobs", 0, most_logprobs).value_or(0);
+  bool wanted = top > 0;
+  for (const std::string& what : f.texts("include", 16)) {
+    wanted |= what == "message.output_text.logprobs";
+    // Thoughts are in the answer as they are: nothing has to be encrypted to send them back.
+    if (what != "message.output_text.logprobs" && what != "reasoning.encrypted_content")
+      throw ApiError(501, "not_supported_error",
+                     fmt::format("include: '{}' is not supported", printable(what, 60)), "include");
+  }
+  if (wanted) chat.update({{"logprobs", true}, {"top_logprobs", top}});
+}
+
 Json chat_of(const Fields& f) {
   if (f.has("previous_response_id") || f.has("conversation"))
     throw ApiError::bad_request(
         "previous_response_id: expected none: nothing is kept here; send the whole input",
         "previous_response_id");
-  if (f.boolean("background", false))
-    throw ApiError(501, "not_supported_error", "background is not supported", "background");
+  refuse_not_done(f, Api::responses);
   Json chat = Json::object();
+  copy_structured(f, chat);
+  put_logprobs(chat, f);
+  if (const Json* reasoning = f.find("reasoning"))
+    if (const auto effort = Fields(*reasoning).text("effort")) chat["reasoning_effort"] = *effort;
   for (const char* name :
        {"model", "temperature", "top_p", "top_k", "seed", "parallel_tool_calls", "logit_bias"})
     if (const Json* value = f.find(name)) chat[name] = *value;
@@ -84,7 +102,9 @@ Json chat_of(const Fields& f) {
   if (const Json* text = f.find("text"))
     if (const Json* format = Fields(*text).find("format")) {
       const std::string type = Fields(*format).text("type").value_or("");
-      chat["response_format"] = {{"type", type}};
+      if (type != "text" && chat.contains("response_format"))
+        throw ApiError::wrong_field("text.format", "one description of the text");
+      if (type != "text") chat["response_format"] = {{"type", type}};
       if (type == "json_schema") chat["response_format"]["json_schema"] = *format;
     }
   Json& all = chat["messages"] = Json::array();
@@ -148,7 +168,7 @@ class ResponsesReply final : public ItemReply {
     return {{"type", "output_text"},
             {"text", items()[index].text},
             {"annotations", Json::array()},
-            {"logprobs", Json::array()}};
+            {"logprobs", items()[index].logprobs}};
   }
   bool cut(size_t index) const { return last().finish == Finish::length && index + 1 == items().size(); }
   std::string item_id(size_t index) const {
@@ -160,16 +180,17 @@ class ResponsesReply final : public ItemReply {
                        id_.substr(5), index);
   }
 
-  Json response(bool done) const {
+  Json response(bool done, const ApiError* failed = nullptr) const {
     const bool whole = last().finish != Finish::length;
     Json j = {{"id", id_},
               {"object", "response"},
               {"created_at", created_},
-              {"status", !done   ? "in_progress"
+              {"status", failed  ? "failed"
+                         : !done ? "in_progress"
                          : whole ? "completed"
                                  : "incomplete"},
               {"background", false},
-              {"error", nullptr},
+              {"error", failed ? error_json(*failed) : Json()},
               {"incomplete_details", done && !whole ? Json{{"reason", "max_output_tokens"}} : Json()},
               {"model", model_},
               {"previous_response_id", nullptr},
@@ -186,6 +207,19 @@ class ResponsesReply final : public ItemReply {
                   {"output_tokens_details", {{"reasoning_tokens", thought_tokens()}}},
                   {"total_tokens", prompt_tokens() + generated_tokens()}};
     return j;
+  }
+
+  // OpenAI's clients know these codes.
+  static Json error_json(const ApiError& error) {
+    const char* code = error.status() == 429   ? "rate_limit_exceeded"
+                       : error.status() == 400 ? "invalid_prompt"
+                                               : "server_error";
+    return {{"code", code}, {"message", error.what()}};
+  }
+  void fail(const ApiError& error) override {
+    if (!started()) return Reply::fail(error);
+    say("response.failed", {{"response", response(false, &error)}});
+    exchange_->finish();
   }
 
   void say(const std::string& name, const Json& more) {
@@ -212,11 +246,11 @@ class ResponsesReply final : public ItemReply {
     if (items()[index].kind != Kind::call)
       say_of(index, "response.content_part.added", {{"part", part_json(index)}});
   }
-  void more(size_t index, const std::string& text) override {
+  void more(size_t index, const std::string& text, const Json& logprobs) override {
     if (items()[index].kind == Kind::call)
       return say_of(index, "response.function_call_arguments.delta", {{"delta", text}});
     Json j = {{"delta", text}};
-    if (items()[index].kind == Kind::text) j["logprobs"] = Json::array();
+    if (items()[index].kind == Kind::text) j["logprobs"] = logprobs;
     say_of(index, text_event(index) + ".delta", j);
   }
   void closed(size_t index) override {
@@ -225,7 +259,7 @@ class ResponsesReply final : public ItemReply {
       say_of(index, "response.function_call_arguments.done", {{"name", item.name}, {"arguments", item.text}});
     } else {
       Json j = {{"text", item.text}};
-      if (item.kind == Kind::text) j["logprobs"] = Json::array();
+      if (item.kind == Kind::text) j["logprobs"] = item.logprobs;
       say_of(index, text_event(index) + ".done", j);
       say_of(index, "response.content_part.done", {{"part", part_json(index)}});
     }

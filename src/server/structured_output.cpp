@@ -1,5 +1,6 @@
 #include "server/structured_output.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "server/api_error.h"
@@ -87,6 +88,21 @@ constexpr Named of_structured_outputs[] = {{"json", GrammarKind::json_schema},
                                            {"choice", GrammarKind::choice},
                                            {"grammar", GrammarKind::gbnf}};
 
+// Of vLLM's StructuredOutputsParams. What they do not list may bound the text, so it is refused.
+constexpr std::string_view harmless[] = {"json_object", "disable_fallback"};
+
+void refuse_unknown(const Json& outputs) {
+  for (const auto& [name, value] : outputs.items()) {
+    const auto is = [&](std::string_view other) { return name == other; };
+    const bool known = std::ranges::any_of(of_structured_outputs, is, &Named::name) ||
+                       std::ranges::any_of(harmless, is) || value.is_null() || value == false;
+    if (!known)
+      throw ApiError(501, "not_supported_error",
+                     fmt::format("structured_outputs.{} is not supported", printable(name, 60)),
+                     "structured_outputs");
+  }
+}
+
 std::vector<Asked> asked(const Fields& f) {
   std::vector<Asked> all;
   if (const Json* format = f.find("response_format"))
@@ -98,6 +114,7 @@ std::vector<Asked> asked(const Fields& f) {
   if (const Json* value = f.find("structured_outputs")) {
     const std::string name = "structured_outputs";
     const Fields s(*value);
+    refuse_unknown(*value);
     const size_t before = all.size();
     for (const auto& [inner, kind] : of_structured_outputs)
       if (const Json* v = s.find(inner)) all.push_back(of_kind(kind, *v, name));
@@ -128,7 +145,17 @@ Grammar parsed(const Asked& a) {
 
 }  // namespace
 
-Grammars::Grammars(const Tokenizer& tokenizer) : tokenizer_(tokenizer) {}
+void copy_structured(const Fields& from, Json& to) {
+  const auto copy = [&](std::string_view name) {
+    if (const Json* value = from.find(name)) to[std::string(name)] = *value;
+  };
+  for (const std::string_view name : {"response_format", "guided_json_object", "structured_outputs"})
+    copy(name);
+  for (const Named& named : of_request) copy(named.name);
+}
+
+Grammars::Grammars(const Tokenizer& tokenizer, size_t most_source_bytes)
+    : tokenizer_(tokenizer), most_source_bytes_(most_source_bytes) {}
 
 std::shared_ptr<const TokenTrie> Grammars::trie(std::span<const std::string_view> marks) {
   std::vector<int32_t> special;  // others have their text in any case
@@ -145,9 +172,10 @@ std::shared_ptr<const TokenTrie> Grammars::trie(std::span<const std::string_view
 std::shared_ptr<TokenMasks> Grammars::compile(const std::string& source, const std::string& name,
                                               const std::function<Grammar()>& make,
                                               std::span<const std::string_view> marks) {
-  if (source.size() > most_source_bytes)
+  if (source.size() > most_source_bytes_)
     throw ApiError::bad_request(
-        fmt::format("{}: expected at most {} bytes, found {}", name, most_source_bytes, source.size()), name);
+        fmt::format("{}: expected at most {} bytes, found {}", name, most_source_bytes_, source.size()),
+        name);
   const std::lock_guard lock(mutex_);
   if (const auto it = known_.find(source); it != known_.end()) {
     recent_.splice(recent_.begin(), recent_, it->second);

@@ -16,12 +16,15 @@
 
 namespace lathe {
 
+// What a request of one shape says of its text, into one of another shape.
+void copy_structured(const Fields& from, Json& to);
+
 // The grammars of one vocabulary. Applications send the same schema with every request, so the last ones stay
 // compiled, with the masks they were used for. Thread-safe.
 class Grammars {
  public:
-  static constexpr size_t most_source_bytes = 64 << 10;
-  explicit Grammars(const Tokenizer&);
+  static constexpr size_t default_source_bytes = 64 << 10;
+  explicit Grammars(const Tokenizer&, size_t most_source_bytes = default_source_bytes);
 
   // Of response_format (OpenAI), structured_outputs, guided_json, _regex, _choice, _grammar (vLLM), grammar
   // and json_schema (llama.cpp). Null when a request has none of these; ApiError when it has several, or one
@@ -44,6 +47,7 @@ class Grammars {
   std::shared_ptr<const TokenTrie> trie(std::span<const std::string_view> marks);
 
   Tokenizer tokenizer_;
+  size_t most_source_bytes_;
   std::mutex mutex_;
   // Made for the first grammar, in a fraction of a second; the other where special tokens have their texts.
   std::shared_ptr<const TokenTrie> trie_, marked_trie_;

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "core/json.h"
-#include "engine/embedder.h"
+#include "engine/turns.h"
 #include "models/model.h"
 #include "server/app.h"
 #include "server/client.h"
@@ -82,10 +82,7 @@ class Serving {
   void ready(bool step = true) {
     app_.serve(service_);
     if (!step) return;
-    stepping_ = std::thread([this] {
-      while (!ended_)
-        if (!engine_.step() & !embedder_.step()) engine_.wait(std::chrono::milliseconds(5));
-    });
+    stepping_ = std::thread([this] { step_until(ended_, engine_, &embedder_); });
   }
 
   Got ask(const std::string& method, const std::string& path, const std::string& body = {},

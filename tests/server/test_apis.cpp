@@ -147,6 +147,207 @@ TEST(Messages, ErrorsHaveItsShape) {
   }
 }
 
+// What a model is forced into amid its text: a pattern with more ways to read it than the budget has steps.
+const Json ambiguous = {{"type", "object"},
+                        {"properties", {{"city", {{"type", "string"}, {"pattern", "^(.{0,60}){0,60}$"}}}}},
+                        {"required", {"city"}},
+                        {"additionalProperties", false}};
+
+// The last event of a stream that fails; before it there was another.
+std::string end_of(const Got& got) {
+  EXPECT_EQ(got.status, 200) << got.body;
+  const size_t before = got.body.rfind("\n\n", got.body.size() - 3);
+  EXPECT_NE(before, std::string::npos) << got.body;
+  return std::regex_replace(steady(got.body.substr(before + 2)), std::regex("\"message\":\"[^\"]*\""),
+                            "\"message\":\"WHY\"");
+}
+
+TEST(Streams, AnErrorBehindTheirBeginningHasTheShapeOfTheirApi) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  const Json limits = {{"max_tokens", 100}, {"stream", true}, {"temperature", 0}};
+  const Json format = {{"type", "json_schema"}, {"json_schema", {{"name", "n"}, {"schema", ambiguous}}}};
+  const std::string openai =
+      "data: {\"error\":{\"message\":\"WHY\",\"type\":\"invalid_request_error\",\"param\":null,"
+      "\"code\":400}}\n\n";
+  Json body = limits;
+  body.update({{"prompt", "Rain?"}, {"guided_json", ambiguous}});
+  EXPECT_EQ(end_of(s.post("/v1/completions", body)), openai);
+  EXPECT_EQ(end_of(s.post("/completion", body)), openai);
+  const Json chat = {{{"role", "user"}, {"content", "Rain?"}}};
+  body = limits;
+  body.update({{"messages", chat}, {"response_format", format}});
+  EXPECT_EQ(end_of(s.post("/v1/chat/completions", body)), openai);
+  body = limits;
+  body.update({{"messages", chat}, {"output_format", {{"type", "json_schema"}, {"schema", ambiguous}}}});
+  EXPECT_EQ(end_of(s.post("/v1/messages", body)),
+            "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"invalid_request_error\","
+            "\"message\":\"WHY\"}}\n\n");
+  body = {{"stream", true},
+          {"temperature", 0},
+          {"input", "Rain?"},
+          {"text", {{"format", {{"type", "json_schema"}, {"name", "n"}, {"schema", ambiguous}}}}}};
+  const std::string failed = end_of(s.post("/v1/responses", body));
+  EXPECT_THAT(failed, testing::StartsWith("event: response.failed\ndata: {\"type\":\"response.failed\","));
+  EXPECT_THAT(failed,
+              HasSubstr("\"status\":\"failed\",\"background\":false,\"error\":{\"code\":\"invalid_prompt\","
+                        "\"message\":\"WHY\"}"));
+  s.expect_all_blocks_free();
+}
+
+TEST(Streams, ThoughtsAreDeltasOfTheirOwn) {
+  Serving s({}, Serving::small(), std::string(Serving::plain_template) + "<think>\n{# </think> #}");
+  s.ready();
+  const Json chat = {{{"role", "user"}, {"content", "Hi"}}};
+  const Json body = {{"messages", chat},       {"input", chat},  {"max_tokens", 1},
+                     {"max_output_tokens", 1}, {"stream", true}, {"temperature", 0}};
+  const std::string thought =
+      s.post("/v1/chat/completions", body).events()[1]["choices"][0]["delta"]["reasoning_content"];
+  EXPECT_THAT(
+      steady(s.post("/v1/messages", body).body),
+      HasSubstr("event: content_block_start\ndata: {\"type\":\"content_block_start\",\"index\":0,"
+                "\"content_block\":{\"type\":\"thinking\",\"thinking\":\"\",\"signature\":\"\"}}\n\n"
+                "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,"
+                "\"delta\":{\"type\":\"thinking_delta\",\"thinking\":" +
+                Json(thought).dump() +
+                "}}\n\nevent: content_block_stop\ndata: {\"type\":\"content_block_stop\",\"index\":0}\n\n"));
+  EXPECT_THAT(
+      std::regex_replace(s.post("/v1/responses", body).body, std::regex("rs_[0-9a-f]+"), "rs_ID"),
+      HasSubstr("event: response.reasoning_text.delta\ndata: {\"type\":\"response.reasoning_text.delta\","
+                "\"sequence_number\":4,\"item_id\":\"rs_ID\",\"output_index\":0,\"content_index\":0,"
+                "\"delta\":" +
+                Json(thought).dump() + "}\n\n"));
+}
+
+TEST(Messages, WhatBoundsTheTextIsCarried) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  const Json schema = {{"enum", {"yes", "no"}}};
+  const Json format = {{"type", "json_schema"}, {"schema", schema}};
+  for (const Json& more : {Json{{"output_format", format}}, Json{{"output_config", {{"format", format}}}},
+                           Json{{"guided_json", schema}}}) {
+    Json body = {{"max_tokens", 40}, {"messages", {{{"role", "user"}, {"content", "Rain?"}}}}};
+    body.update(more);
+    const Json whole = s.post("/v1/messages", body).json();
+    const Json said = Json::parse(whole["content"][0]["text"].get<std::string>());
+    EXPECT_TRUE(said == "yes" || said == "no") << whole;
+    body["output_format"] = {{"type", "yaml"}};
+    EXPECT_EQ(s.post("/v1/messages", body).status, 400);
+  }
+  // A strict tool bounds what may be called: arguments of another form are never written.
+  Json body = {{"max_tokens", 100},
+               {"temperature", 0},
+               {"tools", {{{"name", "weather"}, {"input_schema", {{"nonsense", 1}}}, {"strict", true}}}},
+               {"messages", {{{"role", "user"}, {"content", "Rain?"}}}}};
+  EXPECT_EQ(s.post("/v1/messages", body).status, 400) << "its schema is compiled";
+  body["tools"][0].erase("strict");
+  EXPECT_EQ(s.post("/v1/messages", body).status, 200);
+}
+
+TEST(StructuredOutputs, NothingOfThemIsDropped) {
+  Serving s;
+  s.ready();
+  const Json digits = {{"structured_outputs", {{"regex", "[0-9]{5}"}}}};
+  for (const Json& more :
+       {digits, Json{{"guided_regex", "[0-9]{5}"}},
+        Json{{"response_format",
+              {{"type", "json_schema"}, {"json_schema", {{"schema", {{"enum", {12345}}}}}}}}}}) {
+    Json body = {{"prompt", "a"}, {"n_predict", 20}};
+    body.update(more);
+    EXPECT_EQ(s.post("/completion", body).json()["content"].get<std::string>().size(), 5u) << more;
+    body = {{"input", "a"}};
+    body.update(more);
+    EXPECT_EQ(
+        s.post("/v1/responses", body).json()["output"][0]["content"][0]["text"].get<std::string>().size(),
+        5u);
+  }
+  Json body = {{"prompt", "a"}, {"structured_outputs", {{"regex", "[0-9]"}, {"structural_tag", "{}"}}}};
+  const Got got = s.post("/v1/completions", body);
+  EXPECT_EQ(got.status, 501);
+  EXPECT_THAT(got.body, HasSubstr("structured_outputs.structural_tag"));
+  body["structured_outputs"] = {{"regex", "[0-9]"}, {"structural_tag", nullptr}, {"disable_fallback", true}};
+  EXPECT_EQ(s.post("/v1/completions", body).status, 200);
+  EXPECT_EQ(s.post("/completion", {{"prompt", "a"}, {"n_predict", 1}, {"grammar", ""}}).status, 200);
+}
+
+TEST(NotDone, IsRefusedByNameAndDefaultsAreNot) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  const Json chat = {{{"role", "user"}, {"content", "Hi"}}};
+  const std::map<std::string, Json> routes = {
+      {"/v1/chat/completions", {{"messages", chat}, {"max_tokens", 1}}},
+      {"/v1/completions", {{"prompt", "a"}, {"max_tokens", 1}}},
+      {"/completion", {{"prompt", "a"}, {"n_predict", 1}}},
+      {"/v1/responses", {{"input", "a"}, {"max_output_tokens", 1}}},
+      {"/v1/messages", {{"messages", chat}, {"max_tokens", 1}}},
+      {"/v1/embeddings", {{"input", "a"}}}};
+  struct Case {
+    std::string path, name;
+    Json refused;
+    std::vector<Json> taken;
+  };
+  const std::vector<Case> cases = {
+      {"/completion", "mirostat", 2, {0, nullptr}},
+      {"/completion", "dry_multiplier", 0.8, {0, 0.0}},
+      {"/completion", "xtc_probability", 0.5, {0.0}},
+      {"/completion", "dynatemp_range", 0.5, {0.0}},
+      {"/completion",
+       "samplers",
+       {"top_k"},
+       {{"dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"}}},
+      {"/completion", "n_keep", 5, {0, -1}},
+      {"/completion", "lora", {{{"id", 0}, {"scale", 1}}}, {Json::array()}},
+      {"/v1/chat/completions", "mirostat", 1, {0}},
+      {"/v1/chat/completions", "length_penalty", 2, {1, 1.0}},
+      {"/v1/chat/completions", "modalities", {"text", "audio"}, {Json::array({"text"})}},
+      {"/v1/chat/completions", "chat_template", "x", {nullptr}},
+      {"/v1/chat/completions", "echo", true, {false}},
+      {"/v1/completions", "use_beam_search", true, {false}},
+      {"/v1/responses", "truncation", "auto", {"disabled"}},
+      {"/v1/responses", "prompt", {{"id", "p"}}, {nullptr}},
+      {"/v1/responses", "max_tool_calls", 3, {nullptr}},
+      {"/v1/responses",
+       "include",
+       {"web_search_call.results"},
+       {Json::array({"reasoning.encrypted_content"})}},
+      {"/v1/responses", "reasoning", {{"summary", "detailed"}}, {{{"effort", "low"}, {"summary", "auto"}}}},
+      {"/v1/messages", "mcp_servers", {{{"name", "m"}}}, {Json::array()}},
+      {"/v1/messages", "container", "c", {nullptr}},
+      {"/v1/embeddings", "truncate_prompt_tokens", 3, {nullptr}},
+  };
+  for (const Case& c : cases) {
+    Json body = routes.at(c.path);
+    EXPECT_EQ(s.post(c.path, body).status, 200) << c.path;
+    body[c.name] = c.refused;
+    const Got got = s.post(c.path, body);
+    EXPECT_EQ(got.status, 501) << c.path << body << got.body;
+    EXPECT_THAT(got.json()["error"]["message"].get<std::string>(), HasSubstr(c.name));
+    for (const Json& value : c.taken) {
+      body[c.name] = value;
+      EXPECT_EQ(s.post(c.path, body).status, 200) << c.path << body;
+    }
+  }
+  Json named = routes.at("/completion");
+  named["model"] = "gpt-9";
+  EXPECT_EQ(s.post("/completion", named).status, 404);
+}
+
+TEST(Messages, ThoughtsHaveABudget) {
+  const std::string thinks = std::string(Serving::plain_template) + "<think>\n{# </think> #}";
+  Serving s({}, Serving::small(), thinks);
+  s.ready();
+  const Json body = {{"max_tokens", 12},
+                     {"temperature", 0},
+                     {"thinking", {{"type", "enabled"}, {"budget_tokens", 4}}},
+                     {"messages", {{{"role", "user"}, {"content", "Hi"}}}}};
+  const Got got = s.post("/v1/messages", body);
+  EXPECT_EQ(got.status, 501) << "the built-in model has no token that ends thoughts";
+  EXPECT_THAT(got.body, HasSubstr("thinking_token_budget"));
+  Serving plain;
+  plain.ready();
+  EXPECT_EQ(plain.post("/v1/messages", body).status, 200) << "a model without thoughts keeps any budget";
+}
+
 TEST(Responses, AnAnswerAndTheBytesOfItsStream) {
   Serving s;
   s.ready();
@@ -238,6 +439,33 @@ TEST(Responses, ItemsCallsAndSchemas) {
   EXPECT_EQ(s.post("/v1/responses", {{"input", "a"}, {"tools", {{{"type", "web_search"}}}}}).status, 501);
 }
 
+TEST(Responses, LogprobsOfTheText) {
+  Serving s;
+  s.ready();
+  Json body = {{"input", "Hi"}, {"max_output_tokens", 4}, {"temperature", 0}, {"top_logprobs", 2}};
+  const Json whole = s.post("/v1/responses", body).json()["output"][0]["content"][0];
+  ASSERT_EQ(whole["logprobs"].size(), 4u);
+  std::string text;
+  for (const Json& t : whole["logprobs"]) {
+    EXPECT_EQ(t["top_logprobs"].size(), 2u);
+    EXPECT_EQ(t["top_logprobs"][0]["logprob"], t["logprob"]) << "greedy";
+    text += t["token"].get<std::string>();
+  }
+  EXPECT_EQ(text, whole["text"]);
+  body["stream"] = true;
+  Json streamed = Json::array();
+  for (const Json& e : named_events(s.post("/v1/responses", body).body)) {
+    if (e["type"] == "response.output_text.delta")
+      for (const Json& t : e["logprobs"]) streamed.push_back(t);
+    if (e["type"] == "response.output_text.done") {
+      EXPECT_EQ(e["logprobs"], whole["logprobs"]);
+    }
+  }
+  EXPECT_EQ(streamed, whole["logprobs"]);
+  body = {{"input", "Hi"}, {"max_output_tokens", 1}, {"include", {"message.output_text.logprobs"}}};
+  EXPECT_EQ(s.post("/v1/responses", body).json()["output"][0]["content"][0]["logprobs"].size(), 1u);
+}
+
 TEST(LlamaCpp, CompletionPropsAndSlots) {
   Serving s;
   s.ready();
@@ -248,6 +476,15 @@ TEST(LlamaCpp, CompletionPropsAndSlots) {
   EXPECT_EQ(whole["tokens_predicted"], 6);
   EXPECT_EQ(whole["tokens"].size(), 6u);
   EXPECT_EQ(whole["content"], s.tokenizer().decode(whole["tokens"].get<std::vector<int32_t>>()));
+  const Json& times = whole["timings"];
+  EXPECT_EQ(times["predicted_n"], 6);
+  EXPECT_EQ(times["prompt_n"].get<int>() + times["cache_n"].get<int>(), whole["tokens_evaluated"].get<int>());
+  for (const std::string of : {"prompt", "predicted"}) {
+    const double n = times[of + "_n"], ms = times[of + "_ms"];
+    EXPECT_GT(ms, 0);
+    EXPECT_DOUBLE_EQ(times[of + "_per_token_ms"].get<double>(), ms / n);
+    EXPECT_DOUBLE_EQ(times[of + "_per_second"].get<double>(), n / (ms * 1e-3));
+  }
   body["stream"] = true;
   std::string text;
   const std::string bytes = s.post("/completion", body).body;

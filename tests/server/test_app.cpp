@@ -47,7 +47,11 @@ TEST(App, EveryRouteButHealthAndThePageWantsTheKey) {
 TEST(App, ModelsTokensAndMetrics) {
   Serving s;
   s.ready();
-  EXPECT_EQ(s.ask("GET", "/v1/models").json()["data"][0]["id"], "builtin");
+  const Json listed = s.ask("GET", "/v1/models").json()["data"][0];
+  EXPECT_EQ(listed["id"], "builtin");
+  EXPECT_EQ(s.ask("GET", "/v1/models/builtin").json(), listed);
+  EXPECT_EQ(s.ask("GET", "/v1/models/other").status, 404);
+  EXPECT_EQ(s.ask("GET", "/v1/models/").status, 404);
   const Json tokens = s.post("/tokenize", {{"prompt", "Once upon a time"}}).json()["tokens"];
   EXPECT_EQ(tokens.get<std::vector<int32_t>>(), s.tokenizer().encode("Once upon a time"));
   EXPECT_EQ(s.post("/detokenize", {{"tokens", tokens}}).json()["prompt"], "Once upon a time");
@@ -119,6 +123,41 @@ TEST(App, AStreamAddsUpToTheAnswer) {
   EXPECT_TRUE(events.back()["choices"].empty());
   for (size_t c = 0; c < 2; ++c) EXPECT_EQ(whole["choices"][c]["message"]["content"], text[c]);
   EXPECT_NE(text[0], text[1]);
+}
+
+TEST(App, UsageMayBeInEveryChunk) {
+  Serving s;
+  s.ready();
+  const Json body = {{"prompt", "Once upon a time"},
+                     {"messages", {{{"role", "user"}, {"content", "Hi"}}}},
+                     {"max_tokens", 5},
+                     {"stream", true},
+                     {"stream_options", {{"include_usage", true}, {"continuous_usage_stats", true}}}};
+  for (const std::string path : {"/v1/completions", "/v1/chat/completions"}) {
+    const std::vector<Json> events = s.post(path, body).events();
+    int64_t before = 0;
+    for (const Json& e : events) {
+      const int64_t written = e["usage"]["completion_tokens"];
+      EXPECT_GE(written, before);
+      before = written;
+    }
+    EXPECT_EQ(events[0]["usage"]["completion_tokens"], 1) << path;
+    EXPECT_EQ(before, 5);
+  }
+}
+
+// What the first prompt has streamed by then may not keep the error of a later one from the client.
+TEST(App, SeveralPromptsStreamTogetherOrAreRefused) {
+  Serving s;
+  s.ready();
+  Json prompts = Json::array();
+  for (int i = 0; i < 200; ++i) prompts.push_back("Once upon a time " + std::to_string(i));
+  prompts.push_back(std::vector<int>(256, 7));
+  for (Json& p : prompts)
+    if (p.is_string()) p = s.tokenizer().encode(p.get<std::string>());
+  const Got got = s.post("/v1/completions", {{"prompt", prompts}, {"max_tokens", 1}, {"stream", true}});
+  EXPECT_EQ(got.status, 400) << got.body;
+  s.expect_all_blocks_free();
 }
 
 TEST(App, LogprobsOfChatsAndCompletions) {
@@ -260,7 +299,7 @@ TEST(App, SaysWhatIsWrongWithARequest) {
       {"/v1/completions", "{\"prompt\": \"a\", \"grammar\": \"nonsense\"}", 400, "grammar"},
       {"/v1/completions", "{\"prompt\": \"a\", \"guided_choice\": []}", 400, "guided_choice"},
       {"/v1/completions", "{\"prompt\": \"a\", \"guided_choice\": [1]}", 400, "guided_choice"},
-      {"/v1/completions", "{\"prompt\": \"a\", \"structured_outputs\": {\"yaml\": 1}}", 400,
+      {"/v1/completions", "{\"prompt\": \"a\", \"structured_outputs\": {\"yaml\": 1}}", 501,
        "structured_outputs"},
       {"/v1/completions", "{\"prompt\": \"a\", \"guided_regex\": \"a\", \"guided_choice\": [\"a\"]}", 400,
        "expected one description"},
@@ -546,27 +585,76 @@ TEST(App, WhoWaitedTooLongIsToldToComeBack) {
 TEST(App, TheAccessLogIsJsonALine) {
   AppOptions o;
   o.access_log = true;
+  o.api_keys = {"one"};
+  const std::string key = "X-Api-Key: one\r\n";
+  testing::internal::CaptureStderr();
+  std::string id;
+  {
+    Serving s(o);
+    s.ready();
+    const Got got = s.ask("POST", "/v1/completions", story(2).dump(), key);
+    EXPECT_EQ(got.status, 200);
+    id = got.head.substr(got.head.find("X-Request-Id: ") + 14, 36);
+    EXPECT_EQ(s.ask("GET", "/a\"b\xff", "", key).status, 404);
+    EXPECT_EQ(s.ask("GET", "/v1/models").status, 401);
+  }
+  std::istringstream said(testing::internal::GetCapturedStderr());
+  std::map<int, Json> lines;  // by status
+  for (std::string line; std::getline(said, line);) {
+    const Json j = Json::parse(line);
+    lines[j["status"]] = j;
+  }
+  ASSERT_EQ(lines.size(), 3u);
+  const Json& done = lines.at(200);
+  EXPECT_THAT(done["time"].get<std::string>(), testing::MatchesRegex("[0-9-]{10}T[0-9:]{8}\\.[0-9]{3}Z"));
+  EXPECT_EQ(done["id"], id);
+  EXPECT_EQ(done["key"].get<std::string>().size(), 8u) << "of its digest";
+  EXPECT_EQ(done["path"], "/v1/completions");
+  EXPECT_EQ(done["method"], "POST");
+  EXPECT_EQ(done["client"], "127.0.0.1");
+  EXPECT_GT(done["seconds"].get<double>(), 0);
+  EXPECT_GT(done["response_bytes"].get<int>(), 0);
+  EXPECT_EQ(done["model"], "builtin");
+  EXPECT_GT(done["prompt_tokens"].get<int>(), 4);
+  EXPECT_EQ(done["cached_tokens"], 0);
+  EXPECT_EQ(done["generated_tokens"], 2);
+  EXPECT_GT(done["ttft_seconds"].get<double>(), 0);
+  EXPECT_LE(done["ttft_seconds"], done["seconds"]);
+  EXPECT_EQ(done["finish"], Json::array({"length"}));
+  EXPECT_EQ(done["client_left"], false);
+  EXPECT_EQ(lines.at(404)["path"], "/a\"b\ufffd");
+  EXPECT_FALSE(lines.at(401).contains("key"));
+}
+
+TEST(App, TheAccessLogAndTheMetricsTellWhoLeft) {
+  AppOptions o;
+  o.access_log = true;
   testing::internal::CaptureStderr();
   {
     Serving s(o);
     s.ready();
-    EXPECT_EQ(s.text(story(2)).empty(), false);
-    EXPECT_EQ(s.ask("GET", "/a\"b\xff").status, 404);
+    Json body = story(200);
+    body["stream"] = true;
+    {
+      Client client(s.port());
+      const std::string text = body.dump();
+      client.send(
+          fmt::format("POST /v1/completions HTTP/1.1\r\nContent-Length: {}\r\n\r\n{}", text.size(), text));
+      client.read();
+    }
+    EXPECT_EQ(s.ask("GET", "/nothing").status, 404);
+    std::string metrics;
+    for (int i = 0; i < 1000 && metrics.find("finished_reason=\"abort\"") == std::string::npos; ++i)
+      metrics = s.ask("GET", "/metrics").body;
+    EXPECT_THAT(metrics, HasSubstr("lathe:client_disconnects_total{model_name=\"builtin\"} 1"));
+    EXPECT_THAT(metrics, HasSubstr("lathe:http_responses_total{code=\"404\",model_name=\"builtin\"} 1"));
+    EXPECT_THAT(metrics, HasSubstr("vllm:request_queue_time_seconds_count{model_name=\"builtin\"} 1"));
+    EXPECT_THAT(metrics, HasSubstr("vllm:request_prefill_time_seconds_count"));
+    EXPECT_THAT(metrics, HasSubstr("vllm:request_decode_time_seconds_count"));
   }
-  std::istringstream said(testing::internal::GetCapturedStderr());
-  std::vector<Json> lines;
-  for (std::string line; std::getline(said, line);)
-    if (const size_t at = line.find("{\""); at != std::string::npos)
-      lines.push_back(Json::parse(line.substr(at)));
-  ASSERT_EQ(lines.size(), 2u);
-  if (lines[0]["status"] != 200) std::swap(lines[0], lines[1]);  // written when who answered lets go
-  EXPECT_EQ(lines[0]["path"], "/v1/completions");
-  EXPECT_EQ(lines[0]["method"], "POST");
-  EXPECT_EQ(lines[0]["client"], "127.0.0.1");
-  EXPECT_EQ(lines[0]["status"], 200);
-  EXPECT_GT(lines[0]["response_bytes"], 0);
-  EXPECT_GT(lines[0]["seconds"], 0);
-  EXPECT_EQ(lines[1]["status"], 404);
+  const std::string said = testing::internal::GetCapturedStderr();
+  EXPECT_THAT(said, HasSubstr("\"client_left\":true"));
+  EXPECT_THAT(said, HasSubstr("\"finish\":[\"abort\"]"));
 }
 
 TEST(App, AClientThatLeavesIsNotWorkedFor) {
@@ -592,7 +680,11 @@ TEST(App, PagesOfTheNamedOriginMayCall) {
   const Got asked = s.ask("OPTIONS", "/v1/chat/completions");
   EXPECT_EQ(asked.status, 200);
   EXPECT_THAT(asked.head, HasSubstr("Access-Control-Allow-Origin: https://example.org"));
-  EXPECT_THAT(s.ask("GET", "/v1/models").head, HasSubstr("Access-Control-Allow-Origin"));  // errors too
+  const Got refused = s.ask("GET", "/v1/models");  // errors too
+  EXPECT_THAT(refused.head, HasSubstr("Access-Control-Allow-Origin"));
+  EXPECT_THAT(refused.head, HasSubstr("Access-Control-Expose-Headers: Retry-After"));
+  EXPECT_THAT(s.ask("OPTIONS", "/v1/models", "", "Access-Control-Request-Headers: x-stainless-lang\r\n").head,
+              HasSubstr("Access-Control-Allow-Headers: x-stainless-lang"));
 }
 
 }  // namespace

@@ -355,6 +355,33 @@ TEST(Http, OverTls) {
   EXPECT_THROW(HttpServer(o, echo), InputError);
 }
 
+TEST(Http, OneAddressMayHaveSoManyConnections) {
+  HttpOptions o = options();
+  o.limits.per_address = 2;
+  o.limits.idle_time = std::chrono::seconds(20);
+  Serving server(echo, o);
+  const std::string request = "GET /a HTTP/1.1\r\n\r\n";
+  const auto answered = [&](Client& c) {
+    c.send(request);
+    return c.read().starts_with("HTTP/1.1 200");
+  };
+  auto first = std::make_unique<Client>(server.port());
+  Client second(server.port());
+  EXPECT_TRUE(answered(*first));
+  EXPECT_TRUE(answered(second));
+  Client third(server.port());
+  EXPECT_EQ(third.read(), "") << "closed at once";
+  EXPECT_TRUE(answered(second)) << "the others go on";
+  first.reset();
+  bool again = false;  // once the server has seen the end
+  for (int i = 0; i < 200 && !again; ++i) {
+    Client next(server.port());
+    again = answered(next);
+    if (!again) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT_TRUE(again);
+}
+
 TEST(Http, AnAddressThatIsTakenIsAnInputError) {
   Serving server(echo);
   HttpOptions o = options();
