@@ -85,6 +85,7 @@ bool w8a8(const Numerics& numerics, int64_t, int64_t) {
 }
 
 size_t int8_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Rows(m, k).bytes()); }
+size_t flipped_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Rows(m, k, 2).bytes()); }
 size_t int8_groups_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Groups(m, k).bytes()); }
 
 template <int lanes, int most = 512>
@@ -104,6 +105,8 @@ constexpr RowPacking bf16_words = {"bf16 words", Products::bf16, avx512bf16::bf1
                                    avx512bf16::pack_bf16_rows};
 constexpr RowPacking int8_rows_512 = {"int8 tiles", Products::int8, int8_rows_bytes, avx512::pack_int8_rows};
 constexpr RowPacking int8_rows_256 = {"int8 tiles", Products::int8, int8_rows_bytes, avx2::pack_int8_rows};
+constexpr RowPacking flipped_rows_256 = {"int8 tiles flipped", Products::int8, flipped_rows_bytes,
+                                         avx2::pack_flipped_rows};
 constexpr RowPacking int8_groups_512 = {"int8 groups", Products::int8, int8_groups_bytes,
                                         avx512::pack_int8_groups};
 constexpr RowPacking int8_groups_256 = {"int8 groups", Products::int8, int8_groups_bytes,
@@ -622,20 +625,20 @@ constexpr LinearKernel linear_rows[] = {
      isa_avx2,
      "x86.int8",
      w8a8<DType::bf16>,
-     {avx2::w8a8_bf16, &int8_rows_256},
-     {avx2::w8a8_bf16, &int8_rows_256, avx2::w8a8_gated_bf16}},
+     {avx2::w8a8_bf16, &flipped_rows_256},
+     {avx2::w8a8_bf16, &flipped_rows_256, avx2::w8a8_gated_bf16}},
     {"avx2.w8a8.f16",
      isa_avx2,
      "x86.int8",
      w8a8<DType::f16>,
-     {avx2::w8a8_f16, &int8_rows_256},
-     {avx2::w8a8_f16, &int8_rows_256, avx2::w8a8_gated_f16}},
+     {avx2::w8a8_f16, &flipped_rows_256},
+     {avx2::w8a8_f16, &flipped_rows_256, avx2::w8a8_gated_f16}},
     {"avx2.w8a8.f32",
      isa_avx2,
      "x86.int8",
      w8a8<DType::f32>,
-     {avx2::w8a8_f32, &int8_rows_256},
-     {avx2::w8a8_f32, &int8_rows_256, avx2::w8a8_gated_f32}},
+     {avx2::w8a8_f32, &flipped_rows_256},
+     {avx2::w8a8_f32, &flipped_rows_256, avx2::w8a8_gated_f32}},
     {"avx2.k4", isa_avx2, "x86.k", k_quant<4>, {avx2::k4, &int8_groups_256}, {}},
     {"avx2.k5", isa_avx2, "x86.k", k_quant<5>, {avx2::k5, &int8_groups_256}, {}},
     {"avx2.k6", isa_avx2, "x86.k", k_quant<6>, {avx2::k6, &int8_groups_256}, {}},

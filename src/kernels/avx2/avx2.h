@@ -29,8 +29,10 @@ Tail at_least(const float* x, int64_t n, float bound) noexcept;
 
 #include "kernels/linear_formats.h"
 
-// Rows of x as int8 (kernels/simd/int8_rows.inl), laid out for the integer kernels of every ISA.
+// Rows of x as int8 (kernels/simd/int8_rows.inl), laid out for the integer kernels of every ISA; the second
+// for this one's W8A8 (dot.h).
 void pack_int8_rows(const PackRowsArgs&, const Share&) noexcept;
+void pack_flipped_rows(const PackRowsArgs&, const Share&) noexcept;
 void pack_int8_groups(const PackRowsArgs&, const Share&) noexcept;
 
 // W8A8: y = (x8 w8^T) scale_x scale_w + bias, the products summed exactly in 32 bits. x comes packed as int8

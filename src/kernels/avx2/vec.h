@@ -13,9 +13,9 @@ namespace {
 using V = __m256;   // `lanes` floats
 using I = __m256i;  // as many 32-bit integers
 constexpr int lanes = 8;
-constexpr int tile_vectors = 2;  // a tile of the matrix product: 6 rows x 2 vectors = 12 of the 16 registers
-constexpr int most_fused = 2;    // rows of x that one pass over weights in registers serves, and
-constexpr int fused_limit = 2;   // rows up to which such passes beat unpacking weights into scratch
+constexpr int tile_rows = 3, tile_vectors = 4;  // a tile of the matrix product: 12 of the 16 registers
+constexpr int most_fused = 2;   // rows of x that one pass over weights in registers serves, and
+constexpr int fused_limit = 2;  // rows up to which such passes beat unpacking weights into scratch
 
 inline V zero() { return _mm256_setzero_ps(); }
 inline V set(float f) { return _mm256_set1_ps(f); }
@@ -51,7 +51,10 @@ inline I first(int64_t n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(count), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 inline V load_n(const float* p, int64_t n) { return _mm256_maskload_ps(p, first(n)); }
-inline void store_n(float* p, V v, int64_t n) { _mm256_maskstore_ps(p, first(n), v); }
+inline void store_n(float* p, V v, int64_t n) {
+  if (n >= lanes) return store(p, v);  // Zen takes a dozen cycles for a masked store
+  _mm256_maskstore_ps(p, first(n), v);
+}
 
 struct BF16 {
   uint16_t bits;

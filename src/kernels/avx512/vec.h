@@ -13,7 +13,7 @@ namespace {
 using V = __m512;   // `lanes` floats
 using I = __m512i;  // as many 32-bit integers
 constexpr int lanes = 16;
-constexpr int tile_vectors = 4;  // a tile of the matrix product: 6 rows x 4 vectors = 24 of the 32 registers
+constexpr int tile_rows = 6, tile_vectors = 4;  // a tile of the matrix product: 24 of the 32 registers
 constexpr int most_fused = 8;    // rows of x that one pass over weights in registers serves, and
 constexpr int fused_limit = 16;  // rows up to which such passes beat unpacking weights into scratch
 

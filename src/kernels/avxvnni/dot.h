@@ -26,3 +26,5 @@ constexpr int small_vectors(int rows) { return rows == 1 ? 4 : rows == 2 ? 2 : 1
 
 }  // namespace
 }  // namespace lathe
+
+#include "kernels/simd/plain_columns.inl"

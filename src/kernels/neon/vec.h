@@ -14,7 +14,7 @@ namespace {
 using V = float32x4_t;  // `lanes` floats
 using I = uint32x4_t;   // as many 32-bit integers
 constexpr int lanes = 4;
-constexpr int tile_vectors = 4;  // a tile of the matrix product: 6 rows x 4 vectors = 24 of the 32 registers
+constexpr int tile_rows = 6, tile_vectors = 4;  // a tile of the matrix product: 24 of the 32 registers
 constexpr int most_fused = 2;   // rows of x that one pass over weights in registers serves (8 sums each), and
 constexpr int fused_limit = 2;  // rows up to which such passes beat unpacking weights into scratch
 

@@ -29,3 +29,5 @@ constexpr int small_vectors(int rows) { return rows == 1 ? 8 : rows == 2 ? 4 : 2
 
 }  // namespace
 }  // namespace lathe
+
+#include "kernels/simd/plain_columns.inl"

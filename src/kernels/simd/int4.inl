@@ -131,7 +131,7 @@ struct Int4 {
         for (int r = 0; r < R; ++r) {
           const int64_t at = (row + r) * x.count + g;
           const V x_scale = set(x_scales[at]);
-          const I x_sum = set_words(x_sums[at]), eights = set_words(-8 * x_sums[at]);
+          const I x_sum = set_words(x_sums[at]);
 #pragma GCC unroll 8
           for (int v = 0; v < C; ++v) {
             const I total = small_total(exact[r][v]);
@@ -141,7 +141,7 @@ struct Int4 {
               const V minimum = load(static_cast<const float*>(a.zeros) + offset);
               sums[r][v] = sub(sums[r][v], mul(mul(words_to_f32(x_sum), x_scale), minimum));
             } else {  // integers below 2^24: exact
-              V product = words_to_f32(add_words(total, eights));
+              V product = words_to_f32(less_eights(total, x_sums[at]));
               if constexpr (kind == Kind::zero_points) {
                 const V zero_point = load_as_f32(static_cast<const int8_t*>(a.zeros) + offset);
                 product = sub(product, mul(words_to_f32(x_sum), zero_point));

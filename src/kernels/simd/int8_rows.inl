@@ -33,8 +33,16 @@ inline int32_t round_to_int8(const float* x, int64_t n, int64_t columns, float& 
   return sum_words(sum);
 }
 
-inline void int8_rows(const PackRowsArgs& a, const Share& share) {
-  const Int8Rows rows(a.m, a.k);
+// Columns as they are.
+struct PlainColumns {
+  static constexpr int64_t bytes = 1;  // of a column
+  void put(char* row, int64_t column, I integers) { store_bytes(row + column, integers); }
+  int32_t sum(int32_t of_integers) const { return of_integers; }
+};
+
+template <class Columns = PlainColumns>
+void int8_rows(const PackRowsArgs& a, const Share& share) {
+  const Int8Rows rows(a.m, a.k, Columns::bytes);
   const PackedRows& packed = rows.tiles;
   auto* out = static_cast<char*>(a.out);
   auto* scales = reinterpret_cast<float*>(out + rows.scales());
@@ -43,15 +51,17 @@ inline void int8_rows(const PackRowsArgs& a, const Share& share) {
   if (mine.end == a.m) mine.end = packed.row_tiles * tile_side;  // the last tile's other rows are zeros
   for (int64_t row = mine.begin; row < mine.end; ++row) {
     const bool exists = row < a.m;
-    char* to = out + row % tile_side * 64;
+    char* to = out + row % tile_side * (packed.each / tile_side);
+    Columns columns;
     scales[row] = a.scale;
-    sums[row] = round_to_int8(a.x + (exists ? row * a.x_stride : 0), exists ? a.k : 0, packed.depth * 64,
-                              scales[row], [&](int64_t column, I integers) {
-                                const int64_t tile = column / 64;
-                                store_bytes(to + packed.at(tile / depth_tiles, row / tile_side) +
-                                                tile % depth_tiles * tile_bytes + column % 64,
-                                            integers);
-                              });
+    const int32_t sum = round_to_int8(
+        a.x + (exists ? row * a.x_stride : 0), exists ? a.k : 0, packed.depth * 64, scales[row],
+        [&](int64_t column, I integers) {
+          const int64_t tile = column / 64;
+          columns.put(to + packed.at(tile / depth_tiles, row / tile_side) + tile % depth_tiles * packed.each,
+                      column % 64, integers);
+        });
+    sums[row] = columns.sum(sum);
   }
 }
 

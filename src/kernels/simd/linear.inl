@@ -204,7 +204,12 @@ void fused_rows(const LinearArgs& a, const Format& f, Range rows, int64_t p, int
   }
 }
 
-constexpr int64_t strip_columns = 512, strip_panels = 8;  // 512 KiB of scratch
+// Columns and panels that become floats in scratch together. Where a register tile is as wide as a panel, 16
+// KiB that all rows read from the first-level cache; else 512 KiB. Rows of x stay in the second level for as
+// many panels as strip_panels.
+constexpr bool one_panel = tile_vectors == panel_vectors;
+constexpr int64_t strip_columns = one_panel ? 128 : 512, strip_panels = 8,
+                  expanded_panels = one_panel ? 1 : strip_panels;
 
 // `panels` panels from p as floats: columns [begin, end).
 template <class Format>
@@ -225,22 +230,25 @@ inline Matrix as_floats(const Dense<float>& f, int64_t p, int64_t, int64_t begin
 
 template <class Format>
 void strips(const LinearArgs& a, const Format& f, Range panels, Range rows, void* scratch) {
-  for (int64_t p = panels.begin; p < panels.end; p += strip_panels) {
-    const int64_t count = panels.end - p < strip_panels ? panels.end - p : strip_panels;
+  for (int64_t group = panels.begin; group < panels.end; group += strip_panels) {
+    const int64_t group_end = panels.end - group < strip_panels ? panels.end : group + strip_panels;
     for (int64_t begin = 0; begin < a.k; begin += strip_columns) {
       const int64_t end = begin + strip_columns < a.k ? begin + strip_columns : a.k;
-      Product product;
-      product.a = a.x + rows.begin * a.x_stride + begin;
-      product.a_stride = a.x_stride;
-      product.b = as_floats(f, p, count, begin, end, scratch);
-      product.c = a.y + rows.begin * a.y_stride + p * panel;
-      product.c_stride = a.y_stride;
-      product.bias = a.bias && end == a.k ? a.bias + p * panel : nullptr;
-      product.rows = rows.end - rows.begin;
-      product.columns = a.n - p * panel < count * panel ? a.n - p * panel : count * panel;
-      product.k = end - begin;
-      product.accumulate = begin > 0;
-      multiply(product);
+      for (int64_t p = group; p < group_end; p += expanded_panels) {
+        const int64_t count = group_end - p < expanded_panels ? group_end - p : expanded_panels;
+        Product product;
+        product.a = a.x + rows.begin * a.x_stride + begin;
+        product.a_stride = a.x_stride;
+        product.b = as_floats(f, p, count, begin, end, scratch);
+        product.c = a.y + rows.begin * a.y_stride + p * panel;
+        product.c_stride = a.y_stride;
+        product.bias = a.bias && end == a.k ? a.bias + p * panel : nullptr;
+        product.rows = rows.end - rows.begin;
+        product.columns = a.n - p * panel < count * panel ? a.n - p * panel : count * panel;
+        product.k = end - begin;
+        product.accumulate = begin > 0;
+        multiply(product);
+      }
     }
   }
 }

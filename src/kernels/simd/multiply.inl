@@ -1,9 +1,9 @@
 // c = a b (+ c) (+ bias): the one f32 matrix product that linear layers and attention are made of.
 //
-// Register tile: 6 rows of a x tile_vectors vectors of columns of b. Per step of k: tile_vectors loads of b,
-// 6 broadcasts of a, 6 * tile_vectors fma; bound by the fma units. Each element of c is one chain of fma in
-// the order of k, whatever the tile, so that it does not depend on the number of rows or on how workers share
-// the columns.
+// Register tile: tile_rows rows of a x tile_vectors vectors of columns of b. Per step of k: tile_vectors
+// loads of b, tile_rows broadcasts of a and the fma of both; bound by the fma units. Each element of c is one
+// chain of fma in the order of k, whatever the tile, so that it does not depend on the number of rows or on
+// how workers share the columns.
 #pragma once
 
 namespace lathe {
@@ -11,7 +11,6 @@ namespace {
 
 constexpr int panel = 32;  // columns of b that lie together; see Matrix
 constexpr int panel_vectors = panel / lanes;
-constexpr int tile_rows = 6;
 
 // b[k][column] is at data[(column / 32) * panel_stride + k * row_stride + column % 32].
 struct Matrix {
@@ -57,14 +56,26 @@ void product_tile(const Product& p, int64_t row, int64_t column) {
       for (int v = 0; v < C; ++v) sum[r][v] = load_n(c + r * c_stride + v * lanes, left - v * lanes);
   }
   for (int64_t k = 0; k < p.k; ++k) {
-    V b[C];
-#pragma GCC unroll 4
-    for (int v = 0; v < C; ++v) b[v] = load((v < panel_vectors ? b0 : b1) + v % panel_vectors * lanes);
+    if constexpr (tile_rows < C) {  // few registers are left: rather one for b
+      V x[R];
 #pragma GCC unroll 6
-    for (int r = 0; r < R; ++r) {
-      const V x = set(a[r * a_stride]);
+      for (int r = 0; r < R; ++r) x[r] = set(a[r * a_stride]);
 #pragma GCC unroll 4
-      for (int v = 0; v < C; ++v) sum[r][v] = Element::multiply_add(x, b[v], sum[r][v]);
+      for (int v = 0; v < C; ++v) {
+        const V b = load((v < panel_vectors ? b0 : b1) + v % panel_vectors * lanes);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; ++r) sum[r][v] = Element::multiply_add(x[r], b, sum[r][v]);
+      }
+    } else {
+      V b[C];
+#pragma GCC unroll 4
+      for (int v = 0; v < C; ++v) b[v] = load((v < panel_vectors ? b0 : b1) + v % panel_vectors * lanes);
+#pragma GCC unroll 6
+      for (int r = 0; r < R; ++r) {
+        const V x = set(a[r * a_stride]);
+#pragma GCC unroll 4
+        for (int v = 0; v < C; ++v) sum[r][v] = Element::multiply_add(x, b[v], sum[r][v]);
+      }
     }
     a += 1;
     b0 += b_stride;
@@ -88,12 +99,11 @@ void product_rows(const Product& p, int64_t row, int64_t rows, int64_t column) {
       return product_tile<Element, 2, C>(p, row, column);
     case 3:
       return product_tile<Element, 3, C>(p, row, column);
-    case 4:
-      return product_tile<Element, 4, C>(p, row, column);
-    case 5:
-      return product_tile<Element, 5, C>(p, row, column);
-    default:
-      return product_tile<Element, 6, C>(p, row, column);
+  }
+  if constexpr (tile_rows > 3) {
+    if (rows == 4) return product_tile<Element, 4, C>(p, row, column);
+    if (rows == 5) return product_tile<Element, 5, C>(p, row, column);
+    product_tile<Element, 6, C>(p, row, column);
   }
 }
 

@@ -18,8 +18,9 @@ constexpr int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 // For each pass over k, for each 16 rows, its tiles. `steps`: columns in a tile.
 struct PackedRows {
   int64_t row_tiles, depth;  // in tiles
-  PackedRows(int64_t m, int64_t k, int64_t steps)
-      : row_tiles(ceil_div(m, tile_side)), depth(ceil_div(k, steps)) {}
+  int64_t each;              // bytes of a tile
+  PackedRows(int64_t m, int64_t k, int64_t steps, int64_t tile = tile_bytes)
+      : row_tiles(ceil_div(m, tile_side)), depth(ceil_div(k, steps)), each(tile) {}
   int64_t passes() const { return ceil_div(depth, depth_tiles); }
   int64_t tiles_in(int64_t pass) const {
     const int64_t left = depth - pass * depth_tiles;
@@ -27,15 +28,16 @@ struct PackedRows {
   }
   // Bytes from the start to the tiles of rows [16 * row_tile, ...) of a pass.
   int64_t at(int64_t pass, int64_t row_tile) const {
-    return (pass * depth_tiles * row_tiles + row_tile * tiles_in(pass)) * tile_bytes;
+    return (pass * depth_tiles * row_tiles + row_tile * tiles_in(pass)) * each;
   }
-  int64_t bytes() const { return row_tiles * depth * tile_bytes; }
+  int64_t bytes() const { return row_tiles * depth * each; }
 };
 
-// int8 rows: the tiles, then per row its f32 scale and the i32 sum of its integers.
+// int8 rows: the tiles, then per row its f32 scale and the i32 sum of its integers. Plain AVX2 has tiles of
+// twice the size, four columns to 8 bytes: magnitudes, then what to xor weights with (avx2/dot.h).
 struct Int8Rows {
   PackedRows tiles;
-  Int8Rows(int64_t m, int64_t k) : tiles(m, k, 64) {}
+  Int8Rows(int64_t m, int64_t k, int64_t bytes_each = 1) : tiles(m, k, 64, bytes_each * tile_bytes) {}
   int64_t scales() const { return tiles.bytes(); }
   int64_t sums() const { return scales() + tiles.row_tiles * tile_side * 4; }
   int64_t bytes() const { return sums() + tiles.row_tiles * tile_side * 4; }

@@ -17,7 +17,11 @@ namespace {
 
 constexpr int64_t word_row = 128;              // bytes of 4 columns of a panel
 constexpr int64_t deep_tile = 2 * tile_bytes;  // bytes of 64 columns of a panel
-constexpr int64_t tile_words = 16;             // words of a row of a tile of x
+constexpr int64_t tile_words = 16;             // words of a row of a tile of x, and
+constexpr int64_t x_word = 4 * column_bytes;   // the bytes of one
+constexpr int64_t x_row = tile_words * x_word, x_tile = tile_side * x_row;
+// Rows of x whose part of a pass and sums stay in the second-level cache (512 KiB on Zen 3).
+constexpr int64_t rows_at_once = column_bytes == 1 ? block_rows_most : 128;
 constexpr int panel_vectors = pair / lanes;
 
 inline int64_t words_of(int64_t k) { return ceil_div(k, 4); }  // per row of W, as x86.int8 pads it
@@ -66,7 +70,7 @@ struct Output {
 
  private:
   V scaled(const int32_t* sums, int64_t row, V scale) const {
-    const I exact = add_words(load_words(sums), set_words(-code_offset * row_sums[row]));
+    const I exact = add_words(load_words(sums), set_words(sum_factor * row_sums[row]));
     return mul(mul(words_to_f32(exact), set(row_scales[row])), scale);
   }
 };
@@ -81,16 +85,16 @@ inline __attribute__((always_inline)) void dot_words(I (&sums)[R][C], const char
     const int64_t left = words - tile * tile_words, count = left < tile_words ? left : tile_words;
 #pragma GCC unroll 4
     for (int64_t c = 0; c < count; ++c) {
-      Operand weights[C];
+      decltype(panel_operand(I())) weights[C];
 #pragma GCC unroll 8
       for (int v = 0; v < C; ++v) {
         const char* at = w[v] + tile * deep_tile + c * word_row;
         if (v * lanes % 16 == 0) ahead(at, v, tile * tile_words + c);
-        weights[v] = operand(load_words(at));
+        weights[v] = panel_operand(load_words(at));
       }
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) {
-        const I four = broadcast_word(x + tile * tile_bytes + r * 64 + c * 4);
+        const auto four = four_columns(x + tile * x_tile + r * x_row + c * x_word);
 #pragma GCC unroll 8
         for (int v = 0; v < C; ++v) sums[r][v] = dot(sums[r][v], weights[v], four);
       }
@@ -115,7 +119,7 @@ void stream_strips(const LinearArgs& a, const Int8Rows& rows, int64_t row, int64
   for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
     for (int v = 0; v < vectors; ++v) sums[r][v] = set_words(0);
-  dot_words(sums, static_cast<const char*>(a.packed_x) + row * 64, w, words, ahead);
+  dot_words(sums, static_cast<const char*>(a.packed_x) + row * x_row, w, words, ahead);
   const Output<S> output(a, rows);
   alignas(64) int32_t out[tile_side * tile_side];
   for (int v = 0; v < vectors; v += half) {
@@ -185,7 +189,7 @@ struct VectorProduct {
     for (int64_t row = 0; row < rows; row += dot_rows)
       for (int64_t v = 0; v < panel_vectors; v += dot_vectors)
         block(c + row / tile_side * 512 + row % tile_side * tile_side, first,
-              x[row / tile_side] + row % tile_side * 64, w, v, words);
+              x[row / tile_side] + row % tile_side * x_row, w, v, words);
   }
 
  private:
@@ -219,7 +223,7 @@ void many_rows(const LinearArgs& a, const LinearArgs* up, const Int8Rows& rows, 
   const auto* packed = static_cast<const char*>(a.packed_x);
   const Output<S> output(a, rows);
   auto* sums = static_cast<int32_t*>(scratch);
-  constexpr int64_t most = block_rows_most / tile_side;
+  constexpr int64_t most = rows_at_once / tile_side;
   const int64_t most_strips = up ? block_strips / 2 : block_strips, words = words_of(a.k);
   for (int64_t block = mine.begin; block < mine.end; block += most_strips) {
     const int64_t wide = mine.end - block < most_strips ? mine.end - block : most_strips,
@@ -268,7 +272,7 @@ void many_rows(const LinearArgs& a, const LinearArgs* up, const Int8Rows& rows, 
 
 template <class S>
 void w8a8(const LinearArgs& a, const Share& share) {
-  const Int8Rows rows(a.m, a.k);
+  const Int8Rows rows(a.m, a.k, column_bytes);
   const Range mine = part_of(ceil_div(a.n, pair), share.worker, share.workers);
   if (!stream<S>(a, rows, mine)) many_rows<VectorProduct, S>(a, nullptr, rows, mine, share.scratch);
 }
@@ -276,7 +280,7 @@ void w8a8(const LinearArgs& a, const Share& share) {
 template <class S>
 void w8a8_gated(const GatedArgs& a, const Share& share) {
   const Range mine = part_of(ceil_div(a.gate.n, pair), share.worker, share.workers);
-  many_rows<VectorProduct, S>(a.gate, &a.up, Int8Rows(a.gate.m, a.gate.k), mine, share.scratch);
+  many_rows<VectorProduct, S>(a.gate, &a.up, Int8Rows(a.gate.m, a.gate.k, column_bytes), mine, share.scratch);
 }
 
 }  // namespace
