@@ -42,11 +42,12 @@ void bench_verb(const Options& o) {
   const OpenModel opened = open_model(o.model);
   SpeedOptions options = o.speed;
   options.target.max_tokens = apply(o.plan, opened, options.target);
+  const KvType kv = choose_kv(opened.model, options.target.kv);
   const Speed speed = measure_speed(opened.model, options);
   if (!o.json) return print(speed);
   Json json = to_json(speed);
   json["model"] = o.model;
-  json["kv_dtype"] = kv_type_names[static_cast<size_t>(o.speed.target.kv)];
+  json["kv_dtype"] = kv_type_names[static_cast<size_t>(kv)];
   json["machine"] = describe_machine(speed.threads, o.speed.target.isa);
   print_json(json);
 }

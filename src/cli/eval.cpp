@@ -18,7 +18,7 @@ namespace {
 struct Options {
   std::string model, base, text;
   int64_t context = 256, max_tokens = 0;
-  KvType kv = KvType::f32;
+  std::optional<KvType> kv;
   int threads = 0;
   bool json = false;
 };
@@ -60,16 +60,11 @@ void eval_verb(const Options& o) {
     base_plan =
         Plan::compile(base->model, {.threads = o.threads, .max_tokens = o.context, .max_outputs = o.context});
   }
-  // Without rounding, a cache would change no number and cost time.
-  const bool cached = o.kv != KvType::f32;
-  Plan plan = Plan::compile(opened.model, {.threads = o.threads,
-                                           .max_tokens = o.context,
-                                           .max_outputs = o.context,
-                                           .context = cached ? o.context : 0,
-                                           .kv = o.kv});
-  const Quality quality =
-      evaluate(plan, text.tokens, {.context = o.context, .progress = "evaluating", .cached = cached},
-               base_plan ? &*base_plan : nullptr);
+  const KvType kv = choose_kv(opened.model, o.kv);
+  Plan plan = Plan::compile(
+      opened.model, {.threads = o.threads, .max_tokens = o.context, .max_outputs = o.context, .kv = o.kv});
+  const Quality quality = evaluate(plan, text.tokens, {.context = o.context, .progress = "evaluating"},
+                                   base_plan ? &*base_plan : nullptr);
   if (!o.json) return print(quality);
 
   Json json = to_json(quality);
@@ -77,7 +72,7 @@ void eval_verb(const Options& o) {
   if (base) json["against"] = o.base;
   json["text"] = {{"path", text.path}, {"sha256", text.sha256}, {"tokens", text.tokens.size()}};
   json["context"] = o.context;
-  json["kv_dtype"] = kv_type_names[static_cast<size_t>(o.kv)];
+  json["kv_dtype"] = kv_type_names[static_cast<size_t>(kv)];
   json["threads"] = plan.threads();
   json["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   print_json(json);

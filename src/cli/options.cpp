@@ -7,7 +7,9 @@
 #include "core/cache_directory.h"
 #include "core/log.h"
 #include "kernels/tables.h"
+#include "models/kv_cache.h"
 #include "models/low_rank.h"
+#include "runtime/kv_type.h"
 #include "runtime/tune.h"
 
 namespace lathe {
@@ -37,16 +39,25 @@ void add_threads(CLI::App& verb, int& threads) {
       ->check(CLI::Range(0, 1024));
 }
 
-void add_kv_dtype(CLI::App& verb, KvType& kv) {
+void add_kv_dtype(CLI::App& verb, std::optional<KvType>& kv) {
   const std::vector<std::string> names(std::begin(kv_type_names), std::end(kv_type_names));
   verb.add_option_function<std::string>(
           "--kv-dtype",
           [&kv, names](const std::string& name) {
             kv = static_cast<KvType>(std::find(names.begin(), names.end(), name) - names.begin());
           },
-          "How keys and values are cached")
-      ->check(CLI::IsMember(names))
-      ->default_str(names[static_cast<size_t>(kv)]);
+          "How keys and values are held; without it as the model says, f32 where it says nothing")
+      ->check(CLI::IsMember(names));
+}
+
+KvType choose_kv(const Model& model, std::optional<KvType> asked) {
+  const KvType own = kv_type_of(model.graph), chosen = asked.value_or(own);
+  const auto name = [](KvType type) { return kv_type_names[static_cast<size_t>(type)]; };
+  if (chosen != own && own != KvType::f32)
+    warn("--kv-dtype {}: keys and values are held so, not in the model's own {}", name(chosen), name(own));
+  else if (own != KvType::f32)
+    info("keys and values are held in {}, as the model says", name(own));
+  return chosen;
 }
 
 void add_seed(CLI::App& verb, uint64_t& seed) {
@@ -115,7 +126,8 @@ std::string human_count(double n) {
 
 int64_t parameter_count(const Model& model) {
   int64_t n = 0;
-  for (const auto& [name, weight] : model.weights) n += elements(weight.shape);
+  for (const auto& [name, weight] : model.weights)
+    if (!is_cache_scale(model.graph, name)) n += elements(weight.shape);
   return n - correction_weights(model.graph);
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/App.hpp>
+#include <optional>
 #include <string>
 
 #include "core/json.h"
@@ -19,7 +20,9 @@ CLI::Option& add_model(CLI::App& verb, std::string& model);
 void add_output(CLI::App& verb, std::string& output);
 void add_json(CLI::App& verb, bool& json);
 void add_threads(CLI::App& verb, int& threads);
-void add_kv_dtype(CLI::App& verb, KvType& kv);
+void add_kv_dtype(CLI::App& verb, std::optional<KvType>& kv);
+// How keys and values are held: as asked for, else as the model says. Says so where that is not f32.
+KvType choose_kv(const Model&, std::optional<KvType> asked);
 void add_seed(CLI::App& verb, uint64_t& seed);
 void add_max_tokens(CLI::App& verb, int64_t& max_tokens, const std::string& what);
 
@@ -44,6 +47,7 @@ void print_json(const Json&);           // the one object on stdout
 std::string human_bytes(double bytes);  // "2.31 GB"
 std::string human_count(double n);      // "1.24 B", "5.77 M"
 double bits_per_weight(const Model&);   // stored bits of all parameters, scales included, per parameter
-int64_t parameter_count(const Model&);  // without low-rank corrections, which are only bytes
+int64_t parameter_count(const Model&);  // without low-rank corrections and scales of keys and
+                                        // values, which are only bytes
 
 }  // namespace lathe

@@ -139,6 +139,7 @@ void serve(Options o) {
   o.engine.kv_bytes = o.kv_mib << 20;
   o.engine.longest_wait = std::chrono::milliseconds(static_cast<int64_t>(o.wait_seconds * 1e3));
   if (o.embeddings) pack_model(opened.model, o.engine.threads);  // once for both
+  choose_kv(opened.model, o.engine.kv);
   Engine engine(opened.model, tokenizer, o.engine);
   if (o.name.empty()) o.name = o.model == "builtin" ? o.model : opened.checkpoint.path().filename().string();
   Metrics metrics(o.name);

@@ -97,7 +97,7 @@ struct EngineOptions {
   int64_t context = 0;  // longest prompt and answer together; 0: the model's
   size_t kv_bytes = 0;  // memory of the KV cache; 0: room for eight sequences of the whole context
   int64_t block_tokens = 32;
-  KvType kv = KvType::f32;
+  std::optional<KvType> kv = {};              // none: as the model says
   int64_t sequences = 64;                     // running at once; at most most_sampled_outputs
   int64_t step_tokens = 512;                  // rows of a step
   int64_t mixed_prompt = 0;                   // StepLimits::mixed_prompt

@@ -241,7 +241,7 @@ KernelSpeed time_attention(KernelRunner& runner, const AttentionKernel& row, con
   const std::vector<float> q = random_floats(c.rows * heads * dim, rng);
   std::vector<std::byte> kv(static_cast<size_t>(2 * half));
   for (int64_t i = 0; i < 2 * keys * kv_heads; ++i)
-    row.write_kv(c.kv, random_floats(dim, rng).data(), dim, kv.data() + i * row_bytes);
+    row.write_kv(c.kv, random_floats(dim, rng).data(), dim, kv.data() + i * row_bytes, 0);
   const auto copies = runner.fill_room(kv);
   std::vector<float> out(q.size());
   const int32_t block = 0;

@@ -103,8 +103,8 @@ double quantile(std::vector<double> x, double share) {
 }
 
 // Logits of one window: row i predicts token i + 1, the last row predicts nothing that is known.
-const Tensor& run_window(Plan& plan, std::span<const int32_t> tokens, bool cached) {
-  return plan.run(SingleSequence(tokens, 0, static_cast<int64_t>(tokens.size()), cached));
+const Tensor& run_window(Plan& plan, std::span<const int32_t> tokens) {
+  return plan.run(SingleSequence(tokens, 0, static_cast<int64_t>(tokens.size()), false));
 }
 
 std::span<const float> row_of(const Tensor& logits, size_t row) {
@@ -132,8 +132,8 @@ Quality evaluate(Plan& model, std::span<const int32_t> tokens, const QualityOpti
   for (size_t begin = 0; begin < tokens.size(); begin += context) {
     const auto window = tokens.subspan(begin, std::min(context, tokens.size() - begin));
     if (window.size() < 2) break;  // a last window of one token has nothing to score
-    const Tensor& logits = run_window(model, window, options.cached);
-    const Tensor* base_logits = base ? &run_window(*base, window, false) : nullptr;
+    const Tensor& logits = run_window(model, window);
+    const Tensor* base_logits = base ? &run_window(*base, window) : nullptr;
     for (size_t i = 0; i + 1 < window.size(); ++i) {
       const auto row = row_of(logits, i);
       const Softmax softmax = softmax_of(row);

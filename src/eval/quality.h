@@ -13,8 +13,6 @@ struct QualityOptions {
   int64_t context =
       256;               // windows of this many tokens, not overlapping; a window's first token is not scored
   std::string progress;  // shown while it runs; empty: silent
-  bool cached =
-      false;  // through the model's KV cache (of its base never): rounding of keys and values counts
 };
 
 struct Quality {
@@ -29,7 +27,7 @@ struct Quality {
 };
 
 // Streams: memory is one window of logits per model. The plans need max_tokens and max_outputs >= context,
-// and a KV cache of one slot only where `cached`.
+// and no KV cache: their keys and values are rounded without one, too.
 Quality evaluate(Plan& model, std::span<const int32_t> tokens, const QualityOptions&, Plan* base = nullptr);
 
 // KL(p || q) of two rows of logits, accumulated in double.

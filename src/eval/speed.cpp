@@ -13,6 +13,7 @@
 #include "core/rng.h"
 #include "graph/cost.h"
 #include "kernels/tables.h"
+#include "runtime/kv_type.h"
 
 namespace lathe {
 namespace {
@@ -147,7 +148,7 @@ std::map<std::string, const RoofField*, std::less<>> prompt_roofs(const Plan& pl
   for (NodeId id : plan.graph().order()) {
     const Node& node = plan.graph().node(id);
     if (const op::Attention* a = attention_of(node.op)) {
-      const AttentionKernel& row = choose_attention(a->head_dim, target.kv, target.isa);
+      const AttentionKernel& row = choose_attention(a->head_dim, kv_type_of(*a, target.kv), target.isa);
       roofs[node.name] = &compute_roof(row.isa, row.path(true));
     }
   }
@@ -222,10 +223,10 @@ Roof mean(const Roof& a, const Roof& b) {
 }
 
 // Bytes of keys and values as the plan holds them, over those in f32, which cost() counts.
-double kv_share(const Model& model, KvType kv) {
+double kv_share(const Model& model, std::optional<KvType> kv) {
   for (NodeId id : model.graph.order())
     if (const op::Attention* a = attention_of(model.graph.node(id).op))
-      return static_cast<double>(kv_row_bytes(kv, a->head_dim)) /
+      return static_cast<double>(kv_row_bytes(kv_type_of(*a, kv), a->head_dim)) /
              static_cast<double>(kv_row_bytes(KvType::f32, a->head_dim));
   return 1;
 }

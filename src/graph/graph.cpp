@@ -132,6 +132,11 @@ std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() c
     auto [it, fresh] = shapes.emplace(name, shape);
     if (!fresh && it->second != shape) fail("graph: parameter '{}' is read in two shapes", name);
   };
+  auto attention = [&](const Node& node, const op::Attention& a) {
+    if (a.sinks) declare(node, 0, {a.heads});
+    for (size_t i = 0; a.cache.has_scales() && i < 2; ++i)
+      declare(node, node.params.size() - 2 + i, {a.cache.count(a.kv_heads)});
+  };
   for (NodeId id : order_) {
     const Node& node = nodes_.at(id);
     const int64_t in = value(node.inputs[0]).cols, out = value(node.outputs[0]).cols;
@@ -167,12 +172,8 @@ std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() c
                      declare(node, 0, {low.rank, value(node.inputs[1]).cols});
                      declare(node, 1, {out, low.rank});
                    },
-                   [&](const op::Attention& a) {
-                     if (a.sinks) declare(node, 0, {a.heads});
-                   },
-                   [&](const op::RopeAttention& a) {
-                     if (a.attention.sinks) declare(node, 0, {a.attention.heads});
-                   },
+                   [&](const op::Attention& a) { attention(node, a); },
+                   [&](const op::RopeAttention& a) { attention(node, a.attention); },
                    [](const auto&) {},
                },
                node.op);

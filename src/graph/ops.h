@@ -7,6 +7,8 @@
 #include <variant>
 #include <vector>
 
+#include "quant/cache_numerics.h"
+
 namespace lathe::op {
 
 struct Embedding {
@@ -36,6 +38,9 @@ struct Attention {   // the sequence op: softmax(scale q k^T) v, grouped queries
   float soft_cap = 0;  // scores become soft_cap * tanh(score / soft_cap); 0: they stay (Gemma 2)
   bool sinks =
       false;  // exp(sink of the head) is added to the sum that probabilities are divided by (gpt-oss)
+  // k and v are rounded to these before any query reads them, by scales that are the last params, [1] or
+  // [kv_heads] each: k_scale, v_scale. Put there by models/kv_cache.h, never by definitions.
+  CacheScheme cache = {};
 };
 // Mixtures of experts: a matrix of weights [rows, experts] says which expert sees which rows, those whose
 // weight for it is not 0. What lies between take_routed and add_routed is computed for those rows alone.

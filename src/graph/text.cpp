@@ -47,6 +47,8 @@ void attributes(op::Attention& o, V&& v) {
   v("causal", o.causal, true);
   v("soft_cap", o.soft_cap, 0.0f);
   v("sinks", o.sinks, false);
+  v("cache", o.cache.numerics, CacheNumerics::floats);
+  v("cache_scales", o.cache.scales, CacheScales::layer);
 }
 template <class V>
 void attributes(op::Route& o, V&& v) {
@@ -96,6 +98,8 @@ void attributes(Plain&, V&&) {}
 
 constexpr std::string_view row_names[] = {"tokens", "outputs", "routed"};
 
+std::string format(CacheNumerics n) { return std::string(to_string(n)); }
+std::string format(CacheScales s) { return std::string(to_string(s)); }
 std::string format(bool b) { return b ? "true" : "false"; }
 std::string format(int v) { return fmt::format("{}", v); }
 std::string format(int64_t v) { return fmt::format("{}", v); }
@@ -171,6 +175,14 @@ class Line {
 };
 
 void parse(Line& line, bool& field) { field = line.accept("true") || (line.expect("false"), false); }
+template <class Enum, size_t n>
+void parse_name(Line& line, Enum& field, const std::string_view (&names)[n]) {
+  for (size_t i = 0; i < n; ++i)
+    if (line.accept(names[i])) return void(field = static_cast<Enum>(i));
+  line.bad(fmt::format("one of {}", fmt::join(names, ", ")));
+}
+void parse(Line& line, CacheNumerics& field) { parse_name(line, field, cache_numerics_names); }
+void parse(Line& line, CacheScales& field) { parse_name(line, field, cache_scales_names); }
 void parse(Line& line, int& field) { field = line.number<int>(); }
 void parse(Line& line, int64_t& field) { field = line.number<int64_t>(); }
 void parse(Line& line, float& field) { field = line.number<float>(); }
@@ -246,6 +258,10 @@ struct Arity {
   size_t inputs, params, outputs;
 };
 
+size_t attention_params(const op::Attention& o) {
+  return (o.sinks ? 1u : 0u) + (o.cache.has_scales() ? 2u : 0u);
+}
+
 // `params`, `outputs`: of the node at hand, for ops that have any number.
 Arity arity(const Op& op, size_t params, size_t outputs) {
   return std::visit(overloaded{
@@ -274,7 +290,7 @@ Arity arity(const Op& op, size_t params, size_t outputs) {
                           return Arity{1, 0, 1};
                         },
                         [](const op::Attention& o) {
-                          return Arity{3, o.sinks ? 1u : 0u, 1};
+                          return Arity{3, attention_params(o), 1};
                         },
                         [](const op::Route&) {
                           return Arity{1, 0, 1};
@@ -307,7 +323,7 @@ Arity arity(const Op& op, size_t params, size_t outputs) {
                           return Arity{3, std::max<size_t>(1, params / 3) * 3, 1};
                         },
                         [](const op::RopeAttention& o) {
-                          return Arity{3, o.attention.sinks ? 1u : 0u, 1};
+                          return Arity{3, attention_params(o.attention), 1};
                         },
                     },
                     op);

@@ -74,7 +74,21 @@ constexpr std::string_view module_extras[] = {"weight_packed",
                                               "qzeros",
                                               "scales",
                                               "g_idx"};
-constexpr std::string_view cache_scales[] = {".k_scale", ".v_scale", ".q_scale"};
+
+// Scales of an attention's keys and values, by how their names end: compressed-tensors', ModelOpt's, and
+// those of compressed-tensors before 0.8 and Quark.
+struct CacheScale {
+  std::string_view stored, entry;
+};
+constexpr CacheScale cache_scales[] = {
+    {".k_proj.k_scale", ".k_scale"},
+    {".v_proj.v_scale", ".v_scale"},
+    {".k_proj.output_scale", ".k_scale"},
+    {".v_proj.output_scale", ".v_scale"},
+    {".k_scale", ".k_scale"},
+    {".v_scale", ".v_scale"},
+};
+constexpr std::string_view query_scale = ".q_scale";
 
 // Shapes and sizes of a stored tensor without its bytes, for check_parts.
 Tensor outline(const Stored& stored) {
@@ -259,6 +273,22 @@ Grouping grouping(const Module& m, std::string_view part, const Weight& w) {
     even = ++columns[static_cast<size_t>(group)] <= std::min(full, cols - group * full) && even;
   }
   return runs ? Grouping::runs : even ? Grouping::scattered : Grouping::uneven;
+}
+
+// The scale as an entry [number of scales]; nothing where the tensor is none.
+std::optional<Bound> cache_scale(const std::string& name, const Stored& stored) {
+  for (const CacheScale& scale : cache_scales) {
+    if (!name.ends_with(scale.stored)) continue;
+    const Tensor t = outline(stored);
+    Entry entry{name.substr(0, name.size() - scale.stored.size()).append(scale.entry),
+                Numerics::dense(t.dtype),
+                &packing("dense"),
+                {elements(t.shape)},
+                t.bytes(),
+                stored.file_name};
+    return Bound{std::move(entry), {name}};
+  }
+  return std::nullopt;
 }
 
 class Binder {
@@ -454,6 +484,7 @@ std::vector<Bound> bind_tensors(const fs::path& directory, const StoredTensors& 
   std::vector<Bound> out;
   std::set<std::string, std::less<>> taken;
   const Binder binder(directory, tensors, config);
+  int64_t queries = 0;
   for (const auto& [name, stored] : tensors) {
     if (name.ends_with(packed) &&
         !tensors.contains(name.substr(0, name.size() - packed.size()) + ".weight_scale"))
@@ -478,10 +509,22 @@ std::vector<Bound> bind_tensors(const fs::path& directory, const StoredTensors& 
       out.push_back(std::move(binder.bind(module, expert_mark)[0]));
       for (const char* part : {"_blocks", "_scales"}) taken.insert(module + part);
     }
-    if (config && config->has_cache_scales())
-      for (const std::string_view scale : cache_scales)
-        if (name.ends_with(scale)) taken.insert(name);
+    if (!config || !config->has_cache_scales()) continue;
+    if (name.ends_with(query_scale)) taken.insert(name), ++queries;
+    std::optional<Bound> scale = cache_scale(name, stored);
+    if (!scale) continue;
+    taken.insert(name);
+    // Of numbers that are not computed, or that rows find themselves.
+    if (!config->cache().has_scales()) continue;
+    if (std::ranges::any_of(out, [&](const Bound& b) { return b.entry.name == scale->entry.name; }))
+      throw input_error(
+          fmt::format("{}: tensor '{}'", (directory / stored.file_name).string(), printable(name)),
+          fmt::format("one '{}'", printable(scale->entry.name)), "two, under different names");
+    out.push_back(std::move(*scale));
   }
+  if (queries > 0)
+    warn("{}: {} scales of queries are not used; queries stay as they are, which is more exact",
+         directory.string(), queries);
   for (const auto& [name, stored] : tensors)
     if (!taken.contains(name)) {
       const Tensor t = outline(stored);

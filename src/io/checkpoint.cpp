@@ -100,12 +100,14 @@ struct Checkpoint::Impl {
   std::map<std::string, const GgufTensor*, std::less<>> gguf_tensors;
 
   std::vector<Entry> entries;
+  CacheScheme cache;
 
   void open_directory() {
     config = read_json(path / "config.json");
     if (!config.is_object())
       throw input_error((path / "config.json").string(), "an object", config.type_name());
     const auto quantization = QuantConfig::find_in(path, config);
+    if (quantization) cache = quantization->cache();
     files = open_files(path);
     tensors = tensors_of(path, files);
     std::vector<Bound> bound = bind_tensors(path, tensors, quantization);
@@ -163,6 +165,7 @@ const fs::path& Checkpoint::path() const { return impl_->path; }
 bool Checkpoint::is_gguf() const { return impl_->gguf.has_value(); }
 const GgufFile* Checkpoint::gguf() const { return impl_->gguf ? &*impl_->gguf : nullptr; }
 const Json& Checkpoint::config() const { return impl_->config; }
+const CacheScheme& Checkpoint::cache() const { return impl_->cache; }
 std::span<const Entry> Checkpoint::entries() const { return impl_->entries; }
 
 const Entry* Checkpoint::find(std::string_view name) const {

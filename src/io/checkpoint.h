@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/json.h"
+#include "quant/cache_numerics.h"
 #include "quant/packing.h"
 
 namespace lathe {
@@ -36,8 +37,9 @@ class Checkpoint {
 
   const fs::path& path() const;
   bool is_gguf() const;
-  const GgufFile* gguf() const;  // null for a directory
-  const Json& config() const;    // config.json; for GGUF the same keys synthesised from its metadata
+  const GgufFile* gguf() const;      // null for a directory
+  const Json& config() const;        // config.json; for GGUF the same keys synthesised from its metadata
+  const CacheScheme& cache() const;  // what the config says about keys and values
   std::span<const Entry> entries() const;  // sorted by name
   const Entry* find(std::string_view name) const;
   Weight load(std::string_view name) const;  // parts are views of the mapping

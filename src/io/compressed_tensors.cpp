@@ -160,7 +160,8 @@ void parse_compressed_tensors(const Json& q, const std::string& where, QuantConf
   if (status != "compressed")
     throw input_error(where, "quantization_status compressed", fmt::format("'{}'", printable(status)));
   refuse_sparsity(q, where);
-  if (find(q, "kv_cache_scheme")) out.expect_cache_scales();
+  if (const Json* cache = find(q, "kv_cache_scheme"))
+    out.set_cache(parse_cache_scheme(*cache, where + ".kv_cache_scheme"));
 
   const std::string format = get_string_or(q, "format", where, "none");
   const bool whole_words = before_streams(get_string_or(q, "version", where, ""));
@@ -254,7 +255,8 @@ Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
 
 }  // namespace
 
-Json quantization_config(const std::vector<PlannedEntry>& entries, const Json& transforms) {
+Json quantization_config(const std::vector<PlannedEntry>& entries, const Json& transforms,
+                         const CacheScheme& cache) {
   const auto any = [&](std::string_view prefix) {
     return std::ranges::any_of(entries,
                                [&](const PlannedEntry& e) { return e.packing->name.starts_with(prefix); });
@@ -262,8 +264,11 @@ Json quantization_config(const std::vector<PlannedEntry>& entries, const Json& t
   if (!transforms.empty() && (any("bnb.") || any("modelopt.")))
     throw input_error("online Hadamard transforms", "weights in a format of compressed-tensors",
                       "others, whose config has no place for transforms", "choose another scheme");
+  if (any("bnb.") && cache.rounds())
+    throw input_error("scales of keys and values", "weights in a format of compressed-tensors",
+                      "nf4, whose config has no place for them", "choose another scheme");
   if (any("bnb.")) return bitsandbytes_config(entries);
-  if (any("modelopt.")) return modelopt_config(entries);
+  if (any("modelopt.")) return modelopt_config(entries, cache);
   struct Group {
     const PlannedEntry* first;
     std::vector<std::string> targets;
@@ -276,7 +281,7 @@ Json quantization_config(const std::vector<PlannedEntry>& entries, const Json& t
     if (it == groups.end()) it = groups.insert(groups.end(), {&entry, {}});
     it->targets.push_back(module_of(entry.name));
   }
-  if (groups.empty() && transforms.empty()) return nullptr;
+  if (groups.empty() && transforms.empty() && !cache.rounds()) return nullptr;
 
   Json config_groups = Json::object();
   bool mixed = false;
@@ -290,7 +295,7 @@ Json quantization_config(const std::vector<PlannedEntry>& entries, const Json& t
                                     : format_of(*groups[0].first)},
           {"global_compression_ratio", nullptr},
           {"ignore", Json::array()},  // every target is named, so nothing else is touched
-          {"kv_cache_scheme", nullptr},
+          {"kv_cache_scheme", cache_scheme_json(cache)},
           {"quant_method", "compressed-tensors"},
           {"quantization_status", "compressed"},
           {"sparsity_config", Json::object()},

@@ -82,6 +82,22 @@ Json algorithm_json(const PlannedEntry& entry) {
   return out;
 }
 
+// kv_cache_quant_algo.
+struct CacheAlgorithm {
+  std::string_view name;
+  CacheNumerics numerics;
+};
+constexpr CacheAlgorithm cache_algorithms[] = {
+    {"FP8", CacheNumerics::fp8}, {"INT8", CacheNumerics::int8}, {"NVFP4", CacheNumerics::nvfp4}};
+
+CacheScheme parse_cache_algorithm(const std::string& name, const std::string& where) {
+  for (const CacheAlgorithm& a : cache_algorithms)
+    if (a.name == name) return {a.numerics};
+  warn("{}: kv_cache_quant_algo {} is not computed; keys and values stay as they are, which is more exact",
+       where, printable(name));
+  return {};
+}
+
 }  // namespace
 
 void parse_modelopt(const Json& given, const std::string& where, QuantConfig& out) {
@@ -89,9 +105,13 @@ void parse_modelopt(const Json& given, const std::string& where, QuantConfig& ou
   const Json& q = inside ? *inside : given;
   if (!q.is_object()) throw input_error(where + ": quantization", "an object", q.type_name());
   const Json* cache = find(q, "kv_cache_quant_algo");
-  if (cache || find(q, "kv_cache_scheme")) out.expect_cache_scales();
+  if (cache)
+    out.set_cache(parse_cache_algorithm(get_string(q, "kv_cache_quant_algo", where), where));
+  else if (const Json* scheme = find(q, "kv_cache_scheme"))
+    out.set_cache(parse_cache_scheme(*scheme, where + ".kv_cache_scheme"));
 
   bool rounds_input = false;
+  if (out.has_cache_scales() && !find(q, "quant_algo")) return;  // the cache alone
   if (get_string(q, "quant_algo", where) != "MIXED_PRECISION") {
     out.target_class(out.add(scheme_of(q, where, rounds_input)));
   } else {
@@ -110,7 +130,7 @@ void parse_modelopt(const Json& given, const std::string& where, QuantConfig& ou
 }
 
 // One algorithm and what is excluded from it, or each layer by name. The same keys are those of config.json.
-Json modelopt_config(const std::vector<PlannedEntry>& entries) {
+Json modelopt_config(const std::vector<PlannedEntry>& entries, const CacheScheme& cache) {
   Json layers = Json::object(), excluded = Json::array(), first;
   bool mixed = false;
   for (const PlannedEntry& entry : entries) {
@@ -125,6 +145,8 @@ Json modelopt_config(const std::vector<PlannedEntry>& entries) {
     layers[module_of(entry.name)] = std::move(layer);
   }
   Json out = {{"quant_method", "modelopt"}, {"kv_cache_quant_algo", nullptr}};
+  for (const CacheAlgorithm& a : cache_algorithms)
+    if (a.numerics == cache.numerics) out["kv_cache_quant_algo"] = a.name;
   if (mixed) {
     out["quant_algo"] = "MIXED_PRECISION";
     out["quantized_layers"] = std::move(layers);

@@ -10,6 +10,7 @@
 #include "core/file.h"
 #include "core/json.h"
 #include "io/module_pattern.h"
+#include "quant/cache_numerics.h"
 #include "quant/packing.h"
 
 namespace lathe {
@@ -38,7 +39,8 @@ class QuantConfig {
   std::vector<const QuantScheme*> schemes_for(std::string_view module) const;
   // Whether some are stacked experts, which have no ".weight" in their names (gpt-oss).
   bool has_experts() const;
-  // Whether tensors of scales for the KV cache are to be expected.
+  const CacheScheme& cache() const { return cache_; }
+  // Whether tensors of scales for the KV cache are to be expected, also of numbers that Lathe does not have.
   bool has_cache_scales() const { return cache_scales_; }
 
   // For the functions that parse. A scheme's index; who it is for, patterns as Python's re.match.
@@ -46,13 +48,14 @@ class QuantConfig {
   void target_module(const std::string& module, size_t scheme);
   void target_class(size_t scheme);
   void target_pattern(const std::string& text, size_t scheme, const std::string& where);
-  void expect_cache_scales() { cache_scales_ = true; }
+  void set_cache(const CacheScheme& cache) { cache_ = cache, cache_scales_ = true; }
 
  private:
   std::vector<QuantScheme> schemes_;
   std::map<std::string, size_t, std::less<>> exact_;  // index into schemes_
   std::vector<std::pair<ModulePattern, size_t>> patterns_;
   std::vector<size_t> classes_;
+  CacheScheme cache_;
   bool cache_scales_ = false;
 };
 

@@ -22,7 +22,12 @@ void parse_bitsandbytes(const Json& method, const std::string& where, QuantConfi
 void parse_hf_mxfp4(const Json& method, const std::string& where, QuantConfig&);
 
 Json bitsandbytes_config(const std::vector<PlannedEntry>&);
-Json modelopt_config(const std::vector<PlannedEntry>&);
+Json modelopt_config(const std::vector<PlannedEntry>&, const CacheScheme&);
+
+// kv_cache_scheme of compressed-tensors, which ModelOpt's config.json has too. Numbers that Lathe does not
+// have are floats, with a warning. And the way back: null of floats.
+CacheScheme parse_cache_scheme(const Json& scheme, const std::string& where);
+Json cache_scheme_json(const CacheScheme&);
 
 // What several of them read.
 const Json* find(const Json& object, const char* key);  // null where it is absent or null

@@ -67,6 +67,7 @@ struct Shard {
 struct CheckpointWriter::Impl {
   fs::path directory;
   Json config, transforms;
+  CacheScheme cache;
   std::vector<PlannedEntry> entries;
   std::vector<Shard> shards;
   Sha256 hash;
@@ -147,7 +148,7 @@ struct CheckpointWriter::Impl {
     if (shards.size() > 1) write_index();
     config.erase("quantization_config");
     config.erase("compression_config");
-    if (Json quantization = quantization_config(entries, transforms); !quantization.is_null()) {
+    if (Json quantization = quantization_config(entries, transforms, cache); !quantization.is_null()) {
       if (quantization["quant_method"] == "modelopt")  // whose own readers look beside config.json
         write_json(directory / "hf_quant_config.json",
                    {{"producer", {{"name", "lathe"}}}, {"quantization", quantization}});
@@ -159,11 +160,12 @@ struct CheckpointWriter::Impl {
 };
 
 CheckpointWriter::CheckpointWriter(const fs::path& directory, Json config, std::vector<PlannedEntry> entries,
-                                   size_t shard_bytes, Json transforms)
+                                   size_t shard_bytes, Json transforms, const CacheScheme& cache)
     : impl_(std::make_unique<Impl>()) {
   impl_->directory = directory;
   impl_->config = std::move(config);
   impl_->transforms = std::move(transforms);
+  impl_->cache = cache;
   impl_->entries = std::move(entries);
   impl_->lay_out(shard_bytes);
 }

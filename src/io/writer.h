@@ -21,9 +21,11 @@ struct PlannedEntry {
 
 // compressed-tensors' quantization_config for these entries: one config group per numerics and packing, its
 // targets the exact names of its modules (what is not named is not quantized, so nothing need be ignored).
-// Null when nothing is quantized and `transforms` (its transform_config) is empty. bitsandbytes' for weights
-// in nf4; InputError when others are quantized too, or there are transforms.
-Json quantization_config(const std::vector<PlannedEntry>&, const Json& transforms = Json::object());
+// Null when nothing is quantized, keys and values neither, and `transforms` (its transform_config) is empty.
+// bitsandbytes' for weights in nf4; InputError when others are quantized too, or keys and values, or there
+// are transforms.
+Json quantization_config(const std::vector<PlannedEntry>&, const Json& transforms = Json::object(),
+                         const CacheScheme& = {});
 
 inline constexpr size_t standard_shard_bytes = 5'000'000'000;
 
@@ -33,7 +35,8 @@ class CheckpointWriter {
   // Error on packings that have no name on disk, InputError on groups that do not divide the columns: no
   // other reader of the format takes those. quantization_config in `config` is replaced.
   CheckpointWriter(const fs::path& directory, Json config, std::vector<PlannedEntry> entries,
-                   size_t shard_bytes = standard_shard_bytes, Json transforms = Json::object());
+                   size_t shard_bytes = standard_shard_bytes, Json transforms = Json::object(),
+                   const CacheScheme& cache = {});
   ~CheckpointWriter();
   void write(const Weight&);  // the next entry
   std::string

@@ -9,11 +9,14 @@ namespace lathe {
 // read alone, a block is copied by one memcpy, and a token's bits do not depend on its neighbours:
 //   int8   f32 scale, then head_dim int8: x = scale * code; scale = max |x| / 127
 //   int4   per group of 32: bf16 scale and bf16 minimum, then 16 bytes, number i in the low bits of byte i
-//   and
-//          number i + 16 in the high ones: x = scale * code + minimum
-// All groups' scales come first.
-enum class KvType : uint8_t { f32, bf16, int8, int4 };
-inline constexpr int64_t kv_group = 32;  // of int4: head_dim is a multiple
+//          and number i + 16 in the high ones: x = scale * code + minimum; all groups' scales come first
+//   fp8    f32 scale, then head_dim e4m3: x = scale * code; scale = max |x| / 448
+//   nvfp4  f32 scale, then an e4m3 scale per 16, then codes of e2m1, 32 as in int4: x = (scale * its e4m3) *
+//          code; scale = max |x| / (6 * 448), the e4m3 scale is max |x| of the 16 / (6 * scale)
+// A model may give the scale of int8, fp8 and nvfp4 (op::Attention): then x / scale is rounded to nearest,
+// ties to even, and what is beyond the largest code becomes that.
+enum class KvType : uint8_t { f32, bf16, int8, int4, fp8, nvfp4 };
+inline constexpr int64_t kv_group = 32;  // of int4 and nvfp4: head_dim is a multiple
 
 static inline int64_t kv_row_bytes(KvType type, int64_t head_dim) {  // static: see share.h
   switch (type) {
@@ -22,7 +25,10 @@ static inline int64_t kv_row_bytes(KvType type, int64_t head_dim) {  // static: 
     case KvType::bf16:
       return head_dim * 2;
     case KvType::int8:
+    case KvType::fp8:
       return 4 + head_dim;
+    case KvType::nvfp4:
+      return 4 + head_dim / 16 + head_dim / 2;
     default:
       return head_dim / kv_group * 4 + head_dim / 2;
   }

@@ -27,7 +27,9 @@ namespace {
 bool rounds_rows(const Numerics& n) { return n.rounds_activations(); }
 bool anything(const Numerics& n, int64_t, int64_t) { return !rounds_rows(n); }
 bool anything_a8(const Numerics& n, int64_t, int64_t) { return rounds_rows(n); }
-bool any_head(int64_t head_dim, KvType kv) { return kv != KvType::int4 || head_dim % kv_group == 0; }
+bool any_head(int64_t head_dim, KvType kv) {
+  return (kv != KvType::int4 && kv != KvType::nvfp4) || head_dim % kv_group == 0;
+}
 
 #if defined(__x86_64__) || defined(__aarch64__)
 template <DType dtype>

@@ -69,12 +69,13 @@ struct AttentionKernel {
   std::string_view name;
   uint32_t isa;
   bool (*accepts)(int64_t head_dim, KvType);
-  void (*write_kv)(KvType, const float* x, int64_t head_dim, void* row) noexcept;
+  // `scale`: of int8, fp8 and nvfp4 rows where it is given; 0: each row finds its own.
+  void (*write_kv)(KvType, const float* x, int64_t head_dim, void* row, float scale) noexcept;
   AttentionPath decode;
   AttentionPath prefill = {};  // prompts; empty: as decode
   const AttentionPath& path(bool prompt) const { return prompt && prefill.run ? prefill : decode; }
 };
-inline constexpr std::string_view kv_type_names[] = {"f32", "bf16", "int8", "int4"};
+inline constexpr std::string_view kv_type_names[] = {"f32", "bf16", "int8", "int4", "fp8", "nvfp4"};
 
 // The elementwise ops of one ISA level.
 struct ElementwiseKernels {

@@ -13,6 +13,7 @@
 #include "core/thread_pool.h"
 #include "models/definitions.h"
 #include "models/hadamard.h"
+#include "models/kv_cache.h"
 #include "models/low_rank.h"
 #include "models/names.h"
 
@@ -151,12 +152,14 @@ Model load(const Checkpoint& checkpoint) {
   model.graph = define(model.config);
   const std::map<std::string, int> transforms = add_transforms(model.graph, model.config);
   add_corrections(model.graph, checkpoint);
+  add_cache(model, checkpoint);
   auto bindings = bind_names(checkpoint);
 
   const auto shapes = model.graph.param_shapes();
   std::set<std::string_view> used;
   std::vector<Loaded> loaded;
   for (const auto& [name, shape] : shapes) {
+    if (model.weights.contains(name)) continue;  // a scale of the cache that nothing stores
     auto it = bindings.find(name);
     // Tied models whose writer kept the head and dropped the embedding: one table all the same.
     if (it == bindings.end() && name == "model.embed_tokens.weight" && !shapes.contains("lm_head.weight"))
@@ -176,6 +179,8 @@ Model load(const Checkpoint& checkpoint) {
                         fmt::format("{} elements", dtype_name(entry.numerics.dtype)));
     Weight weight = checkpoint.load(entry.name);
     loaded.push_back({weight, &entry});
+    if (is_cache_scale(model.graph, name))
+      require_scales(weight, fmt::format("{}: tensor '{}'", entry.file, entry.name));
     model.weights.emplace(name, it->second.transform ? it->second.transform(weight) : std::move(weight));
     used.insert(it->first);
   }

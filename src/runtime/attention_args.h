@@ -1,10 +1,23 @@
 // What the attributes of an attention say to its kernels. Rows, keys, values and work are the caller's.
 #pragma once
 
+#include <span>
+
 #include "graph/ops.h"
 #include "kernels/attention.h"
 
 namespace lathe {
+
+// Of rows that no cache holds: heads side by side, each token a block of its own after the sequence's first.
+inline KvLayout batch_rows(const op::Attention& a, KvType type, int64_t tokens) {
+  const int64_t head = kv_row_bytes(type, a.head_dim), token = a.kv_heads * head;
+  return {type, tokens, token, head, token};
+}
+
+// The model's scale of a head's keys or values; 0: rows find their own, as where another type is asked for.
+inline float kv_scale(std::span<const float> scales, int64_t head) {
+  return scales.empty() ? 0 : scales[scales.size() == 1 ? 0 : static_cast<size_t>(head)];
+}
 
 inline AttentionArgs attention_args(const op::Attention& a, const float* sinks) {
   AttentionArgs args{};

@@ -10,6 +10,7 @@
 #include "quant/columns.h"
 #include "runtime/attention_args.h"
 #include "runtime/expert_rows.h"
+#include "runtime/kv_type.h"
 #include "runtime/rope_angles.h"
 #include "runtime/transposed.h"
 
@@ -335,8 +336,21 @@ struct Walker::Impl {
   void compute(const op::Rope& rope, const Node& node) {
     rotate(rope, node.inputs[0], in(node, 0), out(node));
   }
+  // Keys (side 0) or values (1) of all rows in the model's cache numerics; empty: floats, as they are.
+  std::vector<std::byte> rounded(const AttentionKernel& kernel, const op::Attention& a, const Node& node,
+                                 size_t side, const float* x) {
+    const KvType type = kv_type_of(a);
+    if (type == KvType::f32) return {};
+    const std::vector<float> scales =
+        a.cache.has_scales() ? param(node, node.params.size() - 2 + side) : std::vector<float>();
+    const int64_t bytes = kv_row_bytes(type, a.head_dim), heads = rows(node.inputs[0]) * a.kv_heads;
+    std::vector<std::byte> out(static_cast<size_t>(heads * bytes));
+    for (int64_t i = 0; i < heads; ++i)
+      kernel.write_kv(type, x + i * a.head_dim, a.head_dim, out.data() + i * bytes,
+                      kv_scale(scales, i % a.kv_heads));
+    return out;
+  }
   void attend(const op::Attention& a, const Node& node, const float* q, const float* k) {
-    const int64_t row_bytes = cols(node.inputs[1]) * 4;
     const std::vector<float> sinks = a.sinks ? param(node, 0) : std::vector<float>();
     std::vector<AttentionSequence> sequences;
     for (size_t s = 0; s + 1 < batch_->starts.size(); ++s) {
@@ -344,13 +358,16 @@ struct Walker::Impl {
       sequences.push_back({begin, n, 0, n, &batch_->starts[s]});  // its keys are one block from its first row
     }
     AttentionArgs args = attention_args(a, sinks.data());
+    const KvType type = kv_type_of(a);
+    const AttentionKernel& kernel = choose_attention(a.head_dim, type, isa_);
+    const std::vector<std::byte> keys = rounded(kernel, a, node, 0, k),
+                                 values = rounded(kernel, a, node, 1, in(node, 2));
     args.q = q;
-    args.k = k;
-    args.v = in(node, 2);
+    args.k = keys.empty() ? static_cast<const void*>(k) : keys.data();
+    args.v = values.empty() ? static_cast<const void*>(in(node, 2)) : values.data();
     args.out = out(node);
-    args.kv = {KvType::f32, static_cast<int64_t>(batch_->tokens.size()), row_bytes, a.head_dim * 4,
-               row_bytes};
-    const AttentionPath& path = choose_attention(a.head_dim, KvType::f32, isa_).path(true);
+    args.kv = batch_rows(a, type, static_cast<int64_t>(batch_->tokens.size()));
+    const AttentionPath& path = kernel.path(true);
     AttentionWork work;
     work.share_out(args, sequences, path, pool_.size());
     parallel(path.run, args);

@@ -43,9 +43,10 @@ struct Target {
   int64_t slots = 1, context = 0;
   // ... or, where block_tokens is not 0, paged: sequences of any length over so many blocks (Batch::tables).
   int64_t kv_blocks = 0, block_tokens = 0;
-  // How keys and values are held. f32 and the tiles' own rounding apart, the others change the numbers:
+  // How keys and values are held, in a cache or within the batch; none: as the model says (kv_type_of), f32
+  // where it says nothing. f32 and the tiles' own rounding apart, the others change the numbers:
   // docs/measurements.md.
-  KvType kv = KvType::f32;
+  std::optional<KvType> kv = {};
   // Start on weights as they lie in a mapped file, where a kernel gives the same bits so, and repack some of
   // them before each later run: a large model answers at once, and is at full speed some dozens of runs on.
   bool ready_at_once = false;

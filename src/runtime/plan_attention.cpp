@@ -20,11 +20,13 @@ void Plan::Impl::place_sequences(const Batch& b) {
 
 // Where attention reads its heads, after the step that puts them there.
 struct Plan::Impl::HeadStep {
-  const float *q, *k, *v;          // as the linear layers made them
-  float *rotated_q, *rotated_k;    // null: there is no rotation
-  std::byte *cached_k, *cached_v;  // null: no cache
-  KvLayout cache;
-  RopeArgs rope;  // of one head of one row; without pointers
+  const float *q, *k, *v;                     // as the linear layers made them
+  float *rotated_q, *rotated_k;               // null: there is no rotation
+  std::byte *cached_k, *cached_v;             // null: no cache
+  std::byte *rounded_k, *rounded_v;           // of a batch without a cache; null: keys and values stay floats
+  KvLayout cache, rows;                       // of these
+  std::span<const float> k_scales, v_scales;  // see kv_scale
+  RopeArgs rope;                              // of one head of one row; without pointers
   const float *cos, *sin;
   void (*rotate)(const RopeArgs&, const Share&) noexcept;
   HadamardArgs hadamard;  // of one head behind that; of size 0: none
@@ -32,6 +34,7 @@ struct Plan::Impl::HeadStep {
   const AttentionKernel* kernel;
   int64_t heads, kv_heads, dim;
 
+  bool stores(const Batch& b) const { return b.cached() || rounded_k; }
   void move(const float* from, float* to, int64_t row) const {
     if (!rotated_q) return void(std::memcpy(to, from, static_cast<size_t>(dim) * sizeof(float)));
     const int64_t angles = row * (dim / 2);
@@ -57,31 +60,36 @@ struct Plan::Impl::HeadStep {
         continue;
       }
       const int64_t from = (row * kv_heads + h) * dim;
-      if (!cached) {
+      if (!stores(b)) {
         move(k + from, rotated_k + from, row);
         continue;
       }
-      while (b.starts[sequence + 1] <= row) ++sequence;
-      const int64_t position = b.positions[static_cast<size_t>(row)];
-      const int64_t block = b.table(sequence)[static_cast<size_t>(position / cache.block_tokens)];
-      const int64_t to = block * cache.block_bytes + h * cache.head_bytes +
-                         position % cache.block_tokens * cache.token_bytes;
-      if (cache.type == KvType::f32) {
-        move(k + from, reinterpret_cast<float*>(cached_k + to), row);
+      int64_t block = row, token = 0;
+      if (cached) {
+        while (b.starts[sequence + 1] <= row) ++sequence;
+        const int64_t position = b.positions[static_cast<size_t>(row)];
+        block = b.table(sequence)[static_cast<size_t>(position / cache.block_tokens)];
+        token = position % cache.block_tokens;
+      }
+      const KvLayout& layout = cached ? cache : rows;
+      const int64_t to = block * layout.block_bytes + h * layout.head_bytes + token * layout.token_bytes;
+      std::byte *to_k = (cached ? cached_k : rounded_k) + to, *to_v = (cached ? cached_v : rounded_v) + to;
+      if (layout.type == KvType::f32) {
+        move(k + from, reinterpret_cast<float*>(to_k), row);
       } else {
         auto* rotated = static_cast<float*>(share.scratch);
         move(k + from, rotated, row);
-        kernel->write_kv(cache.type, rotated, dim, cached_k + to);
+        kernel->write_kv(layout.type, rotated, dim, to_k, kv_scale(k_scales, h));
       }
-      kernel->write_kv(cache.type, v + from, dim, cached_v + to);
+      kernel->write_kv(layout.type, v + from, dim, to_v, kv_scale(v_scales, h));
     }
   }
 };
 
 void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const op::Rope* rope, int hadamard,
                                  const ElementwiseKernels& kernels) {
-  const AttentionKernel& kernel = choose_attention(a.head_dim, target.kv, target.isa);
-  const int64_t kv_cols = cols(node.inputs[1]);
+  const KvType type = kv_type_of(a, target.kv);
+  const AttentionKernel& kernel = choose_attention(a.head_dim, type, target.isa);
   const float *q = buffer(node.inputs[0]), *k = buffer(node.inputs[1]), *v = buffer(node.inputs[2]);
   HeadStep heads{};
   heads.q = q;
@@ -112,12 +120,22 @@ void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const
   if (kv_block_tokens() > 0) {
     // Each head's keys lie together: with heads side by side, decoding reads 256-byte pieces that no hardware
     // prefetcher follows, at 12 instead of 18 GB/s per core.
-    const int64_t row = kv_row_bytes(target.kv, a.head_dim), head = kv_block_tokens() * row;
-    heads.cache = {target.kv, kv_block_tokens(), a.kv_heads * head, head, row};
+    const int64_t row = kv_row_bytes(type, a.head_dim), head = kv_block_tokens() * row;
+    heads.cache = {type, kv_block_tokens(), a.kv_heads * head, head, row};
     const Shape shape{kv_blocks() * heads.cache.block_bytes};
     KvBuffer& cache = kv[node.id] = {Tensor::zeros(DType::u8, shape), Tensor::zeros(DType::u8, shape)};
     heads.cached_k = cache.k.storage.data;
     heads.cached_v = cache.v.storage.data;
+  }
+  heads.rows = batch_rows(a, type, target.max_tokens);
+  if (type != KvType::f32) {
+    const std::vector<float*>& own = locals.at(node.id);
+    heads.rounded_k = reinterpret_cast<std::byte*>(own[own.size() - 2]);
+    heads.rounded_v = reinterpret_cast<std::byte*>(own[own.size() - 1]);
+  }
+  if (a.cache.has_scales() && type == kv_type_of(a)) {
+    heads.k_scales = vectors.at(node.params[node.params.size() - 2]);
+    heads.v_scales = vectors.at(node.params[node.params.size() - 1]);
   }
   if (rope) {
     building = node.name + ".rope";  // a line of its own in reports and profiles
@@ -132,15 +150,15 @@ void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const
   }
   // Keys are rotated on their way into the cache, and values follow: one step.
   add_step([this, heads](const Batch& b) {
-    const bool cached = b.cached();
-    if (!heads.rotated_q && !cached) return;
-    const int64_t moved = (heads.rotated_q ? heads.heads : 0) + heads.kv_heads * (cached ? 2 : 1);
+    const bool stores = heads.stores(b);
+    if (!heads.rotated_q && !stores) return;
+    const int64_t moved = (heads.rotated_q ? heads.heads : 0) + heads.kv_heads * (stores ? 2 : 1);
     elementwise(static_cast<int64_t>(b.tokens.size()) * moved * heads.dim,
                 [&](const Share& share) { heads.run(b, share); });
   });
 
   building = node.name;
-  chose(node, explain(kernel, a.head_dim, target.kv, target.isa));
+  chose(node, explain(kernel, a.head_dim, type, target.isa));
   AttentionArgs args = attention_args(a, a.sinks ? vectors.at(node.params[0]).data() : nullptr);
   args.q = q;
   args.out = buffer(node.outputs[0]);
@@ -149,14 +167,15 @@ void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const
     attention_work[p].reserve(target.max_tokens * a.heads, static_cast<int>(scratch.size()));
   }
   // Without a cache a sequence attends to its own rows of this batch.
-  const KvLayout rows{KvType::f32, target.max_tokens, kv_cols * 4, a.head_dim * 4, kv_cols * 4};
-  add_step([this, args, heads, k, v, rows, &kernel](const Batch& b) {
+  const void *batch_k = heads.rounded_k, *batch_v = heads.rounded_v;
+  if (!batch_k) batch_k = k, batch_v = v;
+  add_step([this, args, heads, batch_k, batch_v, &kernel](const Batch& b) {
     AttentionArgs of_phase[std::size(phases)];
     for (size_t p = 0; p < std::size(phases); ++p) {
       of_phase[p] = args;
-      of_phase[p].k = b.cached() ? static_cast<const void*>(heads.cached_k) : k;
-      of_phase[p].v = b.cached() ? static_cast<const void*>(heads.cached_v) : v;
-      of_phase[p].kv = b.cached() ? heads.cache : rows;
+      of_phase[p].k = b.cached() ? heads.cached_k : batch_k;
+      of_phase[p].v = b.cached() ? heads.cached_v : batch_v;
+      of_phase[p].kv = b.cached() ? heads.cache : heads.rows;
       attention_work[p].share_out(of_phase[p], sequences[p], kernel.path(phases[p] == Phase::prefill),
                                   team->size());
     }

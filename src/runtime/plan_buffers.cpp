@@ -38,12 +38,18 @@ void Plan::Impl::plan_packed_rows() {
   }
 }
 
+// Of attention: rotated queries and keys, then rounded keys and values, which are no larger than what they come from.
 std::vector<size_t> Plan::Impl::bytes_of_locals(const Node& node) {
   const auto like = [&](ValueId v) { return static_cast<size_t>(most_rows(v) * cols(v)) * sizeof(float); };
   if (std::holds_alternative<op::GatedLinear>(node.op)) return {like(node.outputs[0])};
-  if (std::holds_alternative<op::RopeAttention>(node.op)) return {like(node.inputs[0]), like(node.inputs[1])};
   if (const auto* experts = std::get_if<op::Experts>(&node.op)) return bytes_of_experts(node, *experts);
-  return {};
+  std::vector<size_t> bytes;
+  const auto* fused = std::get_if<op::RopeAttention>(&node.op);
+  if (fused) bytes = {like(node.inputs[0]), like(node.inputs[1])};
+  const op::Attention* attention = fused ? &fused->attention : std::get_if<op::Attention>(&node.op);
+  if (attention && kv_type_of(*attention, target.kv) != KvType::f32)
+    bytes.insert(bytes.end(), {like(node.inputs[1]), like(node.inputs[2])});
+  return bytes;
 }
 
 void Plan::Impl::place_buffers() {

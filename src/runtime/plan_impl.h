@@ -14,6 +14,7 @@
 #include "runtime/arena.h"
 #include "runtime/choices.h"
 #include "runtime/expert_rows.h"
+#include "runtime/kv_type.h"
 #include "runtime/plan.h"
 
 namespace lathe {

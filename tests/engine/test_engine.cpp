@@ -11,6 +11,7 @@
 #include "engine/kv_size.h"
 #include "mixture_model.h"
 #include "models/adapter.h"
+#include "models/kv_cache.h"
 #include "models/model.h"
 #include "support.h"
 
@@ -76,7 +77,7 @@ Answers run(const EngineOptions& options, const std::vector<Request>& requests,
 }
 
 // What one sequence gives alone, without an engine.
-std::vector<int32_t> alone(const Request& r, KvType kv, const Model& model = builtin().model) {
+std::vector<int32_t> alone(const Request& r, std::optional<KvType> kv, const Model& model = builtin().model) {
   Target target;
   target.max_tokens = 512;
   target.max_outputs = 1;
@@ -154,7 +155,8 @@ TEST(Engine, MixturesOfExpertsGiveTheSameTextWhateverRunsBesideIt) {
 
 class KvTypes : public testing::TestWithParam<KvType> {};
 INSTANTIATE_TEST_SUITE_P(Each, KvTypes,
-                         testing::Values(KvType::f32, KvType::bf16, KvType::int8, KvType::int4));
+                         testing::Values(KvType::f32, KvType::bf16, KvType::int8, KvType::int4, KvType::fp8,
+                                         KvType::nvfp4));
 
 TEST_P(KvTypes, AGreedyTextIsTheSameWhateverRunsBesideIt) {
   const std::vector<Request> requests = mixed_requests(64);
@@ -223,6 +225,34 @@ TEST(Engine, AQuantizedModelsTextIsTheSameWhateverRunsBesideIt) {
       EXPECT_EQ(engine.stats().preemptions > 0, o.kv_bytes > 0);
     }
   }
+}
+
+// Keys and values in the model's own numbers, without a word from the options.
+TEST(Engine, AModelsOwnKvNumbersAreUsed) {
+  Model model = builtin().model;
+  const std::vector<NodeId> order(model.graph.order().begin(), model.graph.order().end());
+  for (const NodeId id : order) {
+    if (!std::holds_alternative<op::Attention>(model.graph.node(id).op)) continue;
+    const Node node = model.graph.node(set_cache(model.graph, id, {CacheNumerics::fp8}));
+    for (const std::string& name : {k_scale_of(node), v_scale_of(node)})
+      model.weights[name] = dense_weight(Tensor::of<float>(DType::f32, {1}, std::vector<float>{1.0f}));
+  }
+  const std::vector<Request> requests = mixed_requests(24);
+  Engine engine(model, builtin().tokenizer, options());
+  const Answers answers = run(engine, requests);
+  size_t changed = 0;
+  for (size_t i = 0; i < requests.size(); ++i) {
+    EXPECT_EQ(answers.at({i, 0}).tokens, alone(requests[i], {}, model)) << i;
+    changed += answers.at({i, 0}).tokens != alone(requests[i], {});
+  }
+  EXPECT_GT(changed, 0u);
+  EXPECT_EQ(kv_bytes_per_token(model.graph, {}), kv_bytes_per_token(builtin().model.graph, KvType::fp8));
+  EngineOptions o = options();
+  o.kv = KvType::f32;  // asked for
+  Engine floats(model, builtin().tokenizer, o);
+  const Answers plain = run(floats, requests);
+  for (size_t i = 0; i < requests.size(); ++i)
+    EXPECT_EQ(plain.at({i, 0}).tokens, alone(requests[i], {})) << i;
 }
 
 TEST(Engine, SeedsReproduceAndChoicesAreRequestsOfTheirOwn) {

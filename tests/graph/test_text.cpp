@@ -86,6 +86,17 @@ TEST(GraphText, AttentionKeepsItsKind) {
   EXPECT_EQ(graph.param_shapes().at("layers.0.sinks"), (std::vector<int64_t>{2}));
 }
 
+TEST(GraphText, AttentionKeepsTheNumbersOfItsCache) {
+  const std::string text =
+      "%1 = embedding embed(%0) {vocab=7} [embed.weight] : tokens x 8\n"
+      "%2 = attention a(%1, %1, %1) {heads=2, kv_heads=2, head_dim=4, scale=0.5, cache=fp8, "
+      "cache_scales=head} "
+      "[a.k_scale, a.v_scale] : tokens x 8\nreturn %2\n";
+  const Graph graph = parse_graph(text);
+  EXPECT_EQ(to_string(graph), text);
+  EXPECT_EQ(graph.param_shapes().at("a.v_scale"), (std::vector<int64_t>{2}));
+}
+
 struct Bad {
   const char* text;
   const char* expects;

@@ -268,7 +268,7 @@ TEST(ModelOpt, OpensWhatItsExportWrites) {
     EXPECT_EQ(opened.checkpoint.find("m.weight")->numerics, Numerics::fp8_block(DType::f32));
     EXPECT_THAT(read_all(opened.checkpoint.load("m.weight")), Each(0.5f));
   }
-  {  // The cache's scales are known by name, and not read.
+  {  // The cache's scales are entries of the attention.
     const auto opened = open(
         method(R"("quant_algo":"NVFP4","group_size":16,"kv_cache_scheme":{"num_bits":8,"type":"float"})"),
         {{"a.k_proj.weight", "U8", "[2,8]", std::string(16, '\x22')},
@@ -276,10 +276,12 @@ TEST(ModelOpt, OpensWhatItsExportWrites) {
          {"a.k_proj.weight_scale_2", "F32", "[]", half},
          {"a.k_proj.input_scale", "F32", "[]", one},
          {"a.k_proj.k_scale", "F32", "[]", one}});
-    ASSERT_EQ(opened.checkpoint.entries().size(), 1u);
+    ASSERT_EQ(opened.checkpoint.entries().size(), 2u);
     const std::vector<float> values = read_all(opened.checkpoint.load("a.k_proj.weight"));
     EXPECT_EQ(values[0], 0.5f);
     EXPECT_EQ(values[16], 1);
+    EXPECT_EQ(opened.checkpoint.cache().numerics, CacheNumerics::fp8);
+    EXPECT_THAT(read_all(opened.checkpoint.load("a.k_scale")), ElementsAre(1));
   }
   {  // Scales of columns are stored in the model's type.
     const auto opened = open(

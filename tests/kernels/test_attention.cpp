@@ -10,7 +10,8 @@
 namespace lathe {
 namespace {
 
-constexpr KvType kv_types[] = {KvType::f32, KvType::bf16, KvType::int8, KvType::int4};
+constexpr KvType kv_types[] = {KvType::f32,  KvType::bf16, KvType::int8,
+                               KvType::int4, KvType::fp8,  KvType::nvfp4};
 
 struct Sequence {
   int64_t rows, first;
@@ -345,7 +346,7 @@ TEST(Attention, ThreadsGiveTheBitsOfOne) {
   std::vector<Storage> scratch;
   for (int i = 0; i < pool.size(); ++i) scratch.push_back(Storage::allocate(kernel_scratch_bytes));
   for_each_case([&](const Case& c, KvType kv) {
-    if (kv == KvType::int4) return;
+    if (kv == KvType::int4 || kv == KvType::nvfp4) return;
     Problem p(c, kv, 64, 9);
     for_each_path(c, kv, [&](const AttentionPath& path, const std::string& name) {
       const Matrix alone = p.run(path, 1);
@@ -443,19 +444,23 @@ TEST(Attention, CachesHoldTheReferencesBits) {
       for (const AttentionKernel& row : attention_kernels()) {
         if (!runs_here(row.isa) || !row.accepts(dim, kv)) continue;
         const auto bytes = static_cast<size_t>(kv_row_bytes(kv, dim));
-        for (int i = 0; i < 200; ++i) {
-          std::vector<float> x(static_cast<size_t>(dim));
-          for (float& f : x) f = i == 0 ? 0 : i == 1 ? 3 : rng.normal() * std::exp(4 * rng.normal());
-          std::vector<std::byte> expected(bytes + 1, std::byte{0xaa}), got = expected;
-          write_kv_ref(kv, x.data(), dim, expected.data());
-          row.write_kv(kv, x.data(), dim, got.data());
-          ASSERT_EQ(expected, got) << row.name << " " << kv_type_names[static_cast<size_t>(kv)] << " " << i;
-        }
+        for (int i = 0; i < 200; ++i)
+          for (float scale : {0.0f, 0.01f, 1.0f}) {  // 0: the row's own
+            std::vector<float> x(static_cast<size_t>(dim));
+            for (float& f : x) f = i == 0 ? 0 : i == 1 ? 3 : rng.normal() * std::exp(4 * rng.normal());
+            std::vector<std::byte> expected(bytes + 1, std::byte{0xaa}), got = expected;
+            write_kv_ref(kv, x.data(), dim, expected.data(), scale);
+            row.write_kv(kv, x.data(), dim, got.data(), scale);
+            ASSERT_EQ(expected, got) << row.name << " " << kv_type_names[static_cast<size_t>(kv)] << " " << i
+                                     << " " << scale;
+          }
       }
 }
 
-// int8: half a step of m / 127. int4: half a step; the minimum's rounding to bf16 moves the range by 2^-9 of
-// it, and codes end at 15: the largest number may lie that much, and the step's rounding 15 times, above.
+// int8: half a step of m / 127. fp8: half a step of 2^-3 of a number's own power of two, that is 2^-4 of it,
+// or of the smallest numbers' 2^-9. nvfp4: half of the widest step, 4 to 6, of a scale that is off by 2^-4.
+// int4: half a step; the minimum's rounding to bf16 moves the range by 2^-9 of it, and codes end at 15: the
+// largest number may lie that much, and the step's rounding 15 times, above.
 TEST(Attention, QuantizedRowsAreWithinHalfAStep) {
   Rng rng(12);
   constexpr int64_t dim = 64;
@@ -469,6 +474,17 @@ TEST(Attention, QuantizedRowsAreWithinHalfAStep) {
     float most = 0;
     for (float f : x) most = std::max(most, std::fabs(f));
     for (size_t d = 0; d < dim; ++d) EXPECT_NEAR(x[d], y[d], most / 254 * 1.0001f);
+    write_kv_ref(KvType::fp8, x.data(), dim, row.data());
+    read_kv_ref(KvType::fp8, row.data(), dim, y.data());
+    for (size_t d = 0; d < dim; ++d)
+      EXPECT_NEAR(x[d], y[d], std::max(std::fabs(x[d]) * 0x1p-4f, most / 448 * 0x1p-10f) * 1.0001f);
+    write_kv_ref(KvType::nvfp4, x.data(), dim, row.data());
+    read_kv_ref(KvType::nvfp4, row.data(), dim, y.data());
+    for (size_t g = 0; g < dim; g += 16) {
+      float of_group = 0;
+      for (size_t d = g; d < g + 16; ++d) of_group = std::max(of_group, std::fabs(x[d]));
+      for (size_t d = g; d < g + 16; ++d) EXPECT_NEAR(x[d], y[d], of_group / 6 * (1 + 0x1p-4f) * 1.0001f);
+    }
     write_kv_ref(KvType::int4, x.data(), dim, row.data());
     read_kv_ref(KvType::int4, row.data(), dim, y.data());
     for (size_t g = 0; g < dim; g += kv_group) {
@@ -478,6 +494,38 @@ TEST(Attention, QuantizedRowsAreWithinHalfAStep) {
       for (size_t d = g; d < g + kv_group; ++d) EXPECT_NEAR(x[d], y[d], bound);
     }
   }
+}
+
+// Every number that e4m3, int8 and e2m1 hold, times a given scale, is itself; others go to the nearest, and
+// what is beyond the largest becomes that.
+TEST(Attention, GivenScalesRoundToTheNearestCode) {
+  constexpr int64_t dim = 32;
+  const auto rounded = [](KvType type, float x, float scale) {
+    std::vector<float> row(dim, x);
+    std::vector<std::byte> bytes(static_cast<size_t>(kv_row_bytes(type, dim)));
+    write_kv_ref(type, row.data(), dim, bytes.data(), scale);
+    read_kv_ref(type, bytes.data(), dim, row.data());
+    return row[7];
+  };
+  for (const float scale : {0.25f, 1.0f, 0.0123f})
+    for (int code = 0; code < 256; ++code) {
+      if (const float value = f8e4m3_to_f32(static_cast<uint8_t>(code)); !std::isnan(value)) {
+        EXPECT_EQ(rounded(KvType::fp8, scale * value, scale), scale * value) << code;
+      }
+      const auto integer = static_cast<float>(static_cast<int8_t>(code));
+      EXPECT_EQ(rounded(KvType::int8, scale * integer, scale), scale * integer) << code;
+    }
+  EXPECT_EQ(rounded(KvType::fp8, 17, 1), 16);  // a tie: the even code
+  EXPECT_EQ(rounded(KvType::fp8, 19, 1), 20);  // the other way
+  EXPECT_EQ(rounded(KvType::fp8, 1e4f, 2), 896);
+  EXPECT_EQ(rounded(KvType::fp8, -1e4f, 2), -896);
+  EXPECT_EQ(rounded(KvType::fp8, 0x1p-10f, 1), 0);  // half the smallest: a tie
+  EXPECT_EQ(rounded(KvType::int8, 2.5f, 1), 2);
+  EXPECT_EQ(rounded(KvType::int8, 300, 2), 254);
+  EXPECT_EQ(rounded(KvType::int8, -300, 2), -256);
+  // Sixteen alike are 6 times their e4m3 scale, 2.0 / 6 = 0.333 rounded to 0.34375, and 448 of it at most.
+  EXPECT_EQ(rounded(KvType::nvfp4, 2, 1), 6 * 0.34375f);
+  EXPECT_EQ(rounded(KvType::nvfp4, 1e5f, 1), 6 * 448.0f);
 }
 
 TEST(Attention, DispatchFallsBackByHeadSize) {
@@ -494,6 +542,7 @@ TEST(Attention, DispatchFallsBackByHeadSize) {
   EXPECT_EQ(chosen(20, isa_neon), "neon");
 #endif
   EXPECT_THROW(choose_attention(80, KvType::int4, cpu_features()), InputError);  // groups of 32
+  EXPECT_THROW(choose_attention(80, KvType::nvfp4, cpu_features()), InputError);
 }
 
 }  // namespace

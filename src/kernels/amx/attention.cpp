@@ -395,6 +395,12 @@ void attention(const AttentionArgs& a, const Share& share) noexcept {
       case KvType::int4:
         attend<KvType::int4>(a, g, b);
         break;
+      case KvType::fp8:
+        attend<KvType::fp8>(a, g, b);
+        break;
+      case KvType::nvfp4:
+        attend<KvType::nvfp4>(a, g, b);
+        break;
     }
   }
 }

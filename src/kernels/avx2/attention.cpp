@@ -9,8 +9,8 @@
 namespace lathe::avx2 {
 
 void attention(const AttentionArgs& a, const Share& s) noexcept { lathe::attention(a, s); }
-void write_kv(KvType type, const float* x, int64_t head_dim, void* row) noexcept {
-  write_kv_row(type, x, head_dim, static_cast<char*>(row));
+void write_kv(KvType type, const float* x, int64_t head_dim, void* row, float scale) noexcept {
+  write_kv_row(type, x, head_dim, static_cast<char*>(row), scale);
 }
 
 }  // namespace lathe::avx2

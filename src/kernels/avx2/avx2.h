@@ -9,8 +9,8 @@
 namespace lathe::avx2 {
 
 void attention(const AttentionArgs&, const Share&) noexcept;
-void write_kv(KvType, const float* x, int64_t head_dim,
-              void* row) noexcept;  // head_dim a multiple of 8, at most 512
+void write_kv(KvType, const float* x, int64_t head_dim, void* row,
+              float scale) noexcept;  // head_dim a multiple of 8, at most 512
 
 void rms_norm(const RmsNormArgs&, const Share&) noexcept;
 void add_rms_norm(const AddRmsNormArgs&, const Share&) noexcept;

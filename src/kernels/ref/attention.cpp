@@ -9,6 +9,28 @@
 
 namespace lathe {
 
+namespace {
+
+constexpr float e2m1[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+
+// The nearest code; of two, the even one.
+uint8_t to_e2m1(float x) {
+  size_t best = 0;
+  for (size_t code = 1; code < 8; ++code) {
+    const float now = std::fabs(std::fabs(x) - e2m1[code]), before = std::fabs(std::fabs(x) - e2m1[best]);
+    if (now < before || (now == before && code % 2 == 0)) best = code;
+  }
+  return static_cast<uint8_t>(x < 0 ? best + 8 : best);
+}
+
+float largest_size(const float* x, int64_t n) {
+  float most = 0;
+  for (int64_t i = 0; i < n; ++i) most = std::max(most, std::fabs(x[i]));
+  return most;
+}
+
+}  // namespace
+
 void read_kv_ref(KvType type, const void* row, int64_t dim, float* out) noexcept {
   const auto* bytes = static_cast<const uint8_t*>(row);
   switch (type) {
@@ -25,6 +47,23 @@ void read_kv_ref(KvType type, const void* row, int64_t dim, float* out) noexcept
         out[d] = scale * static_cast<float>(static_cast<int8_t>(bytes[4 + d]));
       return;
     }
+    case KvType::fp8: {
+      float scale;
+      std::memcpy(&scale, bytes, sizeof scale);
+      for (int64_t d = 0; d < dim; ++d) out[d] = scale * f8e4m3_to_f32(bytes[4 + d]);
+      return;
+    }
+    case KvType::nvfp4: {
+      float scale;
+      std::memcpy(&scale, bytes, sizeof scale);
+      for (int64_t d = 0; d < dim; ++d) {
+        const int64_t i = d % kv_group, half = kv_group / 2;
+        const uint8_t byte = bytes[4 + dim / 16 + d / kv_group * half + i % half];
+        const int code = i < half ? byte & 15 : byte >> 4;
+        out[d] = scale * f8e4m3_to_f32(bytes[4 + d / 16]) * e2m1[static_cast<size_t>(code)];
+      }
+      return;
+    }
     case KvType::int4:
       for (int64_t d = 0; d < dim; ++d) {
         uint16_t scale_minimum[2];
@@ -38,7 +77,7 @@ void read_kv_ref(KvType type, const void* row, int64_t dim, float* out) noexcept
   }
 }
 
-void write_kv_ref(KvType type, const float* x, int64_t dim, void* row) noexcept {
+void write_kv_ref(KvType type, const float* x, int64_t dim, void* row, float scale) noexcept {
   auto* bytes = static_cast<uint8_t*>(row);
   switch (type) {
     case KvType::f32:
@@ -48,12 +87,33 @@ void write_kv_ref(KvType type, const float* x, int64_t dim, void* row) noexcept 
       from_f32(DType::bf16, x, row, dim);
       return;
     case KvType::int8: {
-      float most = 0;
-      for (int64_t d = 0; d < dim; ++d) most = std::max(most, std::fabs(x[d]));
-      const float scale = most / 127.0f, inverse = most > 0 ? 127.0f / most : 0.0f;
+      const float most = largest_size(x, dim), inverse = most > 0 ? 127.0f / most : 0.0f;
+      const float used = scale > 0 ? scale : most / 127.0f;
+      std::memcpy(bytes, &used, sizeof used);
+      for (int64_t d = 0; d < dim; ++d) {
+        const float code = scale > 0 ? std::clamp(x[d] / scale, -128.0f, 127.0f) : x[d] * inverse;
+        bytes[4 + d] = static_cast<uint8_t>(static_cast<int8_t>(std::nearbyint(code)));
+      }
+      return;
+    }
+    case KvType::fp8: {
+      if (!(scale > 0)) scale = largest_size(x, dim) / 448.0f;
       std::memcpy(bytes, &scale, sizeof scale);
-      for (int64_t d = 0; d < dim; ++d)
-        bytes[4 + d] = static_cast<uint8_t>(static_cast<int8_t>(std::nearbyint(x[d] * inverse)));
+      for (int64_t d = 0; d < dim; ++d) bytes[4 + d] = f32_to_f8e4m3(scale > 0 ? x[d] / scale : x[d]);
+      return;
+    }
+    case KvType::nvfp4: {
+      if (!(scale > 0)) scale = largest_size(x, dim) / (6 * 448.0f);
+      std::memcpy(bytes, &scale, sizeof scale);
+      std::fill_n(bytes + 4 + dim / 16, dim / 2, uint8_t{0});
+      for (int64_t g = 0; g < dim / 16; ++g) {
+        bytes[4 + g] = scale > 0 ? f32_to_f8e4m3(largest_size(x + g * 16, 16) / (6 * scale)) : uint8_t{0};
+        const float step = scale * f8e4m3_to_f32(bytes[4 + g]);
+        for (int64_t i = 0; i < 16; ++i) {  // even groups in the low bits
+          const int code = to_e2m1(bytes[4 + g] > 0 ? x[g * 16 + i] / step : 0.0f);
+          bytes[4 + dim / 16 + g / 2 * 16 + i] |= static_cast<uint8_t>(g % 2 == 0 ? code : code << 4);
+        }
+      }
       return;
     }
     case KvType::int4:

@@ -17,7 +17,7 @@ void pack_rounded_rows(const PackRowsArgs&, const Share&) noexcept;
 void linear_rounded_ref(const LinearArgs&, const Share&) noexcept;
 void attention_ref(const AttentionArgs&, const Share&) noexcept;  // items are whole groups
 void read_kv_ref(KvType, const void* row, int64_t head_dim, float* out) noexcept;
-void write_kv_ref(KvType, const float* x, int64_t head_dim, void* row) noexcept;
+void write_kv_ref(KvType, const float* x, int64_t head_dim, void* row, float scale = 0) noexcept;
 void rms_norm_ref(const RmsNormArgs&, const Share&) noexcept;
 void add_rms_norm_ref(const AddRmsNormArgs&, const Share&) noexcept;
 void rope_ref(const RopeArgs&, const Share&) noexcept;

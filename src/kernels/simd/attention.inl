@@ -261,6 +261,12 @@ void attention(const AttentionArgs& a, const Share& share) {
       case KvType::int4:
         run_item<KvType::int4>(a, b, *item);
         break;
+      case KvType::fp8:
+        run_item<KvType::fp8>(a, b, *item);
+        break;
+      case KvType::nvfp4:
+        run_item<KvType::nvfp4>(a, b, *item);
+        break;
     }
 }
 
