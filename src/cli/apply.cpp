@@ -13,6 +13,7 @@
 #include "compress/save.h"
 #include "core/cpu.h"
 #include "core/log.h"
+#include "models/kv_cache.h"
 #include "models/low_rank.h"
 
 namespace lathe {
@@ -83,8 +84,10 @@ std::vector<FormatRow> compare_formats(const Model& before, const Model& after, 
   if (!transformed) energies = compare_all(before, after, threads);
   std::map<std::pair<std::string, std::string>, std::pair<FormatRow, Energy>> rows;
   for (const auto& [name, now] : after.weights) {
-    if (is_correction(after.graph, name)) {  // bytes beside the weights that they correct
-      FormatRow& row = rows[{"-", fmt::format("{} low rank", to_string(now.numerics))}].first;
+    const bool scale = is_cache_scale(after.graph, name);
+    if (scale || is_correction(after.graph, name)) {  // bytes beside the weights
+      FormatRow& row =
+          rows[{"-", fmt::format("{} {}", to_string(now.numerics), scale ? "KV scales" : "low rank")}].first;
       ++row.matrices;
       row.bytes_before += before.weights.contains(name) ? now.bytes() : 0;
       row.bytes_after += now.bytes();

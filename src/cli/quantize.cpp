@@ -22,6 +22,7 @@ struct Options {
   std::string rotate = "none", fused = "error", recipe, target = "balanced";
   std::vector<std::string> policies;
   Rotations online;
+  std::string cache = "none";
 };
 
 void warn_about(const Model& model, const Assignment& assignment, const Options& o) {
@@ -67,7 +68,8 @@ QuantizeStep step_of(const Options& o, const Model& shape) {
                       fmt::format("a text, which {} looks at",
                                   finds ? "a static scale of activations" : "method " + o.method),
                       "none");
-  if (!reads && !o.text.path.empty()) warn("method {} does not look at the calibration text", o.method);
+  if (!reads && o.cache == "none" && !o.text.path.empty())
+    warn("method {} does not look at the calibration text", o.method);
   if (!finds && o.observer != step.observer)
     warn("nothing has a static scale of activations: --observer changes nothing");
   if (reads) step.text = o.text;
@@ -76,6 +78,8 @@ QuantizeStep step_of(const Options& o, const Model& shape) {
 }
 
 void quantize_verb(const Options& o) {
+  if (o.cache != "none" && o.text.path.empty())
+    throw input_error("--calibration", "a text, by which --kv-cache finds its scales", "none");
   const OpenModel from = open_model(o.model);
   Recipe recipe{.model = o.model, .source_hash = {}, .result_hash = {}, .seed = o.seed, .steps = {}};
   Model shape = from.model;  // parameters as the quantize step will find them
@@ -85,6 +89,8 @@ void quantize_verb(const Options& o) {
     rotate(shape, rotations, o.threads);
   }
   recipe.steps.emplace_back("quantize", quantize_step(shape, step_of(o, shape)));
+  for (const CacheNumerics n : calibrated_cache_numerics)
+    if (to_string(n) == o.cache) recipe.steps.emplace_back("kv_cache", cache_step({n, o.text}));
   const Applied applied = apply(recipe, from, o.output, o.threads);
   o.json ? print_json(to_json(applied, o.output)) : print(applied, o.output);
 }
@@ -129,6 +135,14 @@ void add_quantize(CLI::App& app) {
           return e.what();
         }
       })
+      ->capture_default_str();
+  std::vector<std::string> caches = {"none"};
+  for (const CacheNumerics n : calibrated_cache_numerics) caches.emplace_back(to_string(n));
+  verb.add_option(
+          "--kv-cache", o->cache,
+          "Also what keys and values are, in the cache of whoever runs the model: one scale of each per\n"
+          "layer, from the calibration text; int8 and nvfp4 are Lathe's and ModelOpt's, fp8 everybody's")
+      ->check(CLI::IsMember(caches))
       ->capture_default_str();
   std::vector<std::string> observers;
   std::string what = "How large a static scale of activations reaches:";

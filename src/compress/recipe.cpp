@@ -164,10 +164,17 @@ Recipe parse_recipe(std::string_view yaml, std::string_view where) {
   for (const YAML::Node& step : steps) {
     if (!step.IsMap() || step.size() != 1)
       throw input_error(at_line(where, step.Mark()), "a step such as 'quantize: {...}'", "something else");
-    check_keys(step, {"quantize", "rotate"}, where);
+    check_keys(step, {"quantize", "rotate", "kv_cache"}, where);
     recipe.steps.emplace_back(step.begin()->first.Scalar(), to_json(step.begin()->second, where));
   }
   return recipe;
+}
+
+static Json text_json(const CalibrationText& text) {
+  return {{"text", text.path},
+          {"sha256", text.sha256},
+          {"max_tokens", text.max_tokens},
+          {"context", text.context}};
 }
 
 Json quantize_step(const Model& model, const QuantizeStep& q) {
@@ -202,11 +209,7 @@ Json quantize_step(const Model& model, const QuantizeStep& q) {
   }
   if (finds_input_scales(q.assignment) || q.observer != QuantizeStep{}.observer)
     step["observer"] = q.observer;
-  if (!q.text.path.empty())
-    step["calibration"] = {{"text", q.text.path},
-                           {"sha256", q.text.sha256},
-                           {"max_tokens", q.text.max_tokens},
-                           {"context", q.text.context}};
+  if (!q.text.path.empty()) step["calibration"] = text_json(q.text);
   return step;
 }
 
@@ -280,6 +283,23 @@ QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::stri
           .fused = fused,
           .why = std::move(why),
           .observer = std::string(input_observer(get_string_or(step, "observer", where, "minmax")).name)};
+}
+
+// ---- the kv_cache step
+// -------------------------------------------------------------------------------------------
+
+Json cache_step(const CacheStep& step) {
+  return {{"numerics", to_string(step.numerics)}, {"calibration", text_json(step.text)}};
+}
+
+CacheStep parse_cache_step(const Json& step, std::string_view where) {
+  check_keys(step, {"numerics", "calibration"}, where);
+  const std::string name = get_string(step, "numerics", where);
+  CacheStep out{.text = parse_text(step, where)};
+  if (out.text.path.empty()) throw input_error(where, "key 'calibration'", "none");
+  for (const CacheNumerics n : calibrated_cache_numerics)
+    if (to_string(n) == name) return out.numerics = n, out;
+  throw input_error(where, "numerics fp8, int8 or nvfp4", fmt::format("'{}'", printable(name)));
 }
 
 // ---- the rotate step

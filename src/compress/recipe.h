@@ -9,6 +9,7 @@
 #include "compress/policy.h"
 #include "compress/rotate.h"
 #include "core/json.h"
+#include "quant/cache_numerics.h"
 
 namespace lathe {
 
@@ -47,6 +48,14 @@ bool finds_input_scales(const Assignment&);  // whether some weight has one, for
 // policies; read, the one after.
 Json quantize_step(const Model&, const QuantizeStep&);
 QuantizeStep parse_quantize_step(const Json&, const Model&, std::string_view where);
+
+// The kv_cache step: compress/cache_scales.h.
+struct CacheStep {
+  CacheNumerics numerics = CacheNumerics::fp8;
+  CalibrationText text = {};
+};
+Json cache_step(const CacheStep&);
+CacheStep parse_cache_step(const Json&, std::string_view where);
 
 // The rotate step: compress/rotate.h.
 Json rotate_step(const Rotations&);

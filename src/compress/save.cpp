@@ -9,6 +9,7 @@
 #include "core/progress.h"
 #include "io/writer.h"
 #include "models/hadamard.h"
+#include "models/kv_cache.h"
 
 namespace lathe {
 namespace {
@@ -88,7 +89,7 @@ Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment&
     entries.push_back({name, numerics, &storage_packing(numerics), weight.shape});
   }
   CheckpointWriter writer(directory, model.config, entries, standard_shard_bytes,
-                          transform_config(model.graph));
+                          transform_config(model.graph), cache_scheme(model.graph));
   const auto largest = shared_largest(model, assignment, threads);
   // One for all weights: to start threads, the machine's topology is read from some hundred files.
   ThreadPool pool(threads > 0 ? threads : physical_cores());

@@ -1,10 +1,13 @@
 #include "compress/steps.h"
 
+#include <algorithm>
+
+#include "compress/cache_scales.h"
 #include "core/hash.h"
 #include "core/log.h"
 #include "eval/dataset.h"
 #include "eval/report.h"
-#include "models/model.h"
+#include "models/kv_cache.h"
 
 namespace lathe {
 namespace {
@@ -24,6 +27,7 @@ void back_to_own_type(Model& model, const Model& before) {
     const auto old = before.weights.find(name);
     const DType was =
         old == before.weights.end() || !old->second.numerics.is_dense() ? own : old->second.numerics.dtype;
+    if (is_cache_scale(model.graph, name)) continue;
     if (weight.numerics == Numerics::dense(DType::f32) && was != DType::f32) weight = to_dense(weight, was);
   }
 }
@@ -37,7 +41,25 @@ StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from,
   for (size_t i = 0; i < recipe.steps.size(); ++i) {
     auto& [name, json] = recipe.steps[i];
     const std::string where = fmt::format("recipe: {}", name);
+    if (name == "kv_cache") {
+      const CacheStep step = parse_cache_step(json, where);
+      const Text text = read_calibration(step.text, load_tokenizer(from));
+      json["calibration"]["sha256"] = text.sha256;
+      calibrate_cache(
+          model, step.numerics, text.tokens,
+          {.context = std::min<int64_t>(step.text.context, model.max_context()), .threads = options.threads});
+      continue;
+    }
+    const bool later = std::any_of(recipe.steps.begin() + static_cast<ptrdiff_t>(i), recipe.steps.end(),
+                                   [](const auto& step) { return step.first == "kv_cache"; });
+    // The scales that the model came with are of the keys and values that it had.
+    const auto refuse_scales = [&](std::string_view by) {
+      if (!later && cache_scheme(model.graph).has_scales())
+        throw input_error(where, "a model without scales of keys and values, or --kv-cache to find new ones",
+                          fmt::format("scales that {} would make wrong", by));
+    };
     if (name == "rotate") {
+      refuse_scales("a rotation");
       rotate(model, parse_rotate_step(json, where), options.threads);
       result.transformed = true;
       continue;
@@ -48,6 +70,7 @@ StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from,
       result.why.insert_or_assign(param, why);
     }
     const Method method = parse_method(step.method);
+    if (method.equalize != Equalize::none) refuse_scales("method " + step.method);
     if (method.text == "rtn" && !finds_input_scales(step.assignment)) {
       result.search = step.search;
       for (const auto& [param, numerics] : step.assignment) result.left.insert_or_assign(param, numerics);

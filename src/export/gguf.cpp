@@ -15,6 +15,7 @@
 #include "io/gguf_writer.h"
 #include "models/definitions.h"
 #include "models/hadamard.h"
+#include "models/kv_cache.h"
 #include "models/low_rank.h"
 #include "models/names.h"
 #include "quant/round_blocks.h"
@@ -135,8 +136,9 @@ std::vector<GgufEntry> metadata_of(const Model& model, const Checkpoint& from, c
 
 }  // namespace
 
-GgufSummary export_gguf(const Model& model, const Checkpoint& from, const GgufExport& options,
+GgufSummary export_gguf(const Model& given, const Checkpoint& from, const GgufExport& options,
                         const fs::path& file) {
+  const Model model = without_cache(given, "GGUF");
   refuse_corrections(model.graph, "GGUF has no place for it");
   refuse_hadamards(model.graph, "GGUF has no place for it");
   refuse_experts(model.graph);

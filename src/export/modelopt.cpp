@@ -7,6 +7,7 @@
 #include "core/progress.h"
 #include "io/writer.h"
 #include "models/hadamard.h"
+#include "models/kv_cache.h"
 #include "models/low_rank.h"
 
 namespace lathe {
@@ -51,27 +52,42 @@ Weight stored_as(const Weight& from, const PlannedEntry& to) {
   return out;
 }
 
+// ModelOpt keeps a layer's scale of keys beside k_proj, and that of values beside v_proj.
+std::string stored_name(const std::string& scale) {
+  const size_t dot = scale.rfind('.');
+  return fmt::format("{}.{}_proj.{}", scale.substr(0, dot), scale[dot + 1], scale.substr(dot + 1));
+}
+
 }  // namespace
 
 ModelOptSummary export_modelopt(const Model& model, const Checkpoint& from, const fs::path& directory) {
   refuse_corrections(model.graph, "ModelOpt's files have no place for it");
   refuse_hadamards(model.graph, "ModelOpt's files have no place for it");
+  const CacheScheme cache = cache_scheme(model.graph);
+  if (cache.rounds() && cache.scales != CacheScales::layer)
+    throw input_error(from.path().string(), "scales of keys and values for a layer each, as ModelOpt has",
+                      fmt::format("for a {} each", to_string(cache.scales)));
   std::vector<PlannedEntry> entries;
+  std::vector<std::string> names;  // of the entries' weights in the model
   ModelOptSummary summary;
   bool quantized = false;
   for (const auto& [name, weight] : model.weights) {
     entries.push_back(planned(name, weight));
+    names.push_back(name);
+    if (is_cache_scale(model.graph, name)) entries.back().name = stored_name(name), entries.back().shape = {};
     quantized = quantized || !weight.numerics.is_dense();
     if (weight.shape.size() > 1) ++summary.forms[to_string(weight.numerics)];
   }
   if (!quantized)
     throw input_error(from.path().string(), "a quantized model", "none of its weights is",
                       "quantize it first: lathe quantize MODEL --scheme fp8, nvfp4 or w4a16");
-  CheckpointWriter writer(directory, model.config, entries);
+  CheckpointWriter writer(directory, model.config, entries, standard_shard_bytes, Json::object(), cache);
   Progress progress("writing", static_cast<int64_t>(model.bytes()));
-  for (const PlannedEntry& entry : entries) {
-    const Weight& weight = model.weights.at(entry.name);
-    const Weight written = entry.numerics.is_dense() ? weight : stored_as(weight, entry);
+  for (size_t i = 0; i < entries.size(); ++i) {
+    const PlannedEntry& entry = entries[i];
+    const Weight& weight = model.weights.at(names[i]);
+    Weight written = entry.numerics.is_dense() ? weight : stored_as(weight, entry);
+    if (entry.shape.empty()) written.shape = written.parts[0].shape = {};
     writer.write(written);
     summary.bytes += written.bytes();
     if (from.find(entry.name)) from.forget(entry.name);

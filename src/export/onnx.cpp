@@ -11,6 +11,7 @@
 #include "core/progress.h"
 #include "export/onnx_weights.h"
 #include "io/writer.h"
+#include "models/kv_cache.h"
 
 namespace lathe {
 namespace {
@@ -315,8 +316,9 @@ std::vector<std::string> onnx_types() {
   return names;
 }
 
-OnnxSummary export_onnx(const Model& model, const Checkpoint& from, const OnnxExport& options,
+OnnxSummary export_onnx(const Model& given, const Checkpoint& from, const OnnxExport& options,
                         const fs::path& directory) {
+  const Model model = without_cache(given, "ONNX");
   const DType* dense = nullptr;
   for (const TypeRow& row : types)
     if (row.name == options.type) dense = &row.type;

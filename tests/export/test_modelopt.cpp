@@ -3,6 +3,8 @@
 #include <gmock/gmock.h>
 
 #include "export/modelopt.h"
+#include "io/safetensors.h"
+#include "models/kv_cache.h"
 #include "quant/round.h"
 #include "support.h"
 
@@ -69,6 +71,41 @@ TEST(ModelOptExport, KeepsTheNumbersAndWritesTheSameBytesAgain) {
     for (const char* file : {"model.safetensors", "config.json", "hf_quant_config.json"})
       EXPECT_EQ(read_text_file(dir / "a" / file), read_text_file(dir / "b" / file)) << file;
   }
+}
+
+TEST(ModelOptExport, WritesScalesOfKeysAndValues) {
+  const Checkpoint from = Checkpoint::open(golden("qwen3"));
+  Model model = quantized(from, [&](const std::string&) { return std::pair{Numerics::fp8(), "ct.fp8"}; });
+  const auto put_scales = [&](const CacheScheme& scheme) {
+    const int heads = scheme.count(2);
+    const std::vector<NodeId> order(model.graph.order().begin(), model.graph.order().end());
+    for (const NodeId id : order) {
+      if (!std::holds_alternative<op::Attention>(model.graph.node(id).op)) continue;
+      const Node node = model.graph.node(set_cache(model.graph, id, scheme));
+      const std::vector<float> k(static_cast<size_t>(heads), 0.5f), v(static_cast<size_t>(heads), 0.125f);
+      model.weights[k_scale_of(node)] = dense_weight(Tensor::of<float>(DType::f32, {heads}, k));
+      model.weights[v_scale_of(node)] = dense_weight(Tensor::of<float>(DType::f32, {heads}, v));
+    }
+  };
+  for (const auto& [numerics, algorithm] : {std::pair{CacheNumerics::fp8, "FP8"},
+                                            {CacheNumerics::int8, "INT8"},
+                                            {CacheNumerics::nvfp4, "NVFP4"}}) {
+    put_scales({numerics});
+    TemporaryDirectory dir;
+    export_modelopt(model, from, dir.path());
+    EXPECT_EQ(read_json(dir / "hf_quant_config.json")["quantization"]["kv_cache_quant_algo"], algorithm);
+    const SafetensorsFile file = SafetensorsFile::open(dir / "model.safetensors");
+    const auto& item = file.items().at("model.layers.1.self_attn.k_proj.k_scale");
+    EXPECT_EQ(item.dtype, DType::f32);
+    EXPECT_EQ(item.shape, Shape{});
+    EXPECT_TRUE(file.items().contains("model.layers.1.self_attn.v_proj.v_scale"));
+    const Model read = load(Checkpoint::open(dir.path()));
+    expect_same_numbers(model, read);
+    EXPECT_EQ(to_string(read.graph), to_string(model.graph));
+  }
+  put_scales({CacheNumerics::fp8, CacheScales::head});
+  TemporaryDirectory dir;
+  EXPECT_THROW(export_modelopt(model, from, dir.path()), InputError);
 }
 
 TEST(ModelOptExport, MixturesNameTheirLayers) {
