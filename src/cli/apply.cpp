@@ -206,7 +206,7 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
   AtomicDirectory directory(output);
   const RemoveOnInterrupt guard(directory.path());
   const Saved result =
-      save_and_sum(model, from.checkpoint, steps.left, steps.search, directory.path(), threads);
+      save_and_sum(model, from.checkpoint, steps.left, steps.scales, directory.path(), threads);
   recipe.source_hash = checked_source();
   if (!recipe.result_hash.empty() && recipe.result_hash != result.hash)
     fail("{}: expected weights with hash {}, made {}; nothing was written", output.string(),
@@ -280,7 +280,10 @@ Json to_json(const Applied& a, const fs::path& output) {
                       {"output_error", l.error},
                       {"output_error_to_nearest", l.nearest_error},
                       {"note", l.note}});
+  Json steps = Json::array();
+  for (const auto& [name, arguments] : a.recipe.steps) steps.push_back({{name, arguments}});
   return {{"output", output.string()},
+          {"steps", std::move(steps)},
           {"modules", std::move(modules)},
           {"layers", std::move(layers)},
           {"parameters", a.parameters},

@@ -19,7 +19,7 @@ struct Options {
   uint64_t seed = 0;
   Selection selection;
   CalibrationText text;
-  std::string rotate = "none", fused = "error", recipe, target = "balanced";
+  std::string rotate = "none", fused = "error", recipe, target = "balanced", mx_rule{mx_rule_names[0]};
   std::vector<std::string> policies;
   Rotations online;
   std::string cache = "none";
@@ -54,7 +54,8 @@ QuantizeStep step_of(const Options& o, const Model& shape) {
   }
   const Numerics numerics = parse_scheme(o.scheme, o.group_size, o.asymmetric, scale_dtype(shape.config));
   QuantizeStep step{.assignment = assign_all(shape, numerics, o.selection),
-                    .search = o.scale_search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
+                    .scales = {o.scale_search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
+                               parse_mx_rule(o.mx_rule, "--mx-rule")},
                     .method = o.method,
                     .text = {},
                     .policies = policies_of(o),
@@ -72,6 +73,8 @@ QuantizeStep step_of(const Options& o, const Model& shape) {
     warn("method {} does not look at the calibration text", o.method);
   if (!finds && o.observer != step.observer)
     warn("nothing has a static scale of activations: --observer changes nothing");
+  if (step.scales.mx != MxRule::by_search && !has_mx_blocks(assignment))
+    warn("nothing is in MXFP4 or MXFP8: --mx-rule changes nothing");
   if (reads) step.text = o.text;
   step.observer = o.observer;
   return step;
@@ -167,6 +170,15 @@ void add_quantize(CLI::App& app) {
                   "mse: the scale of least squared error; absmax: the largest magnitude")
       ->check(CLI::IsMember({"mse", "absmax"}))
       ->capture_default_str();
+  std::vector<std::string> rules(std::begin(mx_rule_names), std::end(mx_rule_names));
+  verb.add_option(
+          "--mx-rule", o->mx_rule,
+          "The exponent of a block in MXFP4 and MXFP8, whose largest weight is m: floor (OCP's: of m),\n"
+          "even (compressed-tensors': of m rounded to the format's mantissa), ceil (m rounded up to a\n"
+          "power of two), rceil (ModelOpt's: the least that holds m), or search: by --scale-search,\n"
+          "mse the better of floor and the next, absmax even")
+      ->check(CLI::IsMember(rules))
+      ->capture_default_str();
   verb.add_flag("--head", o->selection.head,
                 "Also the output head (and the embedding, where they are one table)");
   verb.add_flag("--embeddings", o->selection.embeddings, "Also the embedding");
@@ -185,7 +197,7 @@ void add_quantize(CLI::App& app) {
       ->check(CLI::IsMember(modes))
       ->capture_default_str();
   for (const char* other : {"--scheme", "--group-size", "--asymmetric", "--method", "--observer",
-                            "--scale-search", "--head", "--embeddings"})
+                            "--scale-search", "--mx-rule", "--head", "--embeddings"})
     verb.get_option(other)->excludes(recipe);
   add_threads(verb, o->threads);
   add_seed(verb, o->seed);

@@ -60,7 +60,7 @@ class Strip {
   void fit(int64_t g, int64_t r, const float* x) {
     const int64_t n = std::min(group(), cols_ - g * group());
     const Grid grid =
-        fit_grid(x, factor_.importance().data() + g * group(), n, out_.numerics, options_.search);
+        fit_grid(x, factor_.importance().data() + g * group(), n, out_.numerics, options_.scales.search);
     grids_[static_cast<size_t>(g * rows_ + r)] = grid;
     const auto at = static_cast<size_t>((first_ + r) * groups() + g);
     out_.scales[at] = grid.scale;
@@ -228,7 +228,7 @@ GptqFactor::GptqFactor(ThreadPool& pool, const float* hessian, int64_t cols, dou
 Codes gptq(ThreadPool& pool, const float* w, int64_t rows, int64_t cols, const Numerics& numerics,
            const GptqFactor& factor, const GptqOptions& options) {
   Codes codes = numerics.is_grid()
-                    ? round_to_nearest(w, rows, cols, numerics, options.search, options.largest)
+                    ? round_to_nearest(w, rows, cols, numerics, options.scales, options.largest)
                     : blank_codes(rows, cols, numerics);
   for_each_item(pool, (rows + strip_rows - 1) / strip_rows, [&](int64_t item) {
     const int64_t first = item * strip_rows;

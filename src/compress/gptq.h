@@ -40,7 +40,7 @@ struct GptqOptions {
   // Scales from the weights as they were (so that columns may come in any order), or from what is left of
   // them when the group begins. The latter needs a factor without act_order.
   bool static_groups = true;
-  ScaleSearch search = ScaleSearch::mse;  // mse: weighted by the importance of the columns
+  ScaleRule scales = {};  // mse: weighted by the importance of the columns, where they are integers
   // Afterwards, times that all codes and scales are gone through once more, each moved to where it fits best
   // with the others as they are (coordinate descent on the same error).
   int descent = 0;

@@ -35,7 +35,7 @@ Codes by_strips(const RoundingJob& job, Round round) {
 
 Codes nearest(const RoundingJob& job) {
   if (job.numerics.is_grid())
-    return round_to_nearest(job.w, job.rows, job.cols, job.numerics, ScaleSearch::mse, job.largest);
+    return round_to_nearest(job.w, job.rows, job.cols, job.numerics, {ScaleSearch::mse, job.mx}, job.largest);
   return by_strips(job, [&](const float* w, int64_t rows) {
     return round_to_nearest(w, rows, job.cols, job.numerics, ScaleSearch::mse);
   });
@@ -48,7 +48,7 @@ Codes by_importance(const RoundingJob& job) {
 Codes by_gptq(const RoundingJob& job) {
   if (!job.factor->usable()) return job.numerics.is_grid() ? nearest(job) : by_importance(job);
   return gptq(job.pool, job.w, job.rows, job.cols, job.numerics, *job.factor,
-              {.descent = job.descent, .largest = job.largest});
+              {.scales = {ScaleSearch::mse, job.mx}, .descent = job.descent, .largest = job.largest});
 }
 Codes by_estimate(const RoundingJob& job) {
   return by_strips(job, [&](const float* w, int64_t rows) {
@@ -219,7 +219,8 @@ class Calibrated {
       const int64_t n = std::min(step, rows - first);
       std::vector<float> w = read_rows(weight, first, n);
       if (drift) aim_at_original(w, rows, stats);
-      RoundingJob job{pool_, w.data(), n, cols, numerics, stats, factor, method_.descent, largest};
+      RoundingJob job{pool_,   w.data(),          n, cols, numerics, stats, factor, method_.descent,
+                      largest, options_.scales.mx};
       Codes codes;
       if (corrected(node)) {
         Corrected found = round_and_correct(pool_, w.data(), rows, cols, method_.rank, stats.hessian.data(),
@@ -282,7 +283,9 @@ class Calibrated {
     };
     const double size = std::max(error(none, w), 1e-30);
     report.error = error(w, now) / size;
-    dequantize(nearest({pool_, w.data(), n, cols, rounded.numerics, stats, factor, 0, largest}), now.data());
+    dequantize(
+        nearest({pool_, w.data(), n, cols, rounded.numerics, stats, factor, 0, largest, options_.scales.mx}),
+        now.data());
     report.nearest_error = error(w, now) / size;
   }
 
@@ -409,7 +412,7 @@ class Calibrated {
       Weight& table = model_.weights.at(param);
       Numerics alone = numerics;  // nothing is multiplied with it
       alone.activations = Numerics::Activations::as_they_are;
-      table = quantize_weight(table, alone, options_.scale_search, options_.sweep.threads);
+      table = quantize_weight(table, alone, options_.scales, options_.sweep.threads);
       reports_.push_back(
           {.module = module_path(param), .numerics = numerics, .note = "a table: rounded to nearest"});
     }

@@ -24,6 +24,7 @@ struct RoundingJob {
   const GptqFactor* factor;  // for methods that want a Hessian; shared by the layers of an input
   int descent;               // passes, for methods that have any
   float largest;             // magnitude among the weights that share a global scale; negative: none do
+  MxRule mx = MxRule::by_search;
 };
 
 struct RoundingMethod {
@@ -64,7 +65,7 @@ struct LayerReport {
 
 struct CalibrationOptions {
   Method method;
-  ScaleSearch scale_search = ScaleSearch::mse;
+  ScaleRule scales = {};  // its search is that of tables: methods have their own
   const InputObserver* observer = &input_observers()[0];  // of static scales of activations
   SweepOptions sweep = {};
 };

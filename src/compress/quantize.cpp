@@ -115,22 +115,22 @@ Weight pack_codes(const Codes& codes, const Shape& shape) {
   return to;
 }
 
-Weight quantize_weight(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleSearch search,
+Weight quantize_weight(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleRule rule,
                        float largest) {
   if (numerics.is_dense()) return to_dense(from, numerics.dtype);
   if (numerics.has_input_scale()) fail("{} needs a scale of its input: calibrate", to_string(numerics));
   Weight to = make_weight(numerics, storage_packing(numerics), from.shape);
   if (numerics.scales_by_whole() && largest < 0) largest = largest_of(pool, from, numerics);
   for_strips(pool, from, numerics, [&](int64_t row, int64_t rows, const std::vector<float>& values) {
-    to.packing->pack(round_to_nearest(values.data(), rows, from.cols(), numerics, search, largest), row, to);
+    to.packing->pack(round_to_nearest(values.data(), rows, from.cols(), numerics, rule, largest), row, to);
   });
   return to;
 }
 
-Weight quantize_weight(const Weight& weight, const Numerics& numerics, ScaleSearch search, int threads,
+Weight quantize_weight(const Weight& weight, const Numerics& numerics, ScaleRule rule, int threads,
                        float largest) {
   ThreadPool pool(threads_or_all(threads));
-  return quantize_weight(pool, weight, numerics, search, largest);
+  return quantize_weight(pool, weight, numerics, rule, largest);
 }
 
 std::map<std::string, float, std::less<>> shared_largest(const Model& model, const Assignment& assignment,
@@ -154,14 +154,14 @@ std::map<std::string, float, std::less<>> shared_largest(const Model& model, con
   return out;
 }
 
-void quantize(Model& model, const Assignment& assignment, ScaleSearch search, int threads) {
+void quantize(Model& model, const Assignment& assignment, ScaleRule rule, int threads) {
   ThreadPool pool(threads_or_all(threads));
   Progress progress("quantizing", static_cast<int64_t>(assignment.size()));
   const auto largest = shared_largest(model, assignment, threads);
   for (const auto& [name, numerics] : assignment) {
     Weight& weight = model.weights.at(name);
     const auto shared = largest.find(name);
-    weight = quantize_weight(pool, weight, numerics, search, shared == largest.end() ? -1 : shared->second);
+    weight = quantize_weight(pool, weight, numerics, rule, shared == largest.end() ? -1 : shared->second);
     progress.advance(1, name);
   }
 }

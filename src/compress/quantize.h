@@ -40,8 +40,8 @@ DType scale_dtype(const Json& config);
 // A uniform change of one weight, in strips: memory beside the result stays small. The result's packing is
 // the one that compressed-tensors uses for these numbers. Threads (0: physical cores) never change the
 // result. `largest`: as of round_to_nearest(); negative: the weight's own.
-Weight quantize_weight(const Weight&, const Numerics&, ScaleSearch, int threads = 0, float largest = -1);
-Weight quantize_weight(ThreadPool&, const Weight&, const Numerics&, ScaleSearch, float largest = -1);
+Weight quantize_weight(const Weight&, const Numerics&, ScaleRule, int threads = 0, float largest = -1);
+Weight quantize_weight(ThreadPool&, const Weight&, const Numerics&, ScaleRule, float largest = -1);
 // Per parameter that becomes numbers with a global scale: the largest magnitude among all such that read the
 // same input (q, k and v; gate and up). Runtimes fuse these and expect one global scale.
 std::map<std::string, float, std::less<>> shared_largest(const Model&, const Assignment&, int threads = 0);
@@ -54,7 +54,7 @@ void pack_rows(ThreadPool&, const Codes& codes, int64_t row, Weight& to);
 Weight to_dense(const Weight&, DType);  // rounded to that type
 
 // In memory.
-void quantize(Model&, const Assignment&, ScaleSearch, int threads = 0);
+void quantize(Model&, const Assignment&, ScaleRule, int threads = 0);
 // Bytes of all weights under an assignment, without quantizing anything.
 size_t assigned_bytes(const Model&, const Assignment&);
 
@@ -62,7 +62,7 @@ size_t assigned_bytes(const Model&, const Assignment&);
 // Returns the model's hash. Companion files are copied. `directory` is an AtomicDirectory's path(). A weight
 // whose numbers compressed-tensors cannot hold (GGUF's k-quants) is written dense in the model's dtype, with
 // a warning.
-std::string save(const Model&, const Checkpoint& from, const Assignment&, ScaleSearch,
+std::string save(const Model&, const Checkpoint& from, const Assignment&, ScaleRule,
                  const fs::path& directory, int threads = 0);
 // The hash that save() would return for these weights as they are.
 std::string hash_of(const Model&);

@@ -195,7 +195,7 @@ Json quantize_step(const Model& model, const QuantizeStep& q) {
     if (format != (base.contains(param) ? common : Json(keep))) modules[module_path(param)] = format;
   }
   Json step = {{"method", q.method},
-               {"scale_search", q.search == ScaleSearch::mse ? "mse" : "absmax"},
+               {"scale_search", q.scales.search == ScaleSearch::mse ? "mse" : "absmax"},
                {"default", common}};
   if (!modules.empty()) step["modules"] = std::move(modules);
   if (!q.policies.empty()) {
@@ -209,6 +209,8 @@ Json quantize_step(const Model& model, const QuantizeStep& q) {
   }
   if (finds_input_scales(q.assignment) || q.observer != QuantizeStep{}.observer)
     step["observer"] = q.observer;
+  if (has_mx_blocks(q.assignment) || q.scales.mx != MxRule::by_search)
+    step["mx_rule"] = mx_rule_names[static_cast<size_t>(q.scales.mx)];
   if (!q.text.path.empty()) step["calibration"] = text_json(q.text);
   return step;
 }
@@ -237,9 +239,22 @@ bool finds_input_scales(const Assignment& assignment) {
   return std::ranges::any_of(assignment, [](const auto& each) { return each.second.has_input_scale(); });
 }
 
+bool has_mx_blocks(const Assignment& assignment) {
+  return std::ranges::any_of(assignment, [](const auto& each) { return each.second.dtype == DType::f8e8m0; });
+}
+
+MxRule parse_mx_rule(std::string_view name, std::string_view where) {
+  const auto* const found = std::ranges::find(mx_rule_names, name);
+  if (found == std::end(mx_rule_names))
+    throw input_error(where, fmt::format("one of {}", fmt::join(mx_rule_names, ", ")),
+                      fmt::format("'{}'", printable(name)));
+  return static_cast<MxRule>(found - std::begin(mx_rule_names));
+}
+
 QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::string_view where) {
   check_keys(step,
-             {"method", "scale_search", "default", "modules", "policy", "fused", "calibration", "observer"},
+             {"method", "scale_search", "mx_rule", "default", "modules", "policy", "fused", "calibration",
+              "observer"},
              where);
   const std::string method = get_string(step, "method", where);
   const std::string search = get_string_or(step, "scale_search", where, "mse");
@@ -276,7 +291,9 @@ QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::stri
         where, fmt::format("key 'calibration' with {}", finds ? "static activations" : "method " + method),
         "none");
   return {.assignment = std::move(assignment),
-          .search = search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
+          .scales = {search == "mse" ? ScaleSearch::mse : ScaleSearch::absmax,
+                     parse_mx_rule(get_string_or(step, "mx_rule", where, mx_rule_names[0]),
+                                   fmt::format("{}: mx_rule", where))},
           .method = method,
           .text = text,
           .policies = std::move(policies),

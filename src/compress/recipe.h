@@ -33,7 +33,7 @@ struct CalibrationText {
 
 struct QuantizeStep {
   Assignment assignment;
-  ScaleSearch search = ScaleSearch::mse;
+  ScaleRule scales = {};
   std::string method = "rtn";  // compress/method.h
   CalibrationText text = {};   // no path: nothing needs one
   std::vector<Policy> policies = {};
@@ -43,6 +43,8 @@ struct QuantizeStep {
 };
 
 bool finds_input_scales(const Assignment&);  // whether some weight has one, for which it takes a text
+bool has_mx_blocks(const Assignment&);       // whether some weight has an exponent per block: MXFP4, MXFP8
+MxRule parse_mx_rule(std::string_view name, std::string_view where);  // InputError on no name of a rule
 
 // The quantize step: a default format, per-module exceptions, then policies. Written is the assignment before
 // policies; read, the one after.

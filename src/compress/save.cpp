@@ -27,8 +27,8 @@ Numerics written_as(const std::string& name, const Weight& weight, const Assignm
 }
 
 Weight as_planned(ThreadPool& pool, const Weight& from, const PlannedEntry& to, bool assigned,
-                  ScaleSearch search, float largest) {
-  if (assigned) return quantize_weight(pool, from, to.numerics, search, largest);
+                  ScaleRule rule, float largest) {
+  if (assigned) return quantize_weight(pool, from, to.numerics, rule, largest);
   if (from.numerics != to.numerics) return to_dense(from, to.numerics.dtype);
   return from.packing == to.packing ? from : repack(from, *to.packing);
 }
@@ -76,13 +76,13 @@ uint64_t checksum_of(const Model& model) {
   return checksum.value();
 }
 
-std::string save(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleSearch search,
+std::string save(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleRule rule,
                  const fs::path& directory, int threads) {
-  return save_and_sum(model, from, assignment, search, directory, threads).hash;
+  return save_and_sum(model, from, assignment, rule, directory, threads).hash;
 }
 
-Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment& assignment,
-                   ScaleSearch search, const fs::path& directory, int threads) {
+Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleRule rule,
+                   const fs::path& directory, int threads) {
   std::vector<PlannedEntry> entries;
   for (const auto& [name, weight] : model.weights) {
     const Numerics numerics = written_as(name, weight, assignment, scale_dtype(model.config));
@@ -100,7 +100,7 @@ Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment&
   };
   for (const PlannedEntry& entry : entries) {
     Weight rounded = as_planned(pool, model.weights.at(entry.name), entry, assignment.contains(entry.name),
-                                search, largest.contains(entry.name) ? largest.at(entry.name) : -1);
+                                rule, largest.contains(entry.name) ? largest.at(entry.name) : -1);
     finish_writing();
     writing =
         std::async(std::launch::async, [&writer, &from, name = entry.name, weight = std::move(rounded)] {

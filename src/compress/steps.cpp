@@ -72,7 +72,7 @@ StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from,
     const Method method = parse_method(step.method);
     if (method.equalize != Equalize::none) refuse_scales("method " + step.method);
     if (method.text == "rtn" && !finds_input_scales(step.assignment)) {
-      result.search = step.search;
+      result.scales = step.scales;
       for (const auto& [param, numerics] : step.assignment) result.left.insert_or_assign(param, numerics);
       continue;
     }
@@ -89,10 +89,8 @@ StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from,
       tokens = text.tokens;
       json["calibration"]["sha256"] = text.sha256;
     }
-    CalibrationOptions calibration{.method = method,
-                                   .scale_search = step.search,
-                                   .observer = &input_observer(step.observer),
-                                   .sweep = {}};
+    CalibrationOptions calibration{
+        .method = method, .scales = step.scales, .observer = &input_observer(step.observer), .sweep = {}};
     calibration.sweep.context = std::min<int64_t>(step.text.context, model.max_context());
     calibration.sweep.work = options.work;
     calibration.sweep.memory = options.activation_memory;

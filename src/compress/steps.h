@@ -16,8 +16,8 @@ struct StepsOptions {
 };
 
 struct StepsResult {
-  Assignment left;  // weights that save() can round as it streams: to nearest, one at a time
-  ScaleSearch search = ScaleSearch::mse;
+  Assignment left;           // weights that save() can round as it streams: to nearest, one at a time
+  ScaleRule scales;          // that they are rounded by
   bool transformed = false;  // weights are not comparable with those before, element by element
   std::vector<LayerReport> layers;
   Reasons why;  // parameters whose format a policy decided, or a promotion

@@ -140,11 +140,11 @@ LATHE_VECTOR_CLONES bool all_finite(const float* x, int64_t n) {
 }  // namespace
 
 Codes round_to_nearest(const float* values, int64_t rows, int64_t cols, const Numerics& numerics,
-                       ScaleSearch search, float largest) {
+                       ScaleRule rule, float largest) {
   if (numerics.is_dense() || numerics.offset == Numerics::Offset::minimum)
     fail("cannot round to {}", to_string(numerics));
   if (!all_finite(values, rows * cols)) fail("cannot round infinities or NaNs to {}", to_string(numerics));
-  if (numerics.is_grid()) return round_to_grid(values, rows, cols, numerics, search, largest);
+  if (numerics.is_grid()) return round_to_grid(values, rows, cols, numerics, rule, largest);
   const int64_t groups = numerics.groups(cols), size = numerics.group == 0 ? cols : numerics.group;
   Codes c{numerics, rows, cols, {}, {}, {}, {}};
   c.codes.resize(static_cast<size_t>(rows * cols));
@@ -161,7 +161,7 @@ Codes round_to_nearest(const float* values, int64_t rows, int64_t cols, const Nu
       Ranges seen;
       take_rows(x, n, side_by_side, seen);
       Grids grids;
-      choose_grids({side_by_side, n}, seen, numerics, search, grids);
+      choose_grids({side_by_side, n}, seen, numerics, rule.search, grids);
       for (int64_t r = 0; row + r <= last; ++r) {
         const Grid grid{grids.scale[r], grids.zero[r], grids.lo, grids.hi};
         write_codes(x[r], n, grid, c.codes.data() + (row + r) * cols + begin);

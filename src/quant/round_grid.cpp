@@ -88,9 +88,9 @@ constexpr int largest_e4m3 = 0x7e;
 
 // The scale of a block, before the global one.
 template <class Grid>
-float choose_scale(const Block& block, const Numerics& n, ScaleSearch search, float global) {
+float choose_scale(const Block& block, const Numerics& n, ScaleRule rule, float global) {
   const float amax = block.largest(), wanted = amax / largest_of_grid(n.kind) / global;
-  const bool try_others = search == ScaleSearch::mse && amax > 0;
+  const bool try_others = rule.search == ScaleSearch::mse && amax > 0;
   float best = 0, least = std::numeric_limits<float>::infinity();
   const auto consider = [&](float scale) {
     const float error = try_others ? squared_error<Grid>(block, scale * global) : 0;
@@ -100,7 +100,8 @@ float choose_scale(const Block& block, const Numerics& n, ScaleSearch search, fl
     return true;
   };
   if (n.dtype == DType::f8e8m0) {
-    if (!try_others) return std::ldexp(1.0f, mx_exponent(amax, MxRule::even, n.kind));
+    if (!try_others || rule.mx != MxRule::by_search)
+      return std::ldexp(1.0f, mx_exponent(amax, rule.mx, n.kind));
     const int e = mx_exponent(amax, MxRule::floor, n.kind);
     consider(std::ldexp(1.0f, e));
     consider(std::ldexp(1.0f, std::min(e + 1, 127)));
@@ -131,7 +132,7 @@ float choose_scale(const Block& block, const Numerics& n, ScaleSearch search, fl
 }
 
 template <class Grid>
-void round_blocks(const float* values, Codes& c, ScaleSearch search, float largest) {
+void round_blocks(const float* values, Codes& c, ScaleRule rule, float largest) {
   const Numerics& n = c.numerics;
   const int64_t groups = n.groups(c.cols), group = n.group == 0 ? c.cols : n.group,
                 tall = n.block_rows == 0 ? std::max<int64_t>(c.rows, 1) : n.block_rows;
@@ -140,7 +141,7 @@ void round_blocks(const float* values, Codes& c, ScaleSearch search, float large
       const Block block{values + top * c.cols + g * group, std::min(tall, c.rows - top), c.cols,
                         std::min(group, c.cols - g * group)};
       const float scale = n.block_rows == 0 ? storable(largest / largest_of_grid(n.kind), n.dtype)
-                                            : choose_scale<Grid>(block, n, search, c.global);
+                                            : choose_scale<Grid>(block, n, rule, c.global);
       const float whole = scale * c.global;
       for (int64_t r = 0; r < block.rows; ++r) {
         const float* x = block.x + r * block.stride;
@@ -174,21 +175,21 @@ int mx_exponent(float amax, MxRule rule, Kind kind) {
   int e = 0;
   const float fraction = 2 * std::frexp(amax, &e);  // amax = fraction * 2^(e - 1), fraction in [1, 2)
   int exponent = e - 1 - emax;
-  if (rule == MxRule::even) exponent += fraction >= 1.75f;
+  if (rule == MxRule::even || rule == MxRule::by_search) exponent += fraction >= 1.75f;
   if (rule == MxRule::ceil) exponent += fraction > 1;
   if (rule == MxRule::rceil) exponent += fraction > std::ldexp(largest_of_grid(kind), -emax);
   return std::clamp(exponent, -127, 127);
 }
 
-Codes round_to_grid(const float* values, int64_t rows, int64_t cols, const Numerics& numerics,
-                    ScaleSearch search, float largest) {
+Codes round_to_grid(const float* values, int64_t rows, int64_t cols, const Numerics& numerics, ScaleRule rule,
+                    float largest) {
   if (numerics.scales_by_whole() && largest < 0) largest = Block{values, 1, 0, rows * cols}.largest();
-  Codes c{numerics, rows, cols, {}, {}, {}, {}, global_scale(numerics, search, largest)};
+  Codes c{numerics, rows, cols, {}, {}, {}, {}, global_scale(numerics, rule.search, largest)};
   c.codes.resize(static_cast<size_t>(rows * cols));
   c.scales.resize(static_cast<size_t>(rows * numerics.groups(cols)));
-  if (numerics.kind == Kind::e4m3) round_blocks<E4M3>(values, c, search, largest);
-  if (numerics.kind == Kind::e2m1) round_blocks<E2M1>(values, c, search, largest);
-  if (numerics.kind == Kind::nf4) round_blocks<NF4>(values, c, search, largest);
+  if (numerics.kind == Kind::e4m3) round_blocks<E4M3>(values, c, rule, largest);
+  if (numerics.kind == Kind::e2m1) round_blocks<E2M1>(values, c, rule, largest);
+  if (numerics.kind == Kind::nf4) round_blocks<NF4>(values, c, rule, largest);
   return c;
 }
 

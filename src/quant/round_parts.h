@@ -15,7 +15,7 @@
 namespace lathe {
 
 // round_to_nearest() for grids.
-Codes round_to_grid(const float* values, int64_t rows, int64_t cols, const Numerics&, ScaleSearch,
+Codes round_to_grid(const float* values, int64_t rows, int64_t cols, const Numerics&, ScaleRule,
                     float largest);
 
 // Sixteen running values: independent chains that a compiler keeps in vector registers of any width, joined

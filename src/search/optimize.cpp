@@ -88,7 +88,7 @@ Optimized optimize(const OptimizeOptions& o, const Checkpoint& checkpoint, const
   const Assignment formats = assignment(study.units(), study.menu(), chosen.choice);
   recipe.steps.emplace_back(
       "quantize",
-      quantize_step(model, {.assignment = formats, .search = study.options().scale_search, .text = {}}));
+      quantize_step(model, {.assignment = formats, .scales = study.options().scale_search, .text = {}}));
   recipe.result_hash = save(model, checkpoint, formats, study.options().scale_search, directory,
                             study.options().target.threads);
   check_written(directory, recipe.result_hash, study.build(chosen.choice));

@@ -123,6 +123,25 @@ TEST(Quantize, AutoChoosesARecipeAndSaysWhy) {
   EXPECT_EQ(lathe("run auto -o " + in(dir, "t")).exit_code, 2);
 }
 
+TEST(Quantize, TakesTheExponentRuleOfMxBlocksAndRecordsIt) {
+  const TemporaryDirectory dir;
+  const auto quantized = [&](const std::string& arguments, const char* to) {
+    const Outcome o = lathe("quantize builtin --json " + arguments + " -o " + in(dir, to));
+    EXPECT_EQ(o.exit_code, 0) << o.err;
+    return o.json();
+  };
+  const Json searched = quantized("--scheme mxfp4", "searched"),
+             floor = quantized("--scheme mxfp4 --mx-rule floor", "floor");
+  EXPECT_EQ(searched["steps"][0]["quantize"]["mx_rule"], "search");
+  EXPECT_EQ(floor["steps"][0]["quantize"]["mx_rule"], "floor");
+  EXPECT_NE(floor["result_hash"], searched["result_hash"]);
+  const Outcome again = lathe("run --json " + in(dir, "floor/lathe/recipe.yaml") + " -o " + in(dir, "again"));
+  ASSERT_EQ(again.exit_code, 0) << again.err;
+  EXPECT_EQ(again.json()["result_hash"], floor["result_hash"]);
+  EXPECT_THAT(lathe("quantize builtin --mx-rule ceil -o " + in(dir, "int8")).err,
+              HasSubstr("--mx-rule changes nothing"));
+}
+
 TEST(Quantize, PrintsATable) {
   const TemporaryDirectory dir;
   const Outcome o = lathe("quantize builtin --head -o " + in(dir, "q"));

@@ -273,6 +273,9 @@ TEST(Gptq, RoundsToGridsWithTheScalesOfPlainRounding) {
     const Codes stored = unpack(pack_codes(better, {rows, cols}), 0, rows);
     EXPECT_EQ(values_of(stored), values_of(better));
   }
+  const ScaleRule ceil(ScaleSearch::mse, MxRule::ceil);
+  EXPECT_EQ(gptq(pool, w.data(), rows, cols, Numerics::mxfp4(), factor, {.scales = ceil}).scales,
+            round_to_nearest(w.data(), rows, cols, Numerics::mxfp4(), ceil).scales);
 }
 
 }  // namespace

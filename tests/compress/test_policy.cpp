@@ -168,7 +168,7 @@ Written written(const char* family, const char* step, const TemporaryDirectory& 
   Recipe recipe{
       .model = "m", .source_hash = {}, .result_hash = {}, .steps = {{"quantize", Json::parse(step)}}};
   const StepsResult steps = run_steps(m, recipe, from, [] { return std::string(); }, {});
-  const std::string hash = save(m, from, steps.left, steps.search, dir.path());
+  const std::string hash = save(m, from, steps.left, steps.scales, dir.path());
   Written out{load(Checkpoint::open(dir.path())), steps.why};
   EXPECT_EQ(hash_of(out.model), hash);
   return out;

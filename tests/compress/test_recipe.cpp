@@ -33,7 +33,7 @@ TEST(Recipe, RoundTripsThroughYaml) {
   EXPECT_EQ(again.steps, recipe.steps) << yaml;
   const QuantizeStep step = parse_quantize_step(again.steps[0].second, m, "recipe.yaml");
   EXPECT_EQ(step.assignment, a);
-  EXPECT_EQ(step.search, ScaleSearch::absmax);
+  EXPECT_EQ(step.scales, ScaleRule(ScaleSearch::absmax));
   EXPECT_EQ(to_yaml(again), yaml);
 }
 
@@ -63,6 +63,20 @@ TEST(QuantizeStep, EveryAssignmentSurvives) {
          {Assignment{}, few,
           assign_all(m, Numerics::integer(8, 0, false), {.head = true, .embeddings = true, .keep = {}})})
       EXPECT_EQ(parse_quantize_step(quantize_step(m, {a}), m, "x").assignment, a) << family;
+  }
+}
+
+// Where there are MX blocks it is written down, whatever it is.
+TEST(QuantizeStep, RecordsTheRuleOfMxExponents) {
+  const Model m = model("llama3");
+  const Assignment mx = assign_all(m, Numerics::mxfp4(), {});
+  EXPECT_FALSE(quantize_step(m, {assign_all(m, Numerics::nvfp4(), {})}).contains("mx_rule"));
+  EXPECT_EQ(quantize_step(m, {mx})["mx_rule"], "search");
+  for (size_t i = 0; i < std::size(mx_rule_names); ++i) {
+    const ScaleRule scales(ScaleSearch::absmax, static_cast<MxRule>(i));
+    const Json step = quantize_step(m, {mx, scales});
+    EXPECT_EQ(step["mx_rule"], mx_rule_names[i]);
+    EXPECT_EQ(parse_quantize_step(step, m, "x").scales, scales);
   }
 }
 
@@ -104,6 +118,8 @@ TEST(QuantizeStep, RefusesWhatItDoesNotKnow) {
       {R"({"method": "gptq", "default": "keep", "calibration": {"txt": "a"}})", "found key 'txt'"},
       {R"({"method": "rtn", "default": "keep", "group": 3})", "found key 'group'"},
       {R"({"method": "rtn", "default": "keep", "scale_search": "best"})", "found 'best'"},
+      {R"({"method": "rtn", "default": "mxfp4", "mx_rule": "round"})",
+       "x: mx_rule: expected one of search, floor, even, ceil, rceil, found 'round'"},
       {R"({"method": "rtn", "default": {"bits": 9}})", "key 'bits'"},
       {R"({"method": "rtn", "default": {"bits": "4"}})", "key 'bits'"},
       {R"({"method": "rtn", "default": {"bits": 4, "scale": "f8e4m3"}})", "expected scale bf16, f16 or f32"},

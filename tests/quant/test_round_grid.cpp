@@ -106,6 +106,30 @@ TEST(RoundToGrid, Nvfp4AsOthersDo) {
   EXPECT_THAT(std::vector(c.codes.begin() + 16, c.codes.end()), ElementsAreArray(block));
 }
 
+constexpr MxRule mx_rules[] = {MxRule::floor, MxRule::even, MxRule::ceil, MxRule::rceil};
+
+// Whatever the search, which is that of the other formats: the exponent is the rule's.
+TEST(RoundToGrid, MxBlocksHaveTheExponentOfTheRuleThatIsAskedFor) {
+  Rng rng(12);
+  std::vector<float> w(64 * 32);
+  for (size_t i = 0; i < w.size(); ++i) w[i] = std::exp2(static_cast<float>(i / 32 % 9) - 4) * rng.normal();
+  for (const Numerics& n : {Numerics::mxfp4(), Numerics::mxfp8()})
+    for (const MxRule rule : mx_rules)
+      for (const ScaleSearch search : {ScaleSearch::absmax, ScaleSearch::mse}) {
+        const Codes c = round_to_nearest(w.data(), 16, 128, n, {search, rule});
+        for (size_t block = 0; block < c.scales.size(); ++block) {
+          float most = 0;
+          for (size_t i = 0; i < 32; ++i) most = std::max(most, std::fabs(w[32 * block + i]));
+          ASSERT_EQ(c.scales[block], std::ldexp(1.0f, mx_exponent(most, rule, n.kind)))
+              << to_string(n) << " " << mx_rule_names[static_cast<size_t>(rule)] << " " << most;
+        }
+      }
+  const std::vector<int16_t> plain =
+      round_to_nearest(w.data(), 16, 128, Numerics::nvfp4(), ScaleSearch::absmax).codes;
+  EXPECT_EQ(round_to_nearest(w.data(), 16, 128, Numerics::nvfp4(), {ScaleSearch::absmax, MxRule::ceil}).codes,
+            plain);
+}
+
 double decibels(const std::vector<float>& w, const std::vector<float>& deq) {
   double signal = 0, noise = 0;
   for (size_t i = 0; i < w.size(); ++i) {
@@ -115,8 +139,8 @@ double decibels(const std::vector<float>& w, const std::vector<float>& deq) {
   return 10 * std::log10(signal / noise);
 }
 
-double decibels(const std::vector<float>& w, int64_t cols, const Numerics& n, ScaleSearch search) {
-  const Codes c = round_to_nearest(w.data(), std::ssize(w) / cols, cols, n, search);
+double decibels(const std::vector<float>& w, int64_t cols, const Numerics& n, ScaleRule rule) {
+  const Codes c = round_to_nearest(w.data(), std::ssize(w) / cols, cols, n, rule);
   std::vector<float> deq(w.size());
   dequantize(c, deq.data());
   return decibels(w, deq);
@@ -140,18 +164,11 @@ TEST(RoundToGrid, SignalToNoiseOfNormalNumbers) {
     EXPECT_NEAR(absmax, c.expected, 0.2) << to_string(c.numerics);
     EXPECT_GE(mse, absmax) << to_string(c.numerics);
   }
-  for (const MxRule rule : {MxRule::floor, MxRule::rceil}) {
-    std::vector<float> deq(w.size());
-    for (size_t begin = 0; begin < w.size(); begin += 32) {
-      float most = 0;
-      for (size_t i = begin; i < begin + 32; ++i) most = std::max(most, std::fabs(w[i]));
-      const float scale = std::ldexp(1.0f, mx_exponent(most, rule, Kind::e2m1));
-      for (size_t i = begin; i < begin + 32; ++i)
-        deq[i] = scale * grid_values(Kind::e2m1)[static_cast<size_t>(nearest_code(Kind::e2m1, w[i] / scale))];
-    }
-    EXPECT_NEAR(decibels(w, deq), 18.8, 0.2) << static_cast<int>(rule);
-    EXPECT_GE(decibels(w, 4096, Numerics::mxfp4(), ScaleSearch::mse), decibels(w, deq));
-  }
+  for (const MxRule rule : {MxRule::floor, MxRule::rceil})
+    EXPECT_NEAR(decibels(w, 4096, Numerics::mxfp4(), {ScaleSearch::mse, rule}), 18.8, 0.2);
+  for (const MxRule rule : mx_rules)
+    EXPECT_GE(decibels(w, 4096, Numerics::mxfp4(), ScaleSearch::mse),
+              decibels(w, 4096, Numerics::mxfp4(), {ScaleSearch::mse, rule}));
   EXPECT_GT(decibels(w, 4096, Numerics::nvfp4(), ScaleSearch::mse), 21.2);  // sweep and 4/6 gain a decibel
 }
 
