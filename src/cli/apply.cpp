@@ -203,6 +203,14 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
   const fs::path work = beside(output, ".sweep");
   const StepsResult steps =
       run_steps(model, recipe, from.checkpoint, checked_source, {.work = work, .threads = threads});
+  Applied applied;
+  if (!steps.left.empty()) {
+    applied.forecast = forecast_rounding(model, steps.left, steps.scales, threads);
+    const RoundingForecast& f = *applied.forecast;
+    info("rounding {} matrices: about {:.1f} s of computing, at most {} of memory; {} to read, {} to write",
+         steps.left.size(), f.seconds, human_bytes(static_cast<double>(f.memory)),
+         human_bytes(static_cast<double>(f.bytes_read)), human_bytes(static_cast<double>(f.bytes_written)));
+  }
   AtomicDirectory directory(output);
   const RemoveOnInterrupt guard(directory.path());
   const Saved result =
@@ -216,7 +224,6 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
   write_file_atomically(directory.path() / "lathe" / "recipe.yaml", to_yaml(recipe));
 
   // What was written must open again as exactly what was meant. Meanwhile the disk takes it.
-  Applied applied;
   {
     const Model written = load(Checkpoint::open(directory.path()));
     if (checksum_of(written) != result.checksum)
@@ -282,19 +289,25 @@ Json to_json(const Applied& a, const fs::path& output) {
                       {"note", l.note}});
   Json steps = Json::array();
   for (const auto& [name, arguments] : a.recipe.steps) steps.push_back({{name, arguments}});
-  return {{"output", output.string()},
-          {"steps", std::move(steps)},
-          {"modules", std::move(modules)},
-          {"layers", std::move(layers)},
-          {"parameters", a.parameters},
-          {"bytes_before", a.bytes_before},
-          {"bytes_after", a.bytes_after},
-          {"bits_per_weight_before", bits(a.bytes_before, a.parameters_before)},
-          {"bits_per_weight_after", bits(a.bytes_after, a.parameters)},
-          {"formats", std::move(formats)},
-          {"source_hash", a.recipe.source_hash},
-          {"result_hash", a.recipe.result_hash},
-          {"seconds", a.seconds}};
+  Json json = {{"output", output.string()},
+               {"steps", std::move(steps)},
+               {"modules", std::move(modules)},
+               {"layers", std::move(layers)},
+               {"parameters", a.parameters},
+               {"bytes_before", a.bytes_before},
+               {"bytes_after", a.bytes_after},
+               {"bits_per_weight_before", bits(a.bytes_before, a.parameters_before)},
+               {"bits_per_weight_after", bits(a.bytes_after, a.parameters)},
+               {"formats", std::move(formats)},
+               {"source_hash", a.recipe.source_hash},
+               {"result_hash", a.recipe.result_hash},
+               {"seconds", a.seconds}};
+  if (a.forecast)
+    json["forecast"] = {{"seconds", a.forecast->seconds},
+                        {"memory_bytes", a.forecast->memory},
+                        {"bytes_read", a.forecast->bytes_read},
+                        {"bytes_written", a.forecast->bytes_written}};
+  return json;
 }
 
 }  // namespace lathe

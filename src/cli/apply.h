@@ -1,7 +1,10 @@
 // Turning a recipe into a model on disk: what `quantize` and `run` have in common.
 #pragma once
 
+#include <optional>
+
 #include "cli/options.h"
+#include "compress/forecast.h"
 #include "compress/rotate.h"
 #include "compress/steps.h"
 
@@ -32,6 +35,7 @@ struct Applied {
   std::vector<ModuleRow> modules;
   bool by_policy = false;                         // some policy or promotion decided
   std::vector<LayerReport> layers;                // of methods that look at a text
+  std::optional<RoundingForecast> forecast;       // of what was rounded to nearest as it was written
   int64_t parameters_before = 0, parameters = 0;  // a rotation may untie the head: one table more
   size_t bytes_before = 0, bytes_after = 0;
   double seconds = 0;

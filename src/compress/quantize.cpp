@@ -81,6 +81,13 @@ const Packing& storage_packing(const Numerics& numerics) {
   return packing(numerics.rounds_activations() ? "ct.int8" : "ct.pack32");
 }
 
+size_t strip_memory(const Weight& w, const Numerics& numerics, int workers) {
+  const int64_t rows = std::min(strip_rows(w, numerics, workers), w.rows()), cols = w.cols();
+  const auto per_value = static_cast<int64_t>(sizeof(float) + sizeof(int16_t)),
+             per_group = static_cast<int64_t>(2 * sizeof(float));
+  return static_cast<size_t>(rows * (cols * per_value + numerics.groups(cols) * per_group));
+}
+
 int64_t rows_that_share(const Numerics& numerics, int64_t rows) {
   return numerics.block_rows == 0 ? std::max<int64_t>(rows, 1)
                                   : std::lcm(pack_row_multiple, int64_t{numerics.block_rows});

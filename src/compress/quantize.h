@@ -47,6 +47,8 @@ Weight quantize_weight(ThreadPool&, const Weight&, const Numerics&, ScaleRule, f
 std::map<std::string, float, std::less<>> shared_largest(const Model&, const Assignment&, int threads = 0);
 const Packing& storage_packing(const Numerics&);
 Weight pack_codes(const Codes&, const Shape&);  // all rows, in the packing that files have for them
+// Bytes that each of so many workers holds while it rounds the weight, beside what becomes of it.
+size_t strip_memory(const Weight&, const Numerics&, int workers);
 // The fewest of a weight's rows that can be rounded and packed alone: they begin at multiples of this.
 int64_t rows_that_share(const Numerics&, int64_t rows);
 // The rows of `codes` as rows [row, row + codes.rows) of what make_weight returned.

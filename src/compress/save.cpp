@@ -21,13 +21,11 @@ Numerics written_as(const std::string& name, const Weight& weight, const Assignm
   const Numerics& own = weight.numerics;
   const bool whole_groups =
       own.is_dense() || own.group == 0 || own.block_rows != 1 || weight.cols() % own.group == 0;
-  if (storage_packing(own).holds(own) && whole_groups) return own;
-  warn("{}: {} has no form in compressed-tensors; written as {}", name, to_string(own), dtype_name(dense));
-  return Numerics::dense(dense);
+  return storage_packing(own).holds(own) && whole_groups ? own : Numerics::dense(dense);
 }
 
-Weight as_planned(ThreadPool& pool, const Weight& from, const PlannedEntry& to, bool assigned,
-                  ScaleRule rule, float largest) {
+Weight as_planned(ThreadPool& pool, const Weight& from, const PlannedEntry& to, bool assigned, ScaleRule rule,
+                  float largest) {
   if (assigned) return quantize_weight(pool, from, to.numerics, rule, largest);
   if (from.numerics != to.numerics) return to_dense(from, to.numerics.dtype);
   return from.packing == to.packing ? from : repack(from, *to.packing);
@@ -81,13 +79,23 @@ std::string save(const Model& model, const Checkpoint& from, const Assignment& a
   return save_and_sum(model, from, assignment, rule, directory, threads).hash;
 }
 
-Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleRule rule,
-                   const fs::path& directory, int threads) {
+std::vector<PlannedEntry> planned_entries(const Model& model, const Assignment& assignment) {
   std::vector<PlannedEntry> entries;
   for (const auto& [name, weight] : model.weights) {
     const Numerics numerics = written_as(name, weight, assignment, scale_dtype(model.config));
     entries.push_back({name, numerics, &storage_packing(numerics), weight.shape});
   }
+  return entries;
+}
+
+Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleRule rule,
+                   const fs::path& directory, int threads) {
+  const std::vector<PlannedEntry> entries = planned_entries(model, assignment);
+  for (const PlannedEntry& entry : entries)
+    if (const Numerics& own = model.weights.at(entry.name).numerics;
+        entry.numerics != own && !assignment.contains(entry.name))
+      warn("{}: {} has no form in compressed-tensors; written as {}", entry.name, to_string(own),
+           to_string(entry.numerics));
   CheckpointWriter writer(directory, model.config, entries, standard_shard_bytes,
                           transform_config(model.graph), cache_scheme(model.graph));
   const auto largest = shared_largest(model, assignment, threads);

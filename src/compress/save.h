@@ -2,6 +2,7 @@
 #pragma once
 
 #include "compress/quantize.h"
+#include "io/writer.h"
 
 namespace lathe {
 
@@ -11,6 +12,8 @@ struct Saved {
 };
 Saved save_and_sum(const Model&, const Checkpoint& from, const Assignment&, ScaleRule,
                    const fs::path& directory, int threads = 0);
+// What it writes, in order.
+std::vector<PlannedEntry> planned_entries(const Model&, const Assignment&);
 // What that would return for these weights as they are. A tenth of the time of hash_of().
 uint64_t checksum_of(const Model&);
 

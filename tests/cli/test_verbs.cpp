@@ -69,6 +69,9 @@ TEST(Quantize, WritesAModelThatOpensAndARecipeThatReproducesIt) {
   expect_keys(j, {"bytes_before", "bytes_after", "bits_per_weight_before", "bits_per_weight_after",
                   "source_hash", "result_hash", "formats"});
   EXPECT_LT(j["bytes_after"], j["bytes_before"]);
+  EXPECT_THAT(o.err, HasSubstr("rounding 35 matrices: about "));
+  EXPECT_EQ(j["forecast"]["bytes_read"], j["bytes_before"]);
+  EXPECT_EQ(j["forecast"]["bytes_written"], j["bytes_after"]);
 
   const Json inspected = lathe("inspect --json " + in(dir, "q")).json();
   EXPECT_EQ(inspected["loads"], true);
