@@ -81,7 +81,8 @@ std::vector<float> rope_divisors(const Json& config) {
     if (!scaling && config.contains(key) && config[key].is_object()) scaling = &config[key];
   if (!scaling) return {};
   const std::string kind = scaling->value("rope_type", scaling->value("type", "default"));
-  if (kind != "llama3" && kind != "divisors") return {};
+  if (kind == "divisors") return scaling->at("divisors").get<std::vector<float>>();  // a GGUF's own
+  if (kind != "llama3") return {};
   const auto head_dim =
       static_cast<int>(get_int_or(config, "head_dim", "config.json", 2, 65'536,
                                   get_int(config, "hidden_size", "config.json", 1, INT32_MAX) /
@@ -121,7 +122,9 @@ void warn_of_windows(const Model& model) {
 
 std::vector<GgufEntry> metadata_of(const Model& model, const Checkpoint& from, const GgufMix& mix) {
   std::vector<GgufEntry> out = metadata_from_config(model.config);
-  out.push_back({"general.name", from.path().stem().string()});
+  const GgufFile* source = from.gguf();
+  out.push_back({"general.name", source && source->has("general.name") ? source->text("general.name")
+                                                                       : from.path().stem().string()});
   out.push_back({"general.file_type", mix.file_type()});
   out.push_back({"general.quantization_version", uint32_t{2}});
   std::vector<GgufEntry> tokenizer =

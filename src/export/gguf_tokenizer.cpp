@@ -40,6 +40,7 @@ class Source {
     add_special(out);
     if (const std::string text = chat_template(); !text.empty())
       out.push_back({"tokenizer.chat_template", text});
+    std::ranges::sort(out, {}, &GgufEntry::key);  // as they lie when the file is read and written again
     return out;
   }
 
