@@ -1,4 +1,5 @@
 // What a forecast says of bytes is exact; of seconds, only that there are some.
+#include <algorithm>
 #include <gtest/gtest.h>
 
 #include "compress/forecast.h"
