@@ -97,6 +97,8 @@ void add_optimize(CLI::App& app) {
   verb.add_option("--eval-tokens", o->job.study.eval_tokens,
                   "Held-out tokens of a verdict; 0: twice the search tokens")
       ->check(CLI::NonNegativeNumber);
+  verb.add_flag("--emulated", o->job.emulated,
+                "Also try small floats that no kernel of this machine reads: they would run expanded to f32");
   add_threads(verb, o->job.study.target.threads);
   add_seed(verb, o->job.study.seed);
   add_json(verb, o->json);

@@ -22,21 +22,8 @@ struct Options {
   int64_t search_tokens = 8192;
   int threads = 0;
   double ignore = 10;
-  bool json = false;
+  bool emulated = false, json = false;
 };
-
-// Units whose loss, in the format that was substituted, is this many times that of the median unit per
-// weight.
-std::vector<std::string> ignore_list(const std::vector<UnitCost>& units, double times) {
-  std::vector<double> per_weight;
-  for (const UnitCost& u : units) per_weight.push_back(u.kl / static_cast<double>(u.unit.weights));
-  std::vector<double> sorted = per_weight;
-  std::ranges::sort(sorted);
-  std::vector<std::string> names;
-  for (size_t i = 0; i < units.size(); ++i)
-    if (per_weight[i] > times * sorted[sorted.size() / 2]) names.push_back(units[i].unit.name);
-  return names;
-}
 
 // Per unit and format of it.
 using Times = std::vector<std::vector<double>>;
@@ -92,8 +79,10 @@ void sensitivity_verb(const Options& o) {
   const auto first = [](const std::vector<int32_t>& t, int64_t n) {
     return std::span(t).first(n > 0 ? std::min(t.size(), static_cast<size_t>(n)) : t.size());
   };
-  const std::vector<Format> menu = mixed_menu(scale_dtype(opened.model.config));
-  MixedOptions options{.method = parse_method(o.method), .sweep = {.work = {}, .fingerprint = {}}};
+  const Method method = parse_method(o.method);
+  const std::vector<Format> menu =
+      mixed_menu(scale_dtype(opened.model.config), method, {.emulated = o.emulated});
+  MixedOptions options{.method = method, .sweep = {.work = {}, .fingerprint = {}}};
   options.sweep.threads = o.threads;
   options.sweep.context = options.window = std::min(o.text.context, opened.model.max_context());
   const std::vector<UnitCost> units =
@@ -102,7 +91,8 @@ void sensitivity_verb(const Options& o) {
   const Times seconds = decode_seconds(opened.model, find_units(opened.model, menu), menu, o.threads);
 
   Json json = {{"model", o.model}, {"method", o.method}, {"units", to_json(units, menu, seconds)}};
-  json["ignore"] = ignore_list(units, o.ignore);
+  const std::vector<std::string> ignore = ignore_list(units, o.ignore);
+  json["ignore"] = ignore;
   json["mixtures"] = Json::array();
   for (const std::string& text : o.budgets) {
     const auto mixture = best_mixture(opened.model, units, parse_bytes(text, "--max-bytes"));
@@ -123,8 +113,8 @@ void sensitivity_verb(const Options& o) {
   }
   if (o.json) return print_json(json);
   print(units, menu, seconds);
-  fmt::print("more than {} times as sensitive per weight as the median: {}\n", o.ignore,
-             json["ignore"].empty() ? "none" : json["ignore"].dump());
+  fmt::print("more than {} times as sensitive per weight as the median: {}{}\n", o.ignore,
+             ignore.empty() ? "none" : "--keep ", fmt::join(ignore, " --keep "));
   for (const Json& m : json["mixtures"])
     fmt::print("within {}: {} bytes, predicted KL {:.6f} {}\n", m["max_bytes"].get<std::string>(),
                m["bytes"].get<size_t>(), m["predicted_kl"].get<double>(), m["recipe"].get<std::string>());
@@ -156,8 +146,13 @@ void add_sensitivity(CLI::App& app) {
                   "The size that a mixture may have, all weights counted; may be repeated");
   verb.add_option("--recipe", o->recipe,
                   "Where the mixture's recipe is written (with several sizes, a name for each)");
-  verb.add_option("--ignore-above", o->ignore, "Units this many times as sensitive as the median are listed")
+  verb.add_option(
+          "--ignore-above", o->ignore,
+          "Modules this many times as sensitive per weight as the median are listed, for quantize --keep")
       ->capture_default_str();
+  verb.add_flag(
+      "--emulated", o->emulated,
+      "Also offer small floats that no kernel of this machine reads: they would run expanded to f32");
   add_threads(verb, o->threads);
   add_json(verb, o->json);
   verb.callback([o] { sensitivity_verb(*o); });

@@ -65,7 +65,8 @@ constexpr RoundingMethod methods[] = {
     {"importance", "to nearest, errors weighted by the mean square of each input channel", false, false,
      by_importance},
     {"gptq", "column by column, later ones make up for earlier ones", true, true, by_gptq},
-    {"gptq-descent", "gptq, then all codes and scales again until they settle", true, false, by_gptq},
+    {"gptq-descent", "gptq, then all codes and scales again until they settle (of integers)", true, true,
+     by_gptq},
     {"scale-estimation", "scales that fit the codes, weighted by the mean size of each input channel", false,
      false, by_estimate},
     {"hqq", "zero points and scales of the least 0.7-norm; needs no text", false, false, by_half_quadratic},
@@ -92,8 +93,7 @@ class Calibrated {
     if (method_.rank > 0) make_room_for_corrections();
     groups_ = input_groups(model.graph);
     for (const auto& [param, numerics] : assignment)
-      if (!numerics.is_integer() &&
-          !(numerics.is_grid() && method_.rounding->grids && method_.equalize == Equalize::none))
+      if (!numerics.is_integer() && !(numerics.is_grid() && method_.rounds_to_grids()))
         throw input_error(param, fmt::format("integers, which method {} rounds to", method_.text),
                           to_string(numerics), "use --method rtn or gptq");
   }
@@ -443,6 +443,8 @@ bool Method::needs_text() const {
   return equalize != Equalize::none || bias || drift || rank > 0 ||
          (rounding->name != "rtn" && rounding->name != "hqq");
 }
+
+bool Method::rounds_to_grids() const { return rounding->grids && equalize == Equalize::none; }
 
 // 0: not a rank.
 static int rank_of(std::string_view digits) {

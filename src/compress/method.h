@@ -49,6 +49,7 @@ struct Method {
   std::string text;  // as it was written
 
   bool needs_text() const;  // false: round to nearest, weight by weight
+  bool rounds_to_grids() const;
 };
 // InputError listing what there is.
 Method parse_method(std::string_view text);

@@ -5,6 +5,7 @@
 
 #include "compress/edges.h"
 #include "core/error.h"
+#include "eval/support.h"
 
 namespace lathe {
 namespace {
@@ -65,14 +66,22 @@ std::vector<Unit> group_params(const Graph& graph) {
 
 }  // namespace
 
-std::vector<Format> format_menu(DType scale) {
+std::vector<Format> format_menu(DType scale, SmallFloats floats) {
   std::vector<Format> menu = {{"as is", {}}};
   const Numerics offers[] = {Numerics::integer(8, 0, false, scale),  Numerics::integer(4, 32, true, scale),
                              Numerics::integer(4, 32, false, scale), Numerics::integer(4, 64, true, scale),
                              Numerics::integer(4, 64, false, scale), Numerics::integer(4, 128, true, scale),
                              Numerics::integer(4, 128, false, scale)};
   for (const Numerics& n : offers) menu.push_back({to_string(n), n});
+  add_small_floats(menu, scale, floats);
   return menu;
+}
+
+void add_small_floats(std::vector<Format>& menu, DType scale, SmallFloats floats) {
+  constexpr int64_t usual = 4096;  // rows and columns: kernels take any whole groups
+  for (const Numerics& n : {Numerics::fp8(scale), Numerics::nvfp4(), Numerics::mxfp4()})
+    if (floats.emulated || support_of(n, usual, usual, floats.isa).support == Support::native)
+      menu.push_back({to_string(n), n});
 }
 
 std::vector<Unit> find_units(const Model& model, const std::vector<Format>& menu) {

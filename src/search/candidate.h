@@ -6,9 +6,16 @@
 #include <vector>
 
 #include "compress/quantize.h"
+#include "core/cpu.h"
 #include "models/model.h"
 
 namespace lathe {
+
+// Which of them a menu has.
+struct SmallFloats {
+  uint32_t isa = allowed_features();
+  bool emulated = false;  // also those that would run expanded to f32
+};
 
 // Parameters that must share a format, because the runtime fuses them and other servers expect it: the
 // linears that read the same activation (q/k/v; gate/up), a tied table, or one matrix alone. Of a mixture,
@@ -22,13 +29,16 @@ struct Unit {
   std::vector<size_t> bytes;  // of the unit, in each of `formats`
 };
 
-// The formats on offer, all of them ones that other servers run. Entry 0 stands for "as it is" and its
-// numerics are not used.
+// Entry 0 of a menu stands for "as it is" and its numerics are not used.
 struct Format {
   std::string name;  // "as is", "int8", "int4 g64 asym"
   Numerics numerics;
 };
-std::vector<Format> format_menu(DType scale);
+// The formats on offer, all of them ones that other servers run: int8, int4, and small floats as below.
+std::vector<Format> format_menu(DType scale, SmallFloats = {});
+// FP8 per channel, NVFP4 and MXFP4, those of them that `isa` has kernels of their own for. NF4 is never on
+// offer: its files, bitsandbytes', hold no other format beside it.
+void add_small_floats(std::vector<Format>& menu, DType scale, SmallFloats);
 
 // Units in the order of the graph. A format is on offer to a unit when its groups divide the rows of every
 // parameter (other servers require it) and it takes fewer bytes than the unit does now.

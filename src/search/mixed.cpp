@@ -97,6 +97,7 @@ class Measurement {
     for (size_t f = 1; f < unit.formats.size(); ++f) {
       const Numerics& numerics = menu_[static_cast<size_t>(unit.formats[f])].numerics;
       double error = 0, size = 0;
+      const float largest = numerics.global ? largest_of(unit) : -1;
       std::map<std::string, Weight> packed;
       for (const std::string& param : unit.params) {
         const Weight& weight = base_.weights.at(param);
@@ -105,7 +106,7 @@ class Measurement {
         if (stats) {
           const Codes codes =
               options_.method.rounding->run({pool_, w.data(), weight.rows(), weight.cols(), numerics, *stats,
-                                             factor ? &*factor : nullptr, options_.method.descent, -1});
+                                             factor ? &*factor : nullptr, options_.method.descent, largest});
           dequantize(codes, now.data());
           packed[param] = pack_codes(codes, weight.shape);
           error +=
@@ -113,7 +114,8 @@ class Measurement {
           size +=
               output_error(pool_, none.data(), w.data(), weight.rows(), weight.cols(), stats->hessian.data());
         } else {
-          packed[param] = quantize_weight(weight, numerics, ScaleSearch::mse, options_.sweep.threads);
+          packed[param] =
+              quantize_weight(weight, numerics, ScaleSearch::mse, options_.sweep.threads, largest);
           now = read_all(packed[param]);
           for (size_t i = 0; i < w.size(); ++i) {
             const double x = static_cast<double>(w[i]), d = x - static_cast<double>(now[i]);
@@ -128,6 +130,14 @@ class Measurement {
     }
   }
 
+  // The magnitude that one global scale for the whole unit goes by.
+  float largest_of(const Unit& unit) const {
+    float largest = 0;
+    for (const std::string& param : unit.params)
+      for (const float w : read_all(base_.weights.at(param))) largest = std::max(largest, std::fabs(w));
+    return largest;
+  }
+
   const Model& base_;
   const std::vector<Format>& menu_;
   const MixedOptions& options_;
@@ -138,7 +148,7 @@ class Measurement {
 
 }  // namespace
 
-std::vector<Format> mixed_menu(DType scale) {
+std::vector<Format> mixed_menu(DType scale, const Method& method, SmallFloats floats) {
   std::vector<Format> menu = {{"as is", {}}};
   for (const int bits : {8, 7, 6, 5, 4, 3, 2})
     for (const int group : {32, 64, 128})
@@ -147,6 +157,7 @@ std::vector<Format> mixed_menu(DType scale) {
         const Numerics n = Numerics::integer(bits, group, asymmetric, scale);
         menu.push_back({to_string(n), n});
       }
+  if (method.rounds_to_grids()) add_small_floats(menu, scale, floats);
   return menu;
 }
 
@@ -154,6 +165,18 @@ std::vector<UnitCost> measure_units(const Model& model, const std::vector<Format
                                     std::span<const int32_t> calibration, std::span<const int32_t> scored,
                                     const MixedOptions& options) {
   return Measurement(model, menu, options).run(calibration, scored);
+}
+
+std::vector<std::string> ignore_list(const std::vector<UnitCost>& units, double times) {
+  std::vector<double> per_weight;
+  for (const UnitCost& u : units) per_weight.push_back(u.kl / static_cast<double>(u.unit.weights));
+  std::vector<double> sorted = per_weight;
+  std::ranges::sort(sorted);
+  std::vector<std::string> modules;
+  for (size_t i = 0; i < units.size(); ++i)
+    if (per_weight[i] > times * sorted[sorted.size() / 2])
+      for (const std::string& param : units[i].unit.params) modules.push_back(module_path(param));
+  return modules;
 }
 
 std::optional<Mixture> best_mixture(const Model& model, const std::vector<UnitCost>& units, size_t bytes) {

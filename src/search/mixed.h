@@ -10,8 +10,9 @@
 
 namespace lathe {
 
-// 2 to 8 bits in groups of 32, 64 and 128; with zero points too up to 4 bits. Entry 0 is "as it is".
-std::vector<Format> mixed_menu(DType scale);
+// Integers of 2 to 8 bits in groups of 32, 64 and 128, with zero points too up to 4 bits; then small floats,
+// where the method rounds to them. Entry 0 is "as it is".
+std::vector<Format> mixed_menu(DType scale, const Method&, SmallFloats = {});
 
 struct UnitCost {
   Unit unit;
@@ -34,6 +35,10 @@ struct MixedOptions {
 std::vector<UnitCost> measure_units(const Model&, const std::vector<Format>& menu,
                                     std::span<const int32_t> calibration, std::span<const int32_t> scored,
                                     const MixedOptions&);
+
+// Modules of the units that lose more than `times` as much KL per weight as the median unit, each in the
+// format that was substituted: what `quantize --keep` takes.
+std::vector<std::string> ignore_list(const std::vector<UnitCost>&, double times);
 
 // The least predicted KL within so many bytes of the whole model. Nothing when no choice is small enough.
 struct Mixture {

@@ -70,7 +70,7 @@ Optimized optimize(const OptimizeOptions& o, const Checkpoint& checkpoint, const
   Texts texts = read_texts(o, checkpoint);
   const std::string source_hash = hash_of(model);
   const Model base = as_written(model);
-  std::vector<Format> menu = format_menu(scale_dtype(model.config));
+  std::vector<Format> menu = format_menu(scale_dtype(model.config), {o.study.target.isa, o.emulated});
   std::vector<Unit> units = find_units(base, menu);
   Study study(base, std::move(units), std::move(menu), o.study, texts.calibration, texts.held_out,
               source_hash, journal_path(o.output));

@@ -14,6 +14,7 @@ struct OptimizeOptions {
   std::filesystem::path evaluation;  // empty: the last part of the calibration text is held out
   Constraints constraints;           // none: the perplexity may rise by 1 %
   int max_trials = 48;
+  bool emulated = false;  // formats without a kernel of this machine are candidates too
   StudyOptions study;
 };
 

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "search/candidate.h"
+#include "search/mixed.h"
 #include "support.h"
 
 namespace lathe {
@@ -41,6 +42,35 @@ TEST(Candidate, GroupsMustDivideTheRows) {
         for (const std::string& p : unit.params)
           EXPECT_EQ(model.weights.at(p).cols() % group, 0) << unit.name;
       }
+}
+
+std::vector<std::string> names_of(const std::vector<Format>& menu) {
+  std::vector<std::string> names;
+  for (const Format& f : menu) names.push_back(f.name);
+  return names;
+}
+
+// Every level above the reference has kernels for small floats; the reference expands them.
+TEST(Candidate, SmallFloatsAreOnOfferWhereTheyRunNatively) {
+  const std::vector<std::string> floats = {"fp8", "nvfp4", "mxfp4"};
+  for (const IsaLevel& level : isa_levels()) {
+    const std::vector<std::string> names = names_of(format_menu(DType::bf16, {.isa = level.features}));
+    for (const std::string& f : floats)
+      EXPECT_EQ(std::ranges::count(names, f), level.features == 0 ? 0 : 1) << level.name << " " << f;
+  }
+  const std::vector<std::string> all = names_of(format_menu(DType::bf16, {.isa = 0, .emulated = true}));
+  for (const std::string& f : floats) EXPECT_EQ(std::ranges::count(all, f), 1) << f;
+}
+
+TEST(Candidate, MixturesHaveSmallFloatsWhereTheMethodRoundsToThem) {
+  for (const auto& [method, rounds] : {std::pair{"gptq", true},
+                                       {"rtn", true},
+                                       {"gptq-descent+drift", true},
+                                       {"importance", false},
+                                       {"awq+gptq", false}}) {
+    const auto names = names_of(mixed_menu(DType::bf16, parse_method(method), {.isa = 0, .emulated = true}));
+    EXPECT_EQ(std::ranges::count(names, "nvfp4"), rounds ? 1 : 0) << method;
+  }
 }
 
 TEST(Candidate, BytesAreThoseOfTheQuantizedModel) {

@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "core/rng.h"
+#include "eval/quality.h"
 #include "search/decode_time.h"
 #include "search/mixed.h"
 #include "support.h"
@@ -79,6 +80,70 @@ TEST(Mixed, TheBestMixtureFitsAndMoreRoomNeverCostsMore) {
   }
   EXPECT_GE(made, 3);
   EXPECT_EQ(before, 0) << "there is room for the model as it is";
+}
+
+UnitCost unit_cost(const std::string& name, int64_t weights, double kl) {
+  return {.unit = {.name = name,
+                   .params = {name + ".q.weight", name + ".k.weight"},
+                   .table = false,
+                   .weights = weights,
+                   .formats = {},
+                   .bytes = {}},
+          .error = {},
+          .reference = 1,
+          .kl = kl,
+          .cost = {}};
+}
+
+TEST(IgnoreList, NamesTheModulesOfUnitsThatLoseMuchPerWeight) {
+  const std::vector<UnitCost> units = {unit_cost("a", 10, 0.1), unit_cost("b", 10, 2.0),
+                                       unit_cost("c", 10, 0.1), unit_cost("d", 200, 2.0),
+                                       unit_cost("e", 20, 0.1)};
+  EXPECT_EQ(ignore_list(units, 10), (std::vector<std::string>{"b.q", "b.k"}));  // 20 medians; d is one
+  EXPECT_TRUE(ignore_list(units, 25).empty());
+}
+
+double kl_of(const Model& base, const Assignment& assignment, const std::vector<int32_t>& tokens) {
+  Model model = base;
+  quantize(model, assignment, ScaleSearch::mse, 1);
+  const Target target{.threads = 1, .max_tokens = context, .max_outputs = context};
+  Plan one = Plan::compile(base, target), other = Plan::compile(model, target);
+  return evaluate(other, tokens, {.context = context, .progress = ""}, &one).kl_mean;
+}
+
+// One layer drowns the others: it is listed with what it is made from, and leaving those as they are gains
+// what leaving more weights elsewhere does not.
+TEST(IgnoreList, WhatItKeepsIsWhatPlainRoundingLoses) {
+  const std::string loud = "model.layers.0.self_attn.o_proj";
+  Model model = load(Checkpoint::open(golden("qwen3")));
+  Weight& weight = model.weights.at(loud + ".weight");
+  std::vector<float> values = read_all(weight);
+  for (float& v : values) v *= 16;
+  weight = dense_weight(Tensor::of<float>(DType::f32, weight.shape, values));
+  const std::vector<Format> menu = {{"as is", {}}, {"int4 g32", Numerics::integer(4, 32, false, DType::f32)}};
+  MixedOptions options{.method = parse_method("rtn"), .sweep = {.work = {}, .fingerprint = {}}};
+  options.sweep.context = options.window = context;
+  const std::vector<UnitCost> units = measure_units(model, menu, random_tokens(model, 16 * context, 3),
+                                                    random_tokens(model, 16 * context, 4), options);
+  const std::vector<std::string> ignored = ignore_list(units, 10);
+  EXPECT_EQ(std::ranges::count(ignored, loud), 1);
+  for (const std::string& module : ignored) EXPECT_EQ(module.find("layers.1"), std::string::npos) << module;
+
+  const auto held_out = random_tokens(model, 16 * context, 5);
+  const auto keeping = [&](const std::vector<std::string>& modules) {
+    return kl_of(model,
+                 assign_all(model, menu[1].numerics, {.head = true, .embeddings = true, .keep = modules}),
+                 held_out);
+  };
+  const double plain = keeping({}), without = keeping(ignored);
+  EXPECT_LT(without, 0.5 * plain);
+  int64_t left = 0, elsewhere = 0;
+  for (const auto& [name, w] : model.weights) {
+    if (std::ranges::count(ignored, module_path(name)) > 0) left += elements(w.shape);
+    if (name.find("layers.1.") != std::string::npos) elsewhere += elements(w.shape);
+  }
+  EXPECT_GE(elsewhere, left);
+  EXPECT_GT(keeping({"*.layers.1.*"}), 2 * without);
 }
 
 // What only is looked up takes no time; what is multiplied takes some. How much is the machine's business.
