@@ -138,13 +138,19 @@ const Tensor& Plan::run(const Batch& b) {
   if (impl.started) impl.settle();
   impl.started = true;
   impl.regions = 0;
+  const auto run = [&](Impl::Step& step) {
+    if (step.run)
+      step.run(b);
+    else
+      impl.run_chain(step.chain, b);
+  };
   if (!t.profile) {
-    for (auto& step : impl.steps) step.run(b);
+    for (auto& step : impl.steps) run(step);
   } else {
     using Clock = std::chrono::steady_clock;
     for (auto& step : impl.steps) {
       const auto start = Clock::now();
-      step.run(b);
+      run(step);
       step.seconds += std::chrono::duration<double>(Clock::now() - start).count();
     }
   }

@@ -1,4 +1,5 @@
 // Steps of attention: rotations, the KV cache, and the kernel per sequence.
+#include <algorithm>
 #include <cstring>
 
 #include "runtime/attention_args.h"
@@ -46,12 +47,14 @@ struct Plan::Impl::HeadStep {
     in_place.x = in_place.out = to;
     transform(in_place, {});
   }
-  // Items are heads of rows, so that a single row of a wide model is shared out too.
+  // Items are heads of rows, so that a single row of a wide model is shared out too. Worker r of as many
+  // workers as rows does row r.
   void run(const Batch& b, const Share& share) const {
     const bool cached = b.cached();
     const int64_t queries = rotated_q ? heads : 0, items = queries + kv_heads;
     const Range mine = part_of(static_cast<int64_t>(b.tokens.size()) * items, share.worker, share.workers);
-    size_t sequence = 0;
+    auto sequence = static_cast<size_t>(
+        std::upper_bound(b.starts.begin(), b.starts.end(), mine.begin / items) - b.starts.begin() - 1);
     for (int64_t i = mine.begin; i < mine.end; ++i) {
       const int64_t row = i / items, h = i % items - queries;
       if (h < 0) {
@@ -149,13 +152,13 @@ void Plan::Impl::build_attention(const Node& node, const op::Attention& a, const
     k = heads.rotated_k = locals.at(node.id)[1];
   }
   // Keys are rotated on their way into the cache, and values follow: one step.
-  add_step([this, heads](const Batch& b) {
-    const bool stores = heads.stores(b);
-    if (!heads.rotated_q && !stores) return;
-    const int64_t moved = (heads.rotated_q ? heads.heads : 0) + heads.kv_heads * (stores ? 2 : 1);
-    elementwise(static_cast<int64_t>(b.tokens.size()) * moved * heads.dim,
-                [&](const Share& share) { heads.run(b, share); });
-  });
+  if (heads.rotated_q || heads.cached_k || heads.rounded_k)
+    add_row_step({node.inputs[0],
+                  {},
+                  (a.heads + 2 * a.kv_heads) * a.head_dim,
+                  [heads](const Batch& b, Range, const Share& share) {
+                    if (heads.rotated_q || heads.stores(b)) heads.run(b, share);
+                  }});
 
   building = node.name;
   chose(node, explain(kernel, a.head_dim, type, target.isa));

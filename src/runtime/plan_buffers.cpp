@@ -5,10 +5,43 @@
 
 namespace lathe {
 
+// When a node's steps run, as lifetimes count: several nodes in a chain of row steps (plan_rows.cpp) run at
+// one time, since a worker may be at the last of them while another is at the first.
+struct Moment {
+  int rows;  // of taking and packing rows for linear layers
+  int rest;
+};
+static bool goes_by_rows(const Op& op) {
+  return std::visit(
+      []<class O>(const O&) {
+        return (std::is_same_v<O, op::RmsNorm> || std::is_same_v<O, op::AddRmsNorm> ||
+                std::is_same_v<O, op::Hadamard> || std::is_same_v<O, op::Rope> ||
+                std::is_same_v<O, op::Silu> || std::is_same_v<O, op::Add> || std::is_same_v<O, op::Mul> ||
+                std::is_same_v<O, op::SiluMul>);
+      },
+      op);
+}
+static std::vector<Moment> moments_of(const Graph& graph) {
+  std::vector<Moment> moments;
+  bool after_rows = false;  // the last step goes by rows
+  for (NodeId id : graph.order()) {
+    const Op& op = graph.node(id).op;
+    const int last = moments.empty() ? -1 : moments.back().rest;
+    const bool begins = goes_by_rows(op) || std::holds_alternative<op::Attention>(op) ||
+                        std::holds_alternative<op::RopeAttention>(op);
+    const int rest = begins && after_rows ? last : last + 1;
+    moments.push_back({after_rows ? last : rest, rest});
+    after_rows = goes_by_rows(op) || std::holds_alternative<op::GatedLinear>(op);
+  }
+  return moments;
+}
+
 void Plan::Impl::plan_packed_rows() {
-  int step = 0;
+  const std::vector<Moment> moments = moments_of(graph);
+  size_t index = 0;
   for (NodeId id : graph.order()) {
     const Node& node = graph.node(id);
+    const auto [first, step] = moments[index++];
     for (Phase phase : phases)
       if (const RowPacking* packing = packed_output(node, phase)) {  // written here, not packed by a reader
         const ValueId y = node.outputs[0];
@@ -25,16 +58,15 @@ void Plan::Impl::plan_packed_rows() {
         bool reads_x = !packing;
         if (packing) {
           auto [it, fresh] = packed_rows.try_emplace({x, phase, packing, matrix.input_scale, matrix.columns});
-          if (fresh) it->second = {id, {step, step, packing->bytes(most, cols(x))}, nullptr, false};
+          if (fresh) it->second = {id, {first, step, packing->bytes(most, cols(x))}, nullptr, false};
           it->second.lifetime.last = step;
           reads_x = fresh;
         }
         if (matrix.columns < 0 || !reads_x) continue;
         auto [it, fresh] = taken_rows.try_emplace({x, matrix.columns});
-        if (fresh) it->second.lifetime = {step, step, static_cast<size_t>(most * cols(x)) * sizeof(float)};
+        if (fresh) it->second.lifetime = {first, step, static_cast<size_t>(most * cols(x)) * sizeof(float)};
         it->second.lifetime.last = step;
       }
-    ++step;
   }
 }
 
@@ -57,9 +89,11 @@ void Plan::Impl::place_buffers() {
   std::vector<ValueId> values;
   std::map<ValueId, size_t> index;
   std::vector<std::pair<NodeId, Lifetime>> own;
-  int step = 0;
+  const std::vector<Moment> moments = moments_of(graph);
+  size_t at = 0;
   for (NodeId id : graph.order()) {
     const Node& node = graph.node(id);
+    const int step = moments[at++].rest;
     for (ValueId v : node.inputs)
       if (v != graph.tokens()) lifetimes[index.at(v)].last = step;
     for (ValueId v : node.outputs) {
@@ -68,9 +102,8 @@ void Plan::Impl::place_buffers() {
       lifetimes.push_back({step, step, static_cast<size_t>(most_rows(v) * cols(v)) * sizeof(float)});
     }
     for (const size_t bytes : bytes_of_locals(node)) own.emplace_back(id, Lifetime{step, step, bytes});
-    ++step;
   }
-  lifetimes[index.at(graph.output())].last = step;
+  lifetimes[index.at(graph.output())].last = moments.back().rest + 1;
   for (auto& [key, rows] : packed_rows) lifetimes.push_back(rows.lifetime);
   for (auto& [key, rows] : taken_rows) lifetimes.push_back(rows.lifetime);
   for (auto& [node, lifetime] : own) lifetimes.push_back(lifetime);

@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -134,14 +135,26 @@ struct Plan::Impl {
   std::vector<Columns> columns;  // all different: layers with one input mostly want it alike
   std::map<TakenKey, TakenRows> taken_rows;
   std::map<ValueId, ExpertRows> experts_seen;  // of this step, by what their take_routed makes
+  // What is done to each row of a value alone: to all rows of a run, or to those of one phase.
+  struct RowStep {
+    ValueId of;
+    std::optional<Phase> phase;
+    int64_t width;  // elements of a row
+    // Some rows of `of`; worker r of as many workers as rows does row r.
+    std::function<void(const Batch&, Range, const Share&)> run;
+    Range rows = {};  // of this run
+  };
   struct Step {
-    std::string name;  // the node's
-    std::function<void(const Batch&)> run;
+    std::string name;                       // the node's
+    std::function<void(const Batch&)> run;  // empty: a chain of row steps
+    std::vector<RowStep> chain = {};
     double seconds = 0;
   };
   std::vector<Step> steps;
   std::string building;  // the node whose steps are being added
-  void add_step(std::function<void(const Batch&)> run) { steps.push_back({building, std::move(run), 0}); }
+  void add_step(std::function<void(const Batch&)> run) { steps.push_back({building, std::move(run)}); }
+  void add_row_step(RowStep);
+  void run_chain(std::vector<RowStep>&, const Batch&);
   Tensor logits;
 
   explicit Impl(const Target&);
@@ -202,13 +215,14 @@ struct Plan::Impl {
     else
       parallel(fn);
   }
-  // A step over the rows of `y`: every elementwise kernel's arguments have rows and cols.
+  // An elementwise kernel over all rows of `y`: their arguments have rows and cols.
   template <class Args>
-  void add_row_step(Args args, ValueId y, void (*run)(const Args&, const Share&) noexcept) {
-    add_step([this, args, y, run](const Batch& b) mutable {
-      args.rows = rows(y, b);
-      elementwise(args.rows * args.cols, [&](const Share& share) { run(args, share); });
-    });
+  void add_row_step(const Args& args, ValueId y, void (*run)(const Args&, const Share&) noexcept) {
+    add_row_step({y, {}, args.cols, [args, run](const Batch&, Range rows, const Share& share) {
+                    Args now = args;
+                    now.rows = rows.end;
+                    run(now, share);
+                  }});
   }
 
   void pack_weights(const Model&);

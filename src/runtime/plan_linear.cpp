@@ -20,13 +20,13 @@ void Plan::Impl::add_take_step(const TakenKey& key, float* out) {
 void Plan::Impl::add_pack_step(const RowsKey& key, const float* rows_of_x, void* out) {
   const int64_t k = cols(key.x);
   const PackRowsArgs args{.x = rows_of_x, .m = 0, .k = k, .x_stride = k, .out = out, .scale = key.scale};
-  add_step([this, args, x = key.x, phase = key.phase, run = key.packing->run](const Batch& b) {
-    const Range rows = rows_of(x, phase, b);
-    PackRowsArgs now = args;
-    now.m = rows.end - rows.begin;
-    now.x += rows.begin * now.x_stride;
-    if (now.m > 0) elementwise(now.m * now.k, [&](const Share& share) { run(now, share); });
-  });
+  add_row_step(
+      {key.x, key.phase, k, [args, run = key.packing->run](const Batch&, Range rows, const Share& share) {
+         PackRowsArgs now = args;
+         now.m = rows.end - rows.begin;
+         now.x += rows.begin * now.x_stride;
+         run(now, share);
+       }});
 }
 
 void Plan::Impl::Packed::bind(LinearArgs& args) const {
@@ -107,16 +107,18 @@ void Plan::Impl::build_linear(const Node& node, bool bias) {
   };
   const size_t count = node.outputs.size();
   for (size_t i = 0; i < count; ++i) chose(node, node.params[i]);
-  for (Phase phase : phases) {
-    std::vector<Layer> layers;
+  std::vector<Layer> of_phase[std::size(phases)];
+  for (Phase phase : phases)  // rows first: their steps join the chain of what made x
     for (size_t i = 0; i < count; ++i) {
       const Packed& matrix = packed.at(node.params[i]);
       const ValueId y = node.outputs[i];
       LinearArgs args = linear_args(matrix, node.inputs[0], buffer(y), cols(y));
       if (bias) args.bias = vectors.at(node.params[count + i]).data();
       use_rows(node, phase, matrix, args);
-      layers.push_back({&matrix, args});
+      of_phase[static_cast<size_t>(phase)].push_back({&matrix, args});
     }
+  for (Phase phase : phases) {
+    auto& layers = of_phase[static_cast<size_t>(phase)];
     add_step([this, layers = std::move(layers), y = node.outputs[0], phase](const Batch& b) {
       const Range rows = rows_of(y, phase, b);
       if (rows.begin == rows.end) return;
@@ -164,39 +166,53 @@ void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& 
   chose(node, node.params[0]);
   chose(node, node.params[1]);
   const ValueId y = node.outputs[0];
+  GatedArgs of_phase[std::size(phases)];
+  for (Phase phase : phases) {
+    const RowPacking* rows_out = packed_output(node, phase);
+    float* other = runs_gated(gate, up, phase) ? buffer(y) : locals.at(node.id)[0];
+    of_phase[static_cast<size_t>(phase)] = {
+        linear_args(gate, node.inputs[0], buffer(y), cols(y)),
+        linear_args(up, node.inputs[0], other, cols(y)),
+        rows_out ? packed_rows.at({y, phase, rows_out, 0, -1}).data : nullptr};
+    auto& [gate_args, up_args, packed_y] = of_phase[static_cast<size_t>(phase)];
+    use_rows(node, phase, gate, gate_args);
+    use_rows(node, phase, up, up_args);
+  }
   for (Phase phase : phases) {
     const bool fused = runs_gated(gate, up, phase);
-    const RowPacking* rows_out = packed_output(node, phase);
-    void* packed_y = rows_out ? packed_rows.at({y, phase, rows_out, 0, -1}).data : nullptr;
-    float* other = fused ? buffer(y) : locals.at(node.id)[0];
-    LinearArgs args = linear_args(gate, node.inputs[0], buffer(y), cols(y)),
-               up_args = linear_args(up, node.inputs[0], other, cols(y));
-    use_rows(node, phase, gate, args);
-    use_rows(node, phase, up, up_args);
-    add_step([this, args, up_args, packed_y, y, phase, fused, &gate, &up,
-              silu_mul = kernels.silu_mul](const Batch& b) {
-      const Range rows = rows_of(y, phase, b);
-      if (rows.begin == rows.end) return;
-      GatedArgs now{args, up_args, packed_y};
-      gate.bind(now.gate);
-      up.bind(now.up);
-      narrow(now.gate, rows);
-      narrow(now.up, rows);
-      if (fused) return parallel([&](const Share& share) { gate.path(phase).gated(now, share); });
-      parallel([&](const Share& share) {
-        gate.path(phase).run(now.gate, share);
-        up.path(phase).run(now.up, share);
-      });
-      const BinaryArgs multiply{.a = now.gate.y,
-                                .b = now.up.y,
-                                .out = now.gate.y,
-                                .rows = now.gate.m,
-                                .cols = now.gate.n,
-                                .a_stride = now.gate.n,
-                                .b_stride = now.gate.n,
-                                .out_stride = now.gate.n};
-      elementwise(multiply.rows * multiply.cols, [&](const Share& share) { silu_mul(multiply, share); });
-    });
+    add_step(
+        [this, args = of_phase[static_cast<size_t>(phase)], y, phase, fused, &gate, &up](const Batch& b) {
+          const Range rows = rows_of(y, phase, b);
+          if (rows.begin == rows.end) return;
+          GatedArgs now = args;
+          gate.bind(now.gate);
+          up.bind(now.up);
+          narrow(now.gate, rows);
+          narrow(now.up, rows);
+          if (fused) return parallel([&](const Share& share) { gate.path(phase).gated(now, share); });
+          parallel([&](const Share& share) {
+            gate.path(phase).run(now.gate, share);
+            up.path(phase).run(now.up, share);
+          });
+        });
+  }
+  for (Phase phase : phases) {
+    if (runs_gated(gate, up, phase)) continue;
+    const int64_t width = cols(y);
+    add_row_step({y, phase, width,
+                  [y = buffer(y), other = locals.at(node.id)[0], width, run = kernels.silu_mul](
+                      const Batch&, Range rows, const Share& share) {
+                    const int64_t begin = rows.begin * width;
+                    run({.a = y + begin,
+                         .b = other + begin,
+                         .out = y + begin,
+                         .rows = rows.end - rows.begin,
+                         .cols = width,
+                         .a_stride = width,
+                         .b_stride = width,
+                         .out_stride = width},
+                        share);
+                  }});
   }
 }
 

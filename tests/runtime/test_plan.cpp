@@ -313,6 +313,63 @@ TEST(Plan, DecodingHasFiveParallelRegionsPerLayer) {
     }
 }
 
+// A layer of a Llama of width 2,048 whose weights are all zero: only what a step does counts.
+Model wide_model(int layers, const Numerics& numerics, std::string_view stored_as) {
+  Json config = read_json(golden("llama3") / "config.json");
+  config["hidden_size"] = config["intermediate_size"] = 2048;
+  config["num_attention_heads"] = 32;
+  config["num_key_value_heads"] = 8;
+  config["num_hidden_layers"] = layers;
+  Model model{define(config), {}, config, {}};
+  for (const auto& [name, shape] : model.graph.param_shapes())
+    model.weights.emplace(name, shape.size() == 2
+                                    ? make_weight(numerics, packing(stored_as), shape)
+                                    : make_weight(Numerics::dense(DType::f32), packing("dense"), shape));
+  return model;
+}
+
+// Rows of a batch are worth sharing out, so what goes row by row is a region of its own: norm and packing of
+// rows, rotation into the cache, rows for o_proj, silu * up and packing. Beside the five of matrices and
+// attention that is four or five.
+TEST(Plan, BatchesAndPromptsHaveTenParallelRegionsPerLayer) {
+  const struct {
+    Numerics numerics;
+    const char* stored_as;
+  } formats[] = {{Numerics::dense(DType::bf16), "dense"},
+                 {Numerics::integer(4, 32, false), "ct.pack32"},
+                 {Numerics::w8a8(), "ct.int8"}};
+  for (const auto& [numerics, stored_as] : formats)
+    for (const IsaLevel& level : isa_levels()) {
+      if (level.features == 0) continue;  // minutes
+      SCOPED_TRACE(fmt::format("{} {}", to_string(numerics), level.name));
+      int64_t of_batch[2], of_prompt[2];
+      bool packs = false;
+      for (int layers : {1, 2}) {
+        Plan plan = Plan::compile(wide_model(layers, numerics, stored_as), {.threads = 2,
+                                                                            .isa = level.features,
+                                                                            .max_tokens = 64,
+                                                                            .max_outputs = 16,
+                                                                            .slots = 16,
+                                                                            .context = 64});
+        for (const Plan::Choice& c : plan.choices()) packs |= !c.decode_rows.empty();
+        const std::vector<int32_t> tokens(16, 1), positions(16, 0);
+        std::vector<int32_t> each(17);
+        std::iota(each.begin(), each.end(), 0);
+        const std::span<const int32_t> sequences = std::span(each).first(16);
+        plan.run({.tokens = tokens,
+                  .positions = positions,
+                  .starts = each,
+                  .slots = sequences,
+                  .outputs = sequences});
+        of_batch[layers - 1] = plan.regions_per_step();
+        plan.run(SingleSequence(random_tokens(64, 1), 0, 1, true));
+        of_prompt[layers - 1] = plan.regions_per_step();
+      }
+      EXPECT_EQ(of_batch[1] - of_batch[0], packs ? 10 : 9);
+      EXPECT_LE(of_prompt[1] - of_prompt[0], 10);
+    }
+}
+
 TEST(Plan, AStepWithoutOutputsEndsAtTheLastAttention) {
   Plan plan = Plan::compile(tiny(), {.threads = 2, .max_tokens = 8, .context = 16});
   plan.run(SingleSequence(random_tokens(5, 1), 0, 1, true));
