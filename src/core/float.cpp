@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/cpu.h"
 #include "core/error.h"
 #include "core/vector_clones.h"
 
@@ -94,9 +95,31 @@ uint8_t f32_to_f8e8m0(float f) {
   return static_cast<uint8_t>(std::max(exponent - (fraction < 0.75f ? 1 : 0) + 127, 0));
 }
 
-// What most checkpoints are in.
-LATHE_VECTOR_CLONES static void widen(const uint16_t* in, float* out, int64_t n) {
+// bf16 is what most checkpoints are in, and every step reads embeddings so: by the widest vectors that
+// LATHE_ISA allows.
+LATHE_ALWAYS_INLINE static void widen_each(const uint16_t* in, float* out, int64_t n) {
   for (int64_t i = 0; i < n; ++i) out[i] = std::bit_cast<float>(static_cast<uint32_t>(in[i]) << 16);
+}
+static void widen_128(const uint16_t* in, float* out, int64_t n) { widen_each(in, out, n); }
+#if defined(__x86_64__)
+__attribute__((target("avx2"))) static void widen_256(const uint16_t* in, float* out, int64_t n) {
+  widen_each(in, out, n);
+}
+__attribute__((target("avx512f"))) static void widen_512(const uint16_t* in, float* out, int64_t n) {
+  widen_each(in, out, n);
+}
+#endif
+static auto choose_widen() {
+#if defined(__x86_64__)
+  const uint32_t features = allowed_features();
+  if (features & isa_avx512) return widen_512;
+  if (features & isa_avx2) return widen_256;
+#endif
+  return widen_128;
+}
+static void widen(const uint16_t* in, float* out, int64_t n) {
+  static const auto chosen = choose_widen();
+  chosen(in, out, n);
 }
 
 void to_f32(DType dtype, const void* in, float* out, int64_t n) {

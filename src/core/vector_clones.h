@@ -1,6 +1,7 @@
-// For functions of plain loops outside kernels/: compiled again for wider vectors, one chosen when the
-// program is loaded. All give the same bits: the build has -ffp-contract=off, and sums keep chains of their
-// own. What such a function calls must be inlined into it (LATHE_ALWAYS_INLINE), or it is the narrow one.
+// For functions of plain loops that compression calls: compiled again for wider vectors, one chosen when the
+// program is loaded, by the CPU alone: LATHE_ISA does not rule it, so nothing that runs a model may be one.
+// All give the same bits: the build has -ffp-contract=off, and sums keep chains of their own. What such a
+// function calls must be inlined into it (LATHE_ALWAYS_INLINE), or it is the narrow one.
 #pragma once
 
 #define LATHE_ALWAYS_INLINE __attribute__((always_inline)) inline
