@@ -24,6 +24,9 @@ void print(const Speed& s) {
              compute.label);
   fmt::print("decode   {:>9.1f} tokens/s  {:>5.1f} % of {:.1f} GB/s (reads, measured now)\n",
              s.decode_tokens_per_s, s.decode_percent_of_roof, s.roof.read_bytes_per_s * 1e-9);
+  if (s.decode_percent_of_l3 > 0)
+    fmt::print("{:29}{:>5.1f} % of {:.1f} GB/s (reads from the third-level cache, measured now)\n", "",
+               s.decode_percent_of_l3, s.roof.l3_bytes_per_s * 1e-9);
   fmt::print(
       "first token after {:.1f} ms; {} prompt tokens, {} generated, batch {}, {} threads ({} for prompts)\n",
       s.ttft_ms, s.prompt_tokens, s.gen_tokens, s.batch, s.threads, s.prefill_threads);

@@ -63,6 +63,7 @@ Json to_json(const Speed& s) {
                {"peak_memory_bytes", s.peak_memory_bytes},
                {"model_memory_bytes", s.model_memory_bytes},
                {"weights_fit_cache", s.fits_cache}};
+  if (s.decode_percent_of_l3 > 0) json["decode_percent_of_l3"] = s.decode_percent_of_l3;
   if (s.prefill_roof) json["prefill_roof"] = s.prefill_roof->name;
   for (const RoofField& field : roof_fields)
     if (s.roof.*field.value > 0) json["roof_" + std::string(field.name)] = s.roof.*field.value;

@@ -116,10 +116,18 @@ double MemoryReads::bytes_per_s(ThreadPool& pool, uint32_t isa) const {
   return rate * static_cast<double>(chunk);
 }
 
+static size_t second_level_bytes() {
+  const size_t known = cache_bytes(2);
+  return known > 0 ? known : megabyte / 2;
+}
+
 void measure_caches(ThreadPool& pool, uint32_t isa, Roof& roof) {
-  const size_t known = cache_bytes(2), l2 = known > 0 ? known : megabyte / 2;
-  roof.l2_bytes_per_s = cached_reads(pool, isa, l2 / 2);
-  const size_t l3 = cache_bytes(3);
+  roof.l2_bytes_per_s = cached_reads(pool, isa, second_level_bytes() / 2);
+  measure_l3(pool, isa, roof);
+}
+
+void measure_l3(ThreadPool& pool, uint32_t isa, Roof& roof) {
+  const size_t l2 = second_level_bytes(), l3 = cache_bytes(3);
   if (l3 == 0) return;
   // Beyond the second level of every thread, yet within the third.
   const auto threads = static_cast<size_t>(pool.size());

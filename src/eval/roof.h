@@ -56,9 +56,10 @@ const RoofField& compute_roof(uint32_t isa, const AttentionPath&);
 Roof measure_roof(int threads, uint32_t isa);
 
 // Its parts. Compute: the fields that end in flops_per_s and ops_per_s, those that are above zero already
-// left out; caches: l3 and l2.
+// left out; caches: l3 and l2; l3 alone stays 0 where there is no third level.
 void measure_compute(ThreadPool&, uint32_t isa, Roof&);
 void measure_caches(ThreadPool&, uint32_t isa, Roof&);
+void measure_l3(ThreadPool&, uint32_t isa, Roof&);
 // One field of compute alone.
 void measure_compute(ThreadPool&, uint32_t isa, const RoofField&, Roof&);
 

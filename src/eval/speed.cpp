@@ -193,10 +193,11 @@ class MomentaryRoof {
 
   Roof measure() { return measure_roof(pool_, reads_, isa_); }
 
-  // The fields that matter to a model.
-  Roof measure(const Operations& operations) {
+  // The fields that matter to a model. `l3`: reads from the third-level cache too.
+  Roof measure(const Operations& operations, bool l3) {
     Roof roof;
     roof.read_bytes_per_s = reads_.bytes_per_s(pool_, isa_);
+    if (l3) measure_l3(pool_, isa_, roof);
     for (const auto& [field, count] : operations) measure_compute(pool_, isa_, *field, roof);
     return roof;
   }
@@ -297,18 +298,21 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
       plan, target, {.tokens = options.prompt_tokens, .context = 0, .outputs = 1}, speed.roof);
   const double decode_bytes = bytes_of_decoding(model, plan, options);
 
-  std::vector<double> first_token, prefill, decode, prefill_share, decode_share;
-  std::vector<Roof> moments = {momentary ? momentary->measure(prompt) : speed.roof};
+  std::vector<double> first_token, prefill, decode, prefill_share, decode_share, l3_share;
+  const auto roofs = [&] { return momentary ? momentary->measure(prompt, speed.fits_cache) : speed.roof; };
+  std::vector<Roof> moments = {roofs()};
   for (int i = 0; i < options.repeats; ++i) {
     if (momentary && speed.fits_cache) session.run(nullptr);  // the roofs' buffer took the cache
     const Times times = session.run(nullptr);
-    moments.push_back(momentary ? momentary->measure(prompt) : speed.roof);
+    moments.push_back(roofs());
     const Roof roof = mean(moments.end()[-2], moments.back());
     first_token.push_back(times.first_token);
     prefill.push_back(times.prefill);
     decode.push_back(times.decode);
     prefill_share.push_back(static_cast<double>(options.batch) * seconds_at(roof, prompt) / times.prefill);
     decode_share.push_back(decode_bytes / times.decode / roof.read_bytes_per_s);
+    if (speed.fits_cache && roof.l3_bytes_per_s > 0)
+      l3_share.push_back(decode_bytes / times.decode / roof.l3_bytes_per_s);
   }
 
   speed.threads = plan.threads();
@@ -325,6 +329,7 @@ Speed measure_speed(const Model& model, const SpeedOptions& options) {
   take_medians(moments, speed.roof);  // what is reported is what the passes were compared with
   speed.prefill_percent_of_roof = 100 * median(prefill_share);
   speed.decode_percent_of_roof = 100 * median(decode_share);
+  if (!l3_share.empty()) speed.decode_percent_of_l3 = 100 * median(l3_share);
   plan.keep_packed();
   return speed;
 }

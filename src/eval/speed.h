@@ -24,6 +24,9 @@ struct Speed {
   // Medians of the passes, each against the roofs right before and after it.
   double prefill_percent_of_roof = 0;  // of the time that its arithmetic takes at the roofs of its kernels
   double decode_percent_of_roof = 0;   // of the bandwidth roof, counting weight and KV bytes
+  // The same bytes against reads from the third-level cache, where it holds the weights; 0 where it does not,
+  // or its bandwidth is not known.
+  double decode_percent_of_l3 = 0;
   int threads = 0, prefill_threads = 0;
   int64_t batch = 1, prompt_tokens = 0, gen_tokens = 0;
   std::string logits_hash;        // of the last prefill row and every decode step, first repeat

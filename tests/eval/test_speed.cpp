@@ -1,6 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "core/error.h"
+#include "eval/report.h"
 #include "eval/speed.h"
 #include "support.h"
 
@@ -69,6 +70,21 @@ TEST(Speed, MeasuresItsOwnRoofsWhereNoneAreGiven) {
   EXPECT_GT(s.roof.*s.prefill_roof->value, 0);
   EXPECT_GT(s.prefill_percent_of_roof, 0);
   EXPECT_GT(s.decode_percent_of_roof, 0);
+}
+
+TEST(Speed, AModelInTheCacheIsComparedWithItsReadsToo) {
+  Roof roof = some_roof;
+  roof.l3_bytes_per_s = 4e10;
+  auto o = small();
+  o.roof = &roof;
+  const Speed s = measure_speed(builtin(), o);
+  if (!s.fits_cache) GTEST_SKIP() << "no cache here holds the built-in model";
+  EXPECT_NEAR(s.decode_percent_of_l3, s.decode_percent_of_roof / 4, 1e-9);
+  EXPECT_EQ(measure_speed(builtin(), small()).decode_percent_of_l3, 0);  // not measured by the caller
+  o.roof = nullptr;
+  const Speed own = measure_speed(builtin(), o);
+  EXPECT_EQ(own.decode_percent_of_l3 > 0, cache_bytes(3) > 0);
+  EXPECT_EQ(to_json(own).contains("decode_percent_of_l3"), cache_bytes(3) > 0);
 }
 
 TEST(Speed, RunsBatchesAndPromptsLongerThanAChunk) {
