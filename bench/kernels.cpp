@@ -1,5 +1,5 @@
 // Times the rows of the kernel tables on the shapes of real models, against roofs measured in the same run:
-// memory reads for one row of x (decode), arithmetic for many (prefill).
+// memory reads where the weights take longer at theirs (few rows of x), else arithmetic.
 #include <CLI/CLI.hpp>
 #include <cstdio>
 #include <fmt/format.h>
@@ -15,6 +15,7 @@ namespace {
 
 constexpr double timing_seconds = 0.15;
 constexpr int64_t vocabulary = 151936;              // of Qwen2.5 and Qwen3
+constexpr int64_t most_decoded = 64;                // rows; more are a prompt, unless --path says otherwise
 constexpr size_t largest_weight = size_t{1} << 30;  // a language head in f32 is more, and nothing new
 
 struct Layer {
@@ -29,7 +30,7 @@ constexpr Layer layers[] = {
 };
 
 struct Options {
-  std::string kernel, model, format;
+  std::string kernel, model, format, path;
   int64_t rows = 0, n = 0;
   int threads = 0;
   bool json = false;
@@ -82,6 +83,7 @@ class Roofs {
 struct Line {
   std::string_view op, kernel, model;
   std::string format;
+  std::string_view path;  // of linear layers and attention: prompt or decode
   int64_t m, n, k;
 };
 
@@ -95,6 +97,7 @@ void report(const Options& options, const Line& line, const KernelSpeed& speed, 
                             {"kernel", line.kernel},
                             {"format", line.format},
                             {"model", line.model},
+                            {"path", line.path},
                             {"m", line.m},
                             {"n", line.n},
                             {"k", line.k},
@@ -108,9 +111,10 @@ void report(const Options& options, const Line& line, const KernelSpeed& speed, 
                            .dump());
   else
     fmt::print(
-        "{:<18} {:<23} {:<13} [{:>6} x {:>5}] m={:<4} {:>9.1f} us {:>8.1f} {:<8} {:>5.1f} %  {} {:.0e}\n",
-        line.kernel, line.format, line.model, line.n, line.k, line.m, speed.seconds * 1e6, rate, unit,
-        percent, speed.hash, speed.error);
+        "{:<18} {:<23} {:<13} [{:>6} x {:>5}] {:<6} m={:<4} {:>9.1f} us {:>8.1f} {:<8} {:>5.1f} %  {} "
+        "{:.0e}\n",
+        line.kernel, line.format, line.model, line.n, line.k, line.path, line.m, speed.seconds * 1e6, rate,
+        unit, percent, speed.hash, speed.error);
   std::fflush(stdout);
 }
 
@@ -120,14 +124,18 @@ void bench_linear(const Options& options, KernelRunner& runner, const Roofs& roo
   if (packed_bytes(numerics, pack, {layer.n, layer.k}) > largest_weight) return;
   WeightCopies weights(numerics, pack, layer.n, layer.k, runner);
   const Roof& roof = roofs.of(row.isa);
-  std::vector<int64_t> counts = {1, 512};
+  std::vector<int64_t> counts = {1, 2, 4, 8, 16, most_decoded, 512};
   if (options.rows > 0) counts = {options.rows};
   for (const int64_t m : counts) {
     if (m > 1 && (row.isa == 0 || layer.n > 100000)) continue;  // minutes, and nothing to learn
-    const bool memory_bound = m < prompt_rows;
-    report(options, {"linear", row.name, layer.model, format_name(numerics), m, layer.n, layer.k},
-           time_linear(runner, row, weights, m, timing_seconds), memory_bound,
-           memory_bound ? roof.read_bytes_per_s : roof.*compute_roof(row.isa, row.path(true)).value);
+    const bool prompt = options.path.empty() ? m > most_decoded : options.path == "prompt";
+    const KernelSpeed speed = time_linear(runner, row, weights, m, prompt, timing_seconds);
+    const double compute = roof.*compute_roof(row.isa, row.path(prompt)).value;
+    const bool memory_bound = speed.bytes * compute >= speed.flops * roof.read_bytes_per_s || compute <= 0;
+    report(options,
+           {"linear", row.name, layer.model, format_name(numerics), prompt ? "prompt" : "decode", m, layer.n,
+            layer.k},
+           speed, memory_bound, memory_bound ? roof.read_bytes_per_s : compute);
   }
 }
 
@@ -137,9 +145,9 @@ void bench_attention(const Options& options, KernelRunner& runner, const Roofs& 
   const bool memory_bound = !c.prompt;
   const Roof& roof = roofs.of(row.isa);
   report(options,
-         {"attention", row.name, c.prompt ? "prompt" : "decode",
-          fmt::format("attention, {} keys", kv_type_names[static_cast<size_t>(c.kv)]), c.rows,
-          timed_heads * timed_head_dim, c.first + c.rows},
+         {"attention", row.name, "attention",
+          fmt::format("attention, {} keys", kv_type_names[static_cast<size_t>(c.kv)]),
+          c.prompt ? "prompt" : "decode", c.rows, timed_heads * timed_head_dim, c.first + c.rows},
          time_attention(runner, row, c, timing_seconds), memory_bound,
          memory_bound ? roof.read_bytes_per_s : roof.*compute_roof(row.isa, row.path(true)).value);
 }
@@ -150,7 +158,7 @@ void bench_elementwise(const Options& options, KernelRunner& runner, const Roofs
   const Roof& roof = roofs.of(row.isa);
   for (const std::string_view op : elementwise_ops())
     for (const auto& [rows, cols] : {std::pair<int64_t, int64_t>{1, 2048}, {512, 2048}, {1, vocabulary}})
-      report(options, {op, row.name, "elementwise", std::string(op), rows, 1, cols},
+      report(options, {op, row.name, "elementwise", std::string(op), "", rows, 1, cols},
              time_elementwise(runner, row, op, rows, cols, timing_seconds), true,
              roof.l3_bytes_per_s > 0 ? roof.l3_bytes_per_s : roof.read_bytes_per_s);
 }
@@ -173,7 +181,7 @@ void bench_sampler(const Options& options, const ElementwiseKernels& row, const 
     speed.seconds = fastest_call(timing_seconds, 5, [&] { sampler.pick(logits); });
     speed.bytes = static_cast<double>(vocabulary) * sizeof(float);
     speed.hash = tokens;
-    report(options, {"sampler", row.name, "sampler", std::string(name), 1, 1, vocabulary}, speed, true,
+    report(options, {"sampler", row.name, "sampler", std::string(name), "", 1, 1, vocabulary}, speed, true,
            roof.l3_bytes_per_s);
   }
 }
@@ -188,7 +196,10 @@ int run(int argc, char** argv) {
   app.add_option("--format", options.format,
                  "only this weight format, e.g. \"int4 g32\"; or attention, elementwise, sampler");
   app.add_option("--n", options.n, "only layers of so many outputs");
-  app.add_option("--rows", options.rows, "so many rows of x instead of 1 and 512");
+  app.add_option("--rows", options.rows,
+                 "so many rows of x instead of 1, 2, 4, 8, 16, 64 (decoding) and 512 (a prompt)");
+  app.add_option("--path", options.path, "time this path of linear layers, whatever the number of rows")
+      ->check(CLI::IsMember({"decode", "prompt"}));
   app.add_flag("--json", options.json, "one object per line");
   CLI11_PARSE(app, argc, argv);
 

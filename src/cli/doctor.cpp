@@ -96,11 +96,12 @@ std::vector<Row> examine_linear(KernelRunner& runner, const Numerics& format,
       at = weights.try_emplace(kernel.packing, format, packing(kernel.packing), layer_n, layer_k, runner)
                .first;
     }
-    const auto time = [&](int64_t m) {
-      return time_linear(runner, kernel, at->second, m, timing_seconds, timing_calls);
+    const auto time = [&](int64_t m, bool prompt) {
+      return time_linear(runner, kernel, at->second, m, prompt, timing_seconds, timing_calls);
     };
-    row.decode = decode_rate(time(decode_rows), roof);
-    row.prefill = prefill_rate(time(prefill_rows), roof.*compute_roof(kernel.isa, kernel.path(true)).value);
+    row.decode = decode_rate(time(decode_rows, false), roof);
+    row.prefill =
+        prefill_rate(time(prefill_rows, true), roof.*compute_roof(kernel.isa, kernel.path(true)).value);
   }
   return rows;
 }

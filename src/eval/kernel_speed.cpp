@@ -213,12 +213,12 @@ WeightCopies::WeightCopies(const Numerics& numerics, const Packing& packing, int
 }
 
 KernelSpeed time_linear(KernelRunner& runner, const LinearKernel& row, WeightCopies& weights, int64_t m,
-                        double seconds, int calls) {
+                        bool prompt, double seconds, int calls) {
   const int64_t n = weights.first().rows(), k = weights.first().cols();
   Rng rng(2);
   const std::vector<float> x = random_floats(m * k, rng);
   std::vector<float> y(static_cast<size_t>(m * n));
-  const LinearPath& path = row.path(m >= prompt_rows);
+  const LinearPath& path = row.path(prompt);
   const Storage packed = Storage::allocate(path.rows ? path.rows->bytes(m, k) : 0);
   KernelSpeed speed;
   speed.seconds = fastest_call(seconds, calls, [&] {

@@ -66,12 +66,10 @@ struct KernelSpeed {
   double gflop_per_s() const { return flops / seconds * 1e-9; }
 };
 
-// Rows of x from which on a layer counts as a prompt: kernels are bound by arithmetic there, below by memory.
-inline constexpr int64_t prompt_rows = 32;
-
-// y = x W^T for m random rows; packing of x included. At least `calls` calls and `seconds` seconds.
-KernelSpeed time_linear(KernelRunner&, const LinearKernel&, WeightCopies&, int64_t m, double seconds,
-                        int calls = 5);
+// y = x W^T for m random rows, of a prompt or while decoding; packing of x included. At least `calls` calls
+// and `seconds` seconds.
+KernelSpeed time_linear(KernelRunner&, const LinearKernel&, WeightCopies&, int64_t m, bool prompt,
+                        double seconds, int calls = 5);
 
 // `rows` new rows of one sequence over `first` cached ones, in a prompt or while decoding; heads as in
 // Llama-3.2-1B: 32 and 8 of 64.

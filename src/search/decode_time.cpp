@@ -35,7 +35,7 @@ class Timer {
     if (fresh) {
       const LinearKernel& kernel = choose_linear(numerics, timed, cols, allowed_features());
       WeightCopies weights(numerics, packing(kernel.packing), timed, cols, runner_);
-      at->second = time_linear(runner_, kernel, weights, 1, timing_seconds, timing_calls).seconds;
+      at->second = time_linear(runner_, kernel, weights, 1, false, timing_seconds, timing_calls).seconds;
     }
     return at->second * static_cast<double>(rows) / static_cast<double>(timed);
   }

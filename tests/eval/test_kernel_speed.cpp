@@ -48,14 +48,16 @@ TEST(KernelSpeed, KernelsAgreeWithTheReference) {
     for (const Numerics& format : all_formats()) {
       if (!row.accepts(format, n, k) || !packing(row.packing).holds(format)) continue;
       WeightCopies weights(format, packing(row.packing), n, k, runner);
-      for (int64_t m : {int64_t{1}, prompt_rows}) {
-        const KernelSpeed s = time_linear(runner, row, weights, m, 0, 2);
+      for (const auto [m, prompt] : {std::pair<int64_t, bool>{1, false}, {32, false}, {32, true}}) {
+        const KernelSpeed s = time_linear(runner, row, weights, m, prompt, 0, 2);
         EXPECT_GT(s.seconds, 0);
         EXPECT_EQ(s.flops, 2.0 * static_cast<double>(m * n * k));
         EXPECT_EQ(s.bytes, static_cast<double>(packed_bytes(format, packing(row.packing), {n, k})));
-        EXPECT_LT(s.error, 0.02) << row.name << " " << format_name(format) << " m=" << m;
+        EXPECT_LT(s.error, 0.02) << row.name << " " << format_name(format) << " m=" << m
+                                 << (prompt ? " prompt" : "");
         EXPECT_EQ(s.hash.size(), 12u);
-        EXPECT_EQ(time_linear(runner, row, weights, m, 0, 1).hash, s.hash) << "every copy is the same";
+        EXPECT_EQ(time_linear(runner, row, weights, m, prompt, 0, 1).hash, s.hash)
+            << "every copy is the same";
       }
     }
   }
