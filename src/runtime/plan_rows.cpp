@@ -1,4 +1,6 @@
 // Chains of steps that each go row by row: norm and packing, silu * up and packing, rotation and cache.
+#include <algorithm>
+
 #include "runtime/plan_impl.h"
 
 namespace lathe {
@@ -14,10 +16,10 @@ void Plan::Impl::add_row_step(RowStep step) {
 }
 
 void Plan::Impl::run_chain(std::vector<RowStep>& chain, const Batch& b) {
-  int64_t elements = 0;
+  int64_t elements = 0;  // of the largest step: a chain never makes a region where none of its steps would
   for (RowStep& step : chain) {
     step.rows = step.phase ? rows_of(step.of, *step.phase, b) : Range{0, rows(step.of, b)};
-    elements += (step.rows.end - step.rows.begin) * step.width;
+    elements = std::max(elements, (step.rows.end - step.rows.begin) * step.width);
   }
   const int64_t all = rows(chain[0].of, b);
   if (elements >= serial_elements && all >= team->size())
