@@ -87,7 +87,7 @@ bool is_cache_scale(const Graph& graph, std::string_view param) {
 void require_scales(const Weight& weight, std::string_view where) {
   for (const float value : read_all(weight))
     if (!std::isnormal(value) || value < 0)
-      throw input_error(where, "scales above 0", fmt::format("{}", value),
+      throw input_error(where, "finite scales above 0", fmt::format("{}", value),
                         "the checkpoint is damaged; export it again");
 }
 

@@ -70,7 +70,8 @@ void Plan::Impl::plan_packed_rows() {
   }
 }
 
-// Of attention: rotated queries and keys, then rounded keys and values, which are no larger than what they come from.
+// Of attention: rotated queries and keys, then keys and values as they are rounded, which is less than as
+// floats.
 std::vector<size_t> Plan::Impl::bytes_of_locals(const Node& node) {
   const auto like = [&](ValueId v) { return static_cast<size_t>(most_rows(v) * cols(v)) * sizeof(float); };
   if (std::holds_alternative<op::GatedLinear>(node.op)) return {like(node.outputs[0])};
