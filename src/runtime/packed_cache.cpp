@@ -71,8 +71,8 @@ Json key_of(const PackedCache& cache, const Weights& weights) {
   Json formats = Json::object();
   for (const auto& [name, weight] : weights) formats[name] = describe(weight);
   return {{"layout", layout},
-          {"cpu", cpu_model()},
-          {"features", describe_features(cpu_features())},
+          {"machine",
+           cache.machine.empty() ? cpu_model() + ", " + describe_features(cpu_features()) : cache.machine},
           {"source", cache.source},
           {"weights", std::move(formats)}};
 }

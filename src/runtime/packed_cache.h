@@ -22,6 +22,7 @@ struct PackedCache {
   fs::path folder;     // empty: nothing is kept
   std::string source;  // identity_of() the files that the model was loaded from, unchanged since
   size_t least_bytes = size_t{64} << 20;  // less is repacked faster than a file is checked
+  std::string machine = {};               // whose kernels read it, CPU and features; empty: this one's
 };
 
 // Names, sizes, times of change and inodes of a checkpoint's files: what changes whenever they do. Empty

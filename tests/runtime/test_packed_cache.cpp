@@ -86,6 +86,36 @@ TEST(PackedCache, IsOfOneSourceAndOneWayToPack) {
   EXPECT_FALSE(read_packed({dir / "packed", ""}, wanted(weights), pool)) << "an unknown source is no source";
 }
 
+TEST(PackedCache, AnotherCpusFileIsNotUsed) {
+  const TemporaryDirectory dir;
+  ThreadPool pool(1);
+  const auto weights = some_weights();
+  const PackedCache here{dir / "packed", "source"};
+  const std::string features = describe_features(cpu_features());
+  for (const std::string& machine : {"Another CPU, " + features, cpu_model() + ", " + features + " more"}) {
+    PackedCache there = here;
+    there.machine = machine;
+    write_packed(there, weights);
+    EXPECT_TRUE(read_packed(there, wanted(weights), pool));
+    const fs::path theirs = only_file(here.folder);
+    EXPECT_FALSE(read_packed(here, wanted(weights), pool)) << "under another name";
+    write_packed(here, weights);
+    ASSERT_TRUE(read_packed(here, wanted(weights), pool));
+    fs::path ours;
+    for (const auto& entry : fs::directory_iterator(here.folder))
+      if (entry.path() != theirs) ours = entry.path();
+    fs::rename(theirs, ours);
+    testing::internal::CaptureStderr();
+    EXPECT_FALSE(read_packed(here, wanted(weights), pool)) << "under ours: the header says whose it is";
+    EXPECT_THAT(testing::internal::GetCapturedStderr(), testing::HasSubstr("packing the weights again"));
+    write_packed(here, weights);  // as a plan then does
+    const auto found = read_packed(here, wanted(weights), pool);
+    ASSERT_TRUE(found);
+    expect_same(weights, *found);
+    fs::remove(ours);
+  }
+}
+
 TEST(PackedCache, NoDamagedFileIsUsed) {
   const TemporaryDirectory dir;
   ThreadPool pool(1);
