@@ -344,7 +344,7 @@ TEST(Plan, BatchesAndPromptsHaveTenParallelRegionsPerLayer) {
       SCOPED_TRACE(fmt::format("{} {}", to_string(numerics), level.name));
       int64_t of_batch[2], of_prompt[2];
       bool packs = false;
-      for (int layers : {1, 2}) {
+      for (int layers : {2, 3}) {  // the last one takes the wanted rows, beside its norms
         Plan plan = Plan::compile(wide_model(layers, numerics, stored_as), {.threads = 2,
                                                                             .isa = level.features,
                                                                             .max_tokens = 64,
@@ -361,9 +361,9 @@ TEST(Plan, BatchesAndPromptsHaveTenParallelRegionsPerLayer) {
                   .starts = each,
                   .slots = sequences,
                   .outputs = sequences});
-        of_batch[layers - 1] = plan.regions_per_step();
+        of_batch[layers - 2] = plan.regions_per_step();
         plan.run(SingleSequence(random_tokens(64, 1), 0, 1, true));
-        of_prompt[layers - 1] = plan.regions_per_step();
+        of_prompt[layers - 2] = plan.regions_per_step();
       }
       EXPECT_EQ(of_batch[1] - of_batch[0], packs ? 10 : 9);
       EXPECT_LE(of_prompt[1] - of_prompt[0], 10);
