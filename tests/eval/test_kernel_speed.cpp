@@ -48,7 +48,7 @@ TEST(KernelSpeed, KernelsAgreeWithTheReference) {
     for (const Numerics& format : all_formats()) {
       if (!row.accepts(format, n, k) || !packing(row.packing).holds(format)) continue;
       WeightCopies weights(format, packing(row.packing), n, k, runner);
-      for (const auto [m, prompt] : {std::pair<int64_t, bool>{1, false}, {32, false}, {32, true}}) {
+      for (const auto& [m, prompt] : {std::pair<int64_t, bool>{1, false}, {32, false}, {32, true}}) {
         const KernelSpeed s = time_linear(runner, row, weights, m, prompt, 0, 2);
         EXPECT_GT(s.seconds, 0);
         EXPECT_EQ(s.flops, 2.0 * static_cast<double>(m * n * k));
