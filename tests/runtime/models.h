@@ -8,6 +8,7 @@
 #include "models/hadamard.h"
 #include "models/model.h"
 #include "quant/round.h"
+#include "quant/round_blocks.h"
 
 namespace lathe::testing_support {
 
@@ -21,7 +22,9 @@ inline Model in_format(const Model& model, const Numerics& numerics, std::string
     if (weight.shape.size() != 2) continue;
     const std::vector<float> values = read_all(weight);
     Codes codes = unpack(weight, 0, weight.rows());
-    if (!numerics.is_dense())
+    if (stored_as.starts_with("gguf."))
+      codes = round_blocks(values.data(), weight.rows(), weight.cols(), numerics);
+    else if (!numerics.is_dense())
       codes = round_to_nearest(values.data(), weight.rows(), weight.cols(), rounded_to, ScaleSearch::absmax);
     codes.numerics = numerics;
     for (int32_t k = 0; k < codes.cols; ++k) {
