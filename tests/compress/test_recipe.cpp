@@ -96,7 +96,7 @@ TEST(Recipe, RefusesWhatItDoesNotKnowAndNamesTheLine) {
       {"lathe: 1\nmodel: {a: 1}\nsteps: []\n", "r.yaml: line 2: expected text as 'model'"},
       {"lathe: 1\nmodel: m\nseed: many\nsteps: []\n", "r.yaml: line 3: expected an integer as 'seed'"},
       {"lathe: 1\nmodel: m\nsteps:\n  - prune: {}\n",
-       "r.yaml: line 4: expected one of quantize, rotate, found key 'prune'"},
+       "r.yaml: line 4: expected one of kv_cache, quantize, rotate, found key 'prune'"},
       {"lathe: 1\nmodel: m\nsteps:\n  - 5\n", "r.yaml: line 4: expected a step"},
       {"lathe: 1\nmodel: m\nsteps:\n  - quantize:\n      default: keep\n      default: keep\n",
        "distinct keys"},
