@@ -203,6 +203,8 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
   const fs::path work = beside(output, ".sweep");
   const StepsResult steps =
       run_steps(model, recipe, from.checkpoint, checked_source, {.work = work, .threads = threads});
+  AtomicDirectory directory(output);
+  const RemoveOnInterrupt guard(directory.path());
   Applied applied;
   if (!steps.left.empty()) {
     applied.forecast = forecast_rounding(model, steps.left, steps.scales, threads);
@@ -211,8 +213,6 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
          steps.left.size(), f.seconds, human_bytes(static_cast<double>(f.memory)),
          human_bytes(static_cast<double>(f.bytes_read)), human_bytes(static_cast<double>(f.bytes_written)));
   }
-  AtomicDirectory directory(output);
-  const RemoveOnInterrupt guard(directory.path());
   const Saved result =
       save_and_sum(model, from.checkpoint, steps.left, steps.scales, directory.path(), threads);
   recipe.source_hash = checked_source();
