@@ -87,7 +87,6 @@ bool w8a8(const Numerics& numerics, int64_t, int64_t) {
 }
 
 size_t int8_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Rows(m, k).bytes()); }
-size_t flipped_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Rows(m, k, 2).bytes()); }
 size_t int8_groups_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Groups(m, k).bytes()); }
 
 template <int lanes, int most = 512>
@@ -107,6 +106,7 @@ constexpr RowPacking bf16_words = {"bf16 words", Products::bf16, avx512bf16::bf1
                                    avx512bf16::pack_bf16_rows};
 constexpr RowPacking int8_rows_512 = {"int8 tiles", Products::int8, int8_rows_bytes, avx512::pack_int8_rows};
 constexpr RowPacking int8_rows_256 = {"int8 tiles", Products::int8, int8_rows_bytes, avx2::pack_int8_rows};
+size_t flipped_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Rows(m, k, 2).bytes()); }
 constexpr RowPacking flipped_rows_256 = {"int8 tiles flipped", Products::int8, flipped_rows_bytes,
                                          avx2::pack_flipped_rows};
 constexpr RowPacking int8_groups_512 = {"int8 groups", Products::int8, int8_groups_bytes,
