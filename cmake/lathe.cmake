@@ -86,7 +86,11 @@ function(lathe_test folder)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${target} PRIVATE LATHE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
   lathe_precompile(${target} <gmock/gmock.h> <gtest/gtest.h>)
-  gtest_discover_tests(${target} TEST_PREFIX ${folder}. DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT 300)
+  set(timeout 300)
+  if(CMAKE_CROSSCOMPILING)  # an emulator takes minutes for the longest of them
+    set(timeout 1200)
+  endif()
+  gtest_discover_tests(${target} TEST_PREFIX ${folder}. DISCOVERY_TIMEOUT 60 PROPERTIES TIMEOUT ${timeout})
 endfunction()
 
 # lathe_fuzz(name USES layers ...): fuzz/<name>.cpp, a libFuzzer target over fuzz/corpus/<name>. In builds without

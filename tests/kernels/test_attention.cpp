@@ -173,15 +173,24 @@ std::string describe(const Case& c, KvType kv) {
   return text;
 }
 
+// On 64-bit ARM, which is an emulator's here, each case takes a third of the types, others than the case
+// before it.
 template <class F>
 void for_each_case(F&& fn) {
-  for (const Case& c : cases)
-    for (KvType kv : kv_types)
-      if (attention_kernels().back().accepts(c.head_dim, kv)) {
-        SCOPED_TRACE(describe(c, kv));
-        fn(c, kv);
-        if (testing::Test::HasFatalFailure()) return;
-      }
+  size_t turn = 0;
+  for (const Case& c : cases) {
+    ++turn;
+    for (size_t t = 0; t < std::size(kv_types); ++t) {
+      const KvType kv = kv_types[t];
+#if defined(__aarch64__)
+      if ((turn + t) % 3 != 0) continue;
+#endif
+      if (!attention_kernels().back().accepts(c.head_dim, kv)) continue;
+      SCOPED_TRACE(describe(c, kv));
+      fn(c, kv);
+      if (testing::Test::HasFatalFailure()) return;
+    }
+  }
 }
 
 void expect_equal(const Matrix& a, const Matrix& b, const std::string& what) {
