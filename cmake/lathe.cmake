@@ -23,27 +23,15 @@ if(LATHE_FUZZ)
   target_compile_options(lathe_flags INTERFACE -fsanitize=fuzzer-no-link)
 endif()
 
-# Headers that most files of a target read, parsed once for it: a fifth less of a build from nothing. Off by default: beside
-# ccache it would keep whole objects from being found again, and a build without it shows files that forgot an include.
-option(LATHE_PRECOMPILE "Precompile the headers that most files include" OFF)
-function(lathe_precompile target)
-  if(LATHE_PRECOMPILE)
-    target_precompile_headers(${target} PRIVATE <fmt/format.h> <nlohmann/json.hpp> <algorithm> <filesystem> <functional>
-                              <map> <memory> <optional> <span> <string> <unordered_map> <variant> <vector> ${ARGN})
-  endif()
-endfunction()
-
-# lathe_library(name SOURCES a.cpp ... USES lower layers ... [LINKS third-party libraries ...]
-#               [PRECOMPILES <headers> ...])
+# lathe_library(name SOURCES a.cpp ... USES lower layers ... [LINKS third-party libraries ...])
 function(lathe_library name)
-  cmake_parse_arguments(ARG "" "" "SOURCES;USES;LINKS;PRECOMPILES" ${ARGN})
+  cmake_parse_arguments(ARG "" "" "SOURCES;USES;LINKS" ${ARGN})
   add_library(lathe_${name} STATIC ${ARG_SOURCES})
   target_link_libraries(lathe_${name} PUBLIC lathe_flags)
   foreach(used ${ARG_USES})
     target_link_libraries(lathe_${name} PUBLIC lathe_${used})
   endforeach()
   target_link_libraries(lathe_${name} PUBLIC ${ARG_LINKS})
-  lathe_precompile(lathe_${name} ${ARG_PRECOMPILES})
 endfunction()
 
 # lathe_embed(library FILES a.html ...): the files as rows {"name", "text"} of <library>_files.inc, which a source
@@ -85,7 +73,6 @@ function(lathe_test folder)
   target_link_libraries(${target} PRIVATE ${ARG_LINKS} GTest::gmock_main)
   target_include_directories(${target} PRIVATE ${PROJECT_SOURCE_DIR}/tests)
   target_compile_definitions(${target} PRIVATE LATHE_SOURCE_DIR="${PROJECT_SOURCE_DIR}")
-  lathe_precompile(${target} <gmock/gmock.h> <gtest/gtest.h>)
   set(timeout 300)
   if(CMAKE_CROSSCOMPILING)  # an emulator takes minutes for the longest of them
     set(timeout 1200)

@@ -37,35 +37,6 @@ bool may_become(std::string_view s, std::string_view mark) {
   return s.size() < mark.size() && mark.starts_with(s);
 }
 
-// What ends a call, in this order; each may be missing.
-std::span<const std::string_view> closings(ToolFormat format) {
-  static constexpr std::string_view tool_call[] = {"</tool_call>"}, tag[] = {function_end}, list[] = {"]"},
-                                    actions[] = {"]", "```"}, action_tokens[] = {"]", "<|END_ACTION|>"},
-                                    deepseek[] = {"```", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"};
-  switch (format) {
-    case ToolFormat::hermes:
-    case ToolFormat::tags:
-      return tool_call;
-    case ToolFormat::tag:
-      return tag;
-    case ToolFormat::mistral:
-    case ToolFormat::functools:
-      return list;
-    case ToolFormat::actions:
-      return actions;
-    case ToolFormat::action_tokens:
-      return action_tokens;
-    case ToolFormat::deepseek:
-    case ToolFormat::deepseek31:
-      return deepseek;
-    case ToolFormat::none:
-    case ToolFormat::llama3:
-    case ToolFormat::recipients:
-      return {};
-  }
-  return {};
-}
-
 // Without the line break that tags stand on lines of their own by.
 std::string_view between_lines(std::string_view s) {
   if (s.starts_with('\n')) s.remove_prefix(1);
@@ -431,8 +402,8 @@ bool AnswerParser::read_between(bool last) {
     while (at < held_.size() && held_[at] == (list_ ? ',' : ';')) at = rest_at(at + 1);
     if (at < held_.size() && held_[at] == '{') return another(at);
   }
-  for (const std::string_view closing : closings(syntax_.tools)) {
-    if (closing == "]" && !list_) continue;
+  for (const std::string_view closing : notation().closings) {
+    if (closing.empty() || (closing == "]" && !list_)) continue;
     const std::string_view rest = std::string_view(held_).substr(at);
     if (may_become(rest, closing) && !last) return false;
     if (rest.starts_with(closing)) at = rest_at(at + closing.size());

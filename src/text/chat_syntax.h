@@ -63,6 +63,7 @@ struct ToolNotation {
   std::string_view name = "name", arguments = "arguments";  // members of an object
   std::string_view before_name = {}, behind_name = {};      // of a named call
   std::string_view between = {}, after = {};                // of two calls, of the last one
+  std::array<std::string_view, 3> closings = {};            // end a call, in this order; each may be missing
   std::array<std::string_view, 5> tokens = {};              // of vocabularies that have them; mark is one
 };
 const ToolNotation& tool_notation(ToolFormat);

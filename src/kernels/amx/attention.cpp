@@ -382,26 +382,7 @@ void attention(const AttentionArgs& a, const Share& share) noexcept {
   while (const AttentionItem* item = take_item(a)) {
     const AttentionGroup& g = a.groups[item->group];
     b.columns = g.columns;
-    switch (a.kv.type) {
-      case KvType::f32:
-        attend<KvType::f32>(a, g, b);
-        break;
-      case KvType::bf16:
-        attend<KvType::bf16>(a, g, b);
-        break;
-      case KvType::int8:
-        attend<KvType::int8>(a, g, b);
-        break;
-      case KvType::int4:
-        attend<KvType::int4>(a, g, b);
-        break;
-      case KvType::fp8:
-        attend<KvType::fp8>(a, g, b);
-        break;
-      case KvType::nvfp4:
-        attend<KvType::nvfp4>(a, g, b);
-        break;
-    }
+    of_type(a.kv.type, [&]<KvType type> { attend<type>(a, g, b); });
   }
 }
 

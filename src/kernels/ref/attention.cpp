@@ -2,26 +2,15 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <span>
 #include <vector>
 
 #include "core/float.h"
 #include "kernels/ref/ref.h"
+#include "quant/round.h"
 
 namespace lathe {
-
 namespace {
-
-constexpr float e2m1[] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
-
-// The nearest code; of two, the even one.
-uint8_t to_e2m1(float x) {
-  size_t best = 0;
-  for (size_t code = 1; code < 8; ++code) {
-    const float now = std::fabs(std::fabs(x) - e2m1[code]), before = std::fabs(std::fabs(x) - e2m1[best]);
-    if (now < before || (now == before && code % 2 == 0)) best = code;
-  }
-  return static_cast<uint8_t>(x < 0 ? best + 8 : best);
-}
 
 float largest_size(const float* x, int64_t n) {
   float most = 0;
@@ -56,11 +45,12 @@ void read_kv_ref(KvType type, const void* row, int64_t dim, float* out) noexcept
     case KvType::nvfp4: {
       float scale;
       std::memcpy(&scale, bytes, sizeof scale);
+      const std::span<const float> values = grid_values(Numerics::Kind::e2m1);
       for (int64_t d = 0; d < dim; ++d) {
         const int64_t i = d % kv_group, half = kv_group / 2;
         const uint8_t byte = bytes[4 + dim / 16 + d / kv_group * half + i % half];
         const int code = i < half ? byte & 15 : byte >> 4;
-        out[d] = scale * f8e4m3_to_f32(bytes[4 + d / 16]) * e2m1[static_cast<size_t>(code)];
+        out[d] = scale * f8e4m3_to_f32(bytes[4 + d / 16]) * values[static_cast<size_t>(code)];
       }
       return;
     }
@@ -110,7 +100,9 @@ void write_kv_ref(KvType type, const float* x, int64_t dim, void* row, float sca
         bytes[4 + g] = scale > 0 ? f32_to_f8e4m3(largest_size(x + g * 16, 16) / (6 * scale)) : uint8_t{0};
         const float step = scale * f8e4m3_to_f32(bytes[4 + g]);
         for (int64_t i = 0; i < 16; ++i) {  // even groups in the low bits
-          const int code = to_e2m1(bytes[4 + g] > 0 ? x[g * 16 + i] / step : 0.0f);
+          // -0 counts as 0.
+          const int code =
+              nearest_code(Numerics::Kind::e2m1, bytes[4 + g] > 0 ? x[g * 16 + i] / step + 0.0f : 0.0f);
           bytes[4 + dim / 16 + g / 2 * 16 + i] |= static_cast<uint8_t>(g % 2 == 0 ? code : code << 4);
         }
       }

@@ -248,26 +248,8 @@ void attention(const AttentionArgs& a, const Share& share) {
   };
   b.split = take_softmax();
   b.sum = take_softmax();
-  while (const AttentionItem* item = take_item(a)) switch (a.kv.type) {
-      case KvType::f32:
-        run_item<KvType::f32>(a, b, *item);
-        break;
-      case KvType::bf16:
-        run_item<KvType::bf16>(a, b, *item);
-        break;
-      case KvType::int8:
-        run_item<KvType::int8>(a, b, *item);
-        break;
-      case KvType::int4:
-        run_item<KvType::int4>(a, b, *item);
-        break;
-      case KvType::fp8:
-        run_item<KvType::fp8>(a, b, *item);
-        break;
-      case KvType::nvfp4:
-        run_item<KvType::nvfp4>(a, b, *item);
-        break;
-    }
+  while (const AttentionItem* item = take_item(a))
+    of_type(a.kv.type, [&]<KvType type> { run_item<type>(a, b, *item); });
 }
 
 }  // namespace

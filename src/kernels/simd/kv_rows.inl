@@ -5,6 +5,25 @@
 namespace lathe {
 namespace {
 
+// run<type>(), for the code that is compiled once for each way to hold rows.
+template <class Run>
+inline void of_type(KvType type, Run run) {
+  switch (type) {
+    case KvType::f32:
+      return run.template operator()<KvType::f32>();
+    case KvType::bf16:
+      return run.template operator()<KvType::bf16>();
+    case KvType::int8:
+      return run.template operator()<KvType::int8>();
+    case KvType::int4:
+      return run.template operator()<KvType::int4>();
+    case KvType::fp8:
+      return run.template operator()<KvType::fp8>();
+    case KvType::nvfp4:
+      return run.template operator()<KvType::nvfp4>();
+  }
+}
+
 // Where the rows of a tile lie.
 constexpr int64_t key_tile = 64;
 struct Rows {
