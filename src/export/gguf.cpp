@@ -103,11 +103,45 @@ std::vector<float> rope_divisors(const Json& config) {
   return out;
 }
 
-void refuse_experts(const Graph& graph) {
-  for (const NodeId id : graph.order())
-    if (const Node& node = graph.node(id); std::holds_alternative<op::Route>(node.op))
-      throw input_error(node.name, "a model without experts", "a mixture of experts",
-                        "GGUF has one tensor for all experts of a layer, which is not written yet");
+// A tensor of the file, and the parameters that it is made of: one, or the same matrix of each expert.
+struct Planned {
+  GgufWriter::Item item;
+  std::vector<std::string> params;
+};
+
+// In the order of parameters' names, experts' by their numbers.
+std::vector<Planned> plan_tensors(const Model& model, const GgufMix& mix) {
+  const bool tied = !model.weights.contains("lm_head.weight");
+  std::vector<Planned> out;
+  std::map<std::string, size_t> of_experts;  // where in `out`
+  for (const auto& [param, weight] : model.weights) {
+    std::string name = gguf_binding(param, model.config).stored;
+    const size_t bracket = name.find('[');
+    if (bracket == std::string::npos) {
+      const bool head = param == (tied ? "model.embed_tokens.weight" : "lm_head.weight");
+      // The gate of a shared expert is a vector there.
+      const Shape shape = name.ends_with(".ffn_gate_inp_shexp.weight") ? Shape{weight.cols()} : weight.shape;
+      const GgufType& type = mix.type_of(name, shape, head);
+      out.push_back({{std::move(name), &type, shape}, {param}});
+      continue;
+    }
+    const auto expert = static_cast<size_t>(std::stoi(name.substr(bracket + 1)));
+    name.resize(bracket);
+    const auto [found, first] = of_experts.try_emplace(name, out.size());
+    if (first)
+      out.push_back({{name, &mix.type_of(name, weight.shape, false), {0, weight.rows(), weight.cols()}}, {}});
+    Planned& tensor = out[found->second];
+    tensor.item.shape[0] = std::max(tensor.item.shape[0], static_cast<int64_t>(expert) + 1);
+    tensor.params.resize(static_cast<size_t>(tensor.item.shape[0]));
+    tensor.params[expert] = param;
+  }
+  return out;
+}
+
+Weight as_vector(Weight w) {
+  w.shape = {w.cols()};
+  w.parts[0].shape = w.shape;
+  return w;
 }
 
 void warn_of_windows(const Model& model) {
@@ -144,45 +178,48 @@ GgufSummary export_gguf(const Model& given, const Checkpoint& from, const GgufEx
   const Model model = without_cache(given, "GGUF");
   refuse_corrections(model.graph, "GGUF has no place for it");
   refuse_hadamards(model.graph, "GGUF has no place for it");
-  refuse_experts(model.graph);
   warn_of_windows(model);
-  const GgufMix mix(options.type, get_int(model.config, "num_hidden_layers", "config.json", 1, 10'000));
+  const auto count = [&](std::string_view key, int64_t absent) {
+    return get_int_or(model.config, key, "config.json", 1, INT32_MAX, absent);
+  };
+  const GgufMix mix(options.type, count("num_hidden_layers", 0),
+                    count("num_local_experts", count("num_experts", 0)));
   const std::vector<float> divisors = rope_divisors(model.config);
-  const bool tied = !model.weights.contains("lm_head.weight");
+  const std::vector<Planned> plan = plan_tensors(model, mix);
 
   std::vector<GgufWriter::Item> items;
   GgufSummary summary;
   if (!divisors.empty())
     items.push_back(
         {"rope_freqs.weight", &mix.type_of("", {1}, false), {static_cast<int64_t>(divisors.size())}});
-  for (const auto& [name, weight] : model.weights) {
-    const bool head = name == (tied ? "model.embed_tokens.weight" : "lm_head.weight");
-    const GgufType& type = mix.type_of(name, weight.shape, head);
-    items.push_back({gguf_binding(name, model.config).stored, &type, weight.shape});
-    ++summary.types[std::string(type.name)];
-    summary.exact += weight.shape.size() > 1 && keeps(weight.numerics, type.numerics);
+  for (const Planned& tensor : plan) {
+    items.push_back(tensor.item);
+    ++summary.types[std::string(tensor.item.type->name)];
+    for (const std::string& param : tensor.params) {
+      const Weight& weight = model.weights.at(param);
+      summary.exact += weight.shape.size() > 1 && keeps(weight.numerics, tensor.item.type->numerics);
+    }
   }
 
   GgufWriter writer(file, metadata_of(model, from, mix), items);
-  size_t next = 0;
-  if (!divisors.empty()) {
-    writer.write(dense_weight(Tensor::of<float>(DType::f32, items[0].shape, divisors)));
-    ++next;
-  }
+  if (!divisors.empty()) writer.write(dense_weight(Tensor::of<float>(DType::f32, items[0].shape, divisors)));
   ThreadPool pool(options.threads > 0 ? options.threads : physical_cores());
   Progress progress("writing", static_cast<int64_t>(model.bytes()));
-  for (const auto& [name, weight] : model.weights) {
-    const auto importance = options.importance.find(name);
-    if (importance != options.importance.end() && std::ssize(importance->second) != weight.cols())
-      fail("importance of '{}': {} numbers for {} columns", name, importance->second.size(), weight.cols());
-    const Weight written =
-        as_type(pool, weight, *items[next++].type,
-                importance == options.importance.end() ? nullptr : importance->second.data());
-    const Binding binding = gguf_binding(name, model.config);
-    writer.write(binding.transform ? binding.transform(written) : written);
-    if (from.find(name)) from.forget(name);
-    progress.advance(static_cast<int64_t>(weight.bytes()), name);
-  }
+  for (const Planned& tensor : plan)
+    for (const std::string& param : tensor.params) {
+      const Weight& weight = model.weights.at(param);
+      const auto importance = options.importance.find(param);
+      if (importance != options.importance.end() && std::ssize(importance->second) != weight.cols())
+        fail("importance of '{}': {} numbers for {} columns", param, importance->second.size(),
+             weight.cols());
+      Weight written = as_type(pool, weight, *tensor.item.type,
+                               importance == options.importance.end() ? nullptr : importance->second.data());
+      if (tensor.item.shape.size() == 1) written = as_vector(std::move(written));
+      const Binding binding = gguf_binding(param, model.config);
+      writer.write(binding.transform ? binding.transform(written) : written);
+      if (from.find(param)) from.forget(param);
+      progress.advance(static_cast<int64_t>(weight.bytes()), param);
+    }
   writer.finish();
   summary.bytes = fs::file_size(file);
   return summary;

@@ -62,13 +62,12 @@ const GgufType& fitting(const GgufType& wanted, int64_t cols) {
   return type_named("F16");
 }
 
-// The number in "model.layers.12.x"; -1: none.
-int64_t layer_of(std::string_view param) {
-  constexpr std::string_view mark = ".layers.";
-  const size_t at = param.find(mark);
+// The number in "blk.12.x"; -1: none.
+int64_t layer_of(std::string_view tensor) {
+  constexpr std::string_view mark = "blk.";
   int64_t layer = -1;
-  if (at != std::string_view::npos)
-    std::from_chars(param.data() + at + mark.size(), param.data() + param.size(), layer);
+  if (tensor.starts_with(mark))
+    std::from_chars(tensor.data() + mark.size(), tensor.data() + tensor.size(), layer);
   return layer;
 }
 
@@ -80,7 +79,8 @@ std::vector<std::string> gguf_mix_names() {
   return out;
 }
 
-GgufMix::GgufMix(std::string_view name, int64_t layers) : layers_(layers) {
+GgufMix::GgufMix(std::string_view name, int64_t layers, int64_t experts)
+    : layers_(layers), experts_(experts) {
   const auto row =
       std::find_if(std::begin(mixes), std::end(mixes), [&](const MixRow& m) { return m.name == name; });
   if (row == std::end(mixes))
@@ -89,14 +89,19 @@ GgufMix::GgufMix(std::string_view name, int64_t layers) : layers_(layers) {
   mix_ = row;
 }
 
-const GgufType& GgufMix::type_of(std::string_view param, const Shape& shape, bool head) const {
-  if (shape.size() < 2) return type_named("F32");
-  const bool sensitive =
-      param.find(".v_proj.") != std::string_view::npos || param.find(".down_proj.") != std::string_view::npos;
+const GgufType& GgufMix::type_of(std::string_view tensor, const Shape& shape, bool head) const {
+  const auto is = [&](std::string_view role) { return tensor.find(role) != std::string_view::npos; };
+  if (shape.size() < 2 || is(".ffn_gate_inp.")) return type_named("F32");
+  // As in Mixtral: attention is little beside so many experts.
+  const bool eight = experts_ == 8 && mix_->head != mix_->most;
   std::string_view name = mix_->most;
   if (head)
     name = mix_->head;
-  else if (sensitive && mix_->which && mix_->which(layer_of(param), layers_))
+  else if (eight && (is(".attn_k.") || is(".attn_v.")))
+    name = "Q8_0";
+  else if (eight && is(".attn_output.") && mix_->most != "Q5_K")
+    name = "Q5_K";
+  else if (mix_->which && (is(".attn_v.") || is(".ffn_down")) && mix_->which(layer_of(tensor), layers_))
     name = mix_->some;
   return fitting(type_named(name), shape.back());
 }

@@ -15,17 +15,17 @@ std::vector<std::string> gguf_mix_names();
 
 class GgufMix {
  public:
-  // InputError on an unknown name. `layers`: decoder blocks of the model.
-  GgufMix(std::string_view name, int64_t layers);
-  // Of a canonical parameter ("model.layers.0.mlp.up_proj.weight") of that shape. `table`: the output head,
-  // or the embedding that is also the head. Vectors are F32; rows that are not whole blocks take the next
-  // larger type that fits, as in llama.cpp.
-  const GgufType& type_of(std::string_view param, const Shape&, bool head) const;
+  // InputError on an unknown name. `layers`: decoder blocks of the model; `experts`: of each, 0: none.
+  GgufMix(std::string_view name, int64_t layers, int64_t experts);
+  // Of a tensor ("blk.0.ffn_up.weight") of that shape. `head`: the output head, or the embedding that is also
+  // the head. Vectors and routers are F32; rows that are not whole blocks take the next larger type that
+  // fits, as in llama.cpp.
+  const GgufType& type_of(std::string_view tensor, const Shape&, bool head) const;
   uint32_t file_type() const;  // general.file_type
 
  private:
   const struct MixRow* mix_ = nullptr;
-  int64_t layers_;
+  int64_t layers_, experts_;
 };
 
 }  // namespace lathe

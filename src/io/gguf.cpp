@@ -12,6 +12,7 @@ namespace lathe {
 namespace {
 
 constexpr uint64_t max_alignment = 1 << 16;
+constexpr int64_t max_matrices = 200'000;  // of experts: three for each that a model may have
 
 constexpr Numerics with_minima(int bits) {
   return {Numerics::Kind::integer, DType::f16, static_cast<uint8_t>(bits), 32, Numerics::Offset::minimum};
@@ -245,8 +246,11 @@ void check_distinct_names(const GgufFile& file, std::string_view where) {
                       "this name twice");
 }
 
-// NVFP4's scale of a whole weight "x.weight" is a tensor "x.scale"; "x.input_scale" belongs to arithmetic
-// that Lathe does not do.
+// One tensor for all experts of a layer: [experts, rows, cols].
+bool is_of_experts(const GgufTensor& t) { return t.shape.size() == 3 && t.name.ends_with("_exps.weight"); }
+
+// NVFP4's scale of a whole weight "x.weight" is a tensor "x.scale", with one number for each expert;
+// "x.input_scale" belongs to arithmetic that Lathe does not do.
 void join_scales(GgufFile& file, std::string_view where) {
   std::map<std::string_view, const GgufTensor*> by_name;
   for (const GgufTensor& t : file.tensors) by_name.emplace(t.name, &t);
@@ -258,8 +262,10 @@ void join_scales(GgufFile& file, std::string_view where) {
       const auto found = by_name.find(module + part);
       if (found == by_name.end()) continue;
       const GgufTensor& scale = *found->second;
-      if (scale.numerics != Numerics::dense(DType::f32) || elements(scale.shape) != 1)
-        throw input_error(fmt::format("{}: tensor '{}'", where, printable(scale.name)), "one F32 number",
+      const int64_t wanted = is_of_experts(t) ? t.shape[0] : 1;
+      if (scale.numerics != Numerics::dense(DType::f32) || elements(scale.shape) != wanted)
+        throw input_error(fmt::format("{}: tensor '{}'", where, printable(scale.name)),
+                          wanted == 1 ? "one F32 number" : fmt::format("{} F32 numbers", wanted),
                           fmt::format("{} {}", to_string(scale.numerics), to_string(scale.shape)));
       joined.insert(scale.name);
       if (part != std::string_view(".scale")) continue;
@@ -268,6 +274,40 @@ void join_scales(GgufFile& file, std::string_view where) {
     }
   }
   std::erase_if(file.tensors, [&](const GgufTensor& t) { return joined.contains(t.name); });
+}
+
+// Each expert's part of such a tensor becomes a matrix of its own; and the gate of a shared expert, a row
+// that is stored as a vector, becomes one.
+void split_experts(GgufFile& file, std::string_view where) {
+  int64_t matrices = 0;
+  for (const GgufTensor& t : file.tensors) {
+    if (!is_of_experts(t)) continue;
+    if (t.shape[0] > max_matrices - matrices)
+      throw input_error(fmt::format("{}: tensor '{}'", where, printable(t.name)),
+                        fmt::format("at most {} matrices of experts in a file", max_matrices),
+                        fmt::format("more, with its {} experts", t.shape[0]));
+    matrices += t.shape[0];
+  }
+  std::vector<GgufTensor> out;
+  for (GgufTensor& t : file.tensors) {
+    if (!is_of_experts(t)) {
+      if (t.shape.size() == 1 && t.name.ends_with(".ffn_gate_inp_shexp.weight"))
+        t.shape.insert(t.shape.begin(), 1);
+      out.push_back(std::move(t));
+      continue;
+    }
+    const int64_t experts = t.shape[0];
+    GgufTensor one = t;
+    one.shape.erase(one.shape.begin());
+    one.bytes /= static_cast<size_t>(experts);
+    for (int64_t e = 0; e < experts; ++e) {
+      one.name = fmt::format("{}[{}]", t.name, e);
+      out.push_back(one);
+      one.offset += one.bytes;
+      if (one.numerics.global) one.scale_offset += sizeof(float);
+    }
+  }
+  file.tensors = std::move(out);
 }
 
 // Indexed like the variant.
@@ -316,11 +356,14 @@ GgufFile GgufFile::parse(std::span<const std::byte> bytes, std::string_view wher
   place_tensors(file, (in.position() + alignment - 1) / alignment * alignment, alignment, bytes.size(),
                 where);
   join_scales(file, where);
+  split_experts(file, where);
+  check_distinct_names(file, where);
   return file;
 }
 
 int64_t GgufFile::integer(std::string_view key) const { return metadata_value<int64_t>(*this, key); }
 double GgufFile::number(std::string_view key) const { return metadata_value<double>(*this, key); }
+bool GgufFile::truth(std::string_view key) const { return metadata_value<bool>(*this, key); }
 const std::string& GgufFile::text(std::string_view key) const {
   return metadata_value<std::string>(*this, key);
 }

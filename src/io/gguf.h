@@ -30,7 +30,7 @@ struct GgufType {
 std::span<const GgufType> gguf_types();
 
 struct GgufTensor {
-  std::string name;
+  std::string name;  // "x.weight[3]": of expert 3, where the file has one tensor for all of a layer
   Numerics numerics;
   const Packing* packing = nullptr;
   Shape shape;                   // row-major: GGUF's dimensions reversed
@@ -50,11 +50,13 @@ struct GgufFile {
   int64_t integer(std::string_view key) const;
   double number(std::string_view key) const;
   const std::string& text(std::string_view key) const;
+  bool truth(std::string_view key) const;
   bool has(std::string_view key) const { return metadata.contains(key); }
 };
 
 // Hugging Face config keys from GGUF metadata ("llama.block_count" becomes num_hidden_layers, ...).
-// Architecture names pass through as model_type.
+// Architecture names pass through as model_type, but for those with experts (llama is mixtral then, qwen2moe
+// qwen2_moe).
 Json config_from_gguf(const GgufFile&, std::string_view where);
 
 }  // namespace lathe

@@ -35,6 +35,31 @@ constexpr Key token_keys[] = {
     {"pad_token_id", "tokenizer.ggml.padding_token_id", false},
 };
 
+// Architectures with experts: what llama.cpp fixes for each, no key says.
+struct ExpertFamily {
+  std::string_view model_type, arch;
+  std::string_view experts;      // of config.json
+  bool own_width, shared, head;  // keys of the experts' widths; whether the head may not be the embedding
+  bool normalize;                // norm_topk_prob
+};
+constexpr ExpertFamily expert_families[] = {
+    {"mixtral", "llama", "num_local_experts", false, false, false, true},
+    {"qwen2_moe", "qwen2moe", "num_experts", true, true, true, false},
+    {"qwen3_moe", "qwen3moe", "num_experts", true, false, false, true},
+    {"olmoe", "olmoe", "num_experts", false, false, true, false},
+};
+constexpr Key expert_width_key = {"moe_intermediate_size", "expert_feed_forward_length", true},
+              shared_width_key = {"shared_expert_intermediate_size", "expert_shared_feed_forward_length",
+                                  true},
+              used_key = {"num_experts_per_tok", "expert_used_count", true};
+
+std::vector<Key> expert_keys(const ExpertFamily& family) {
+  std::vector<Key> out = {{family.experts, "expert_count", true}, used_key};
+  if (family.own_width) out.push_back(expert_width_key);
+  if (family.shared) out.push_back(shared_width_key);
+  return out;
+}
+
 const GgufTensor* find_tensor(const GgufFile& file, std::string_view name) {
   auto it = std::find_if(file.tensors.begin(), file.tensors.end(),
                          [&](const GgufTensor& t) { return t.name == name; });
@@ -82,6 +107,34 @@ void add_rope_scaling(Json& config, const GgufFile& file, const std::string& arc
   config["rope_scaling"] = std::move(scaling);
 }
 
+// Llama's files are Mixtral's where they count experts.
+const ExpertFamily* expert_family(const GgufFile& file, const std::string& arch) {
+  for (const ExpertFamily& family : expert_families)
+    if (family.arch == arch &&
+        (arch != "llama" || (file.has("llama.expert_count") && file.integer("llama.expert_count") > 0)))
+      return &family;
+  return nullptr;
+}
+
+void add_experts(Json& config, const GgufFile& file, const ExpertFamily& family, std::string_view where) {
+  config["model_type"] = family.model_type;
+  for (const Key& key : expert_keys(family))
+    config[std::string(key.hf)] = bounded(file, fmt::format("{}.{}", family.arch, key.gguf), 1, where);
+  if (family.model_type != "mixtral") config["norm_topk_prob"] = family.normalize;
+  // What files may say besides must be what the architecture does.
+  const auto require = [&](std::string_view name, const auto& usual, auto read) {
+    const std::string key = fmt::format("{}.{}", family.arch, name);
+    if (file.has(key) && read(key) != usual)
+      throw input_error(fmt::format("{}: key '{}'", where, key), fmt::format("{}", usual),
+                        fmt::format("{}", read(key)), "other routing is not read");
+  };
+  const auto integer = [&](const std::string& key) { return file.integer(key); };
+  require("expert_gating_func", int64_t{1}, integer);  // softmax
+  require("expert_group_count", int64_t{1}, integer);
+  require("expert_weights_scale", 1.0, [&](const std::string& key) { return file.number(key); });
+  require("expert_weights_norm", family.normalize, [&](const std::string& key) { return file.truth(key); });
+}
+
 // transformers >= 5 keeps rope_theta among the scaling's parameters (models/rope_tables.cpp).
 Json rope_parameters(const Json& config) {
   for (const char* key : {"rope_parameters", "rope_scaling"})
@@ -112,6 +165,25 @@ void add_rope(std::vector<GgufEntry>& out, const std::string& arch, const Json& 
                        get_int(scaling, "original_max_position_embeddings", "config.json", 1, INT32_MAX))});
 }
 
+// InputError where llama.cpp's architecture does something else than the model.
+void require_family(const ExpertFamily& family, const Json& config) {
+  const auto refuse = [&](std::string_view key, std::string_view expected, std::string_view found) {
+    throw input_error(fmt::format("config.json: {}", key),
+                      fmt::format("{}, as GGUF's {} has it", expected, family.arch), found);
+  };
+  if (family.model_type == "mixtral") return;
+  if (const bool normalize = get_bool_or(config, "norm_topk_prob", "config.json", false);
+      normalize != family.normalize)
+    refuse("norm_topk_prob", family.normalize ? "true" : "false", normalize ? "true" : "false");
+  if (const int64_t step = get_int_or(config, "decoder_sparse_step", "config.json", 1, INT32_MAX, 1);
+      step != 1)
+    refuse("decoder_sparse_step", "1: experts in every layer", fmt::format("{}", step));
+  if (const Json& dense = config.value("mlp_only_layers", Json::array()); !dense.empty())
+    refuse("mlp_only_layers", "none: experts in every layer", printable(dense.dump(), 40));
+  if (family.head && get_bool_or(config, "tie_word_embeddings", "config.json", false))
+    refuse("tie_word_embeddings", "false", "true");
+}
+
 }  // namespace
 
 Json config_from_gguf(const GgufFile& file, std::string_view where) {
@@ -129,6 +201,7 @@ Json config_from_gguf(const GgufFile& file, std::string_view where) {
     const std::string name = fmt::format("{}.{}", arch, key.gguf);
     if (key.required || file.has(name)) config[std::string(key.hf)] = positive(file, name, where);
   }
+  if (const ExpertFamily* family = expert_family(file, arch)) add_experts(config, file, *family, where);
   for (const Key& key : token_keys)
     if (const std::string name(key.gguf); file.has(name))
       config[std::string(key.hf)] = bounded(file, name, 0, where);
@@ -159,9 +232,15 @@ Json config_from_gguf(const GgufFile& file, std::string_view where) {
 
 std::vector<GgufEntry> metadata_from_config(const Json& config) {
   const std::string type = get_string(config, "model_type", "config.json");
-  const std::string arch = type == "mistral" ? "llama" : type;  // as llama.cpp's converter has it
-  if (arch != "llama" && arch != "qwen2" && arch != "qwen3")
-    throw input_error("config.json: model_type", "llama, mistral, qwen2 or qwen3", printable(type));
+  const auto family = std::ranges::find(expert_families, type, &ExpertFamily::model_type);
+  const bool experts = family != std::end(expert_families);
+  // As llama.cpp's converter has it.
+  const std::string arch = type == "mistral" ? "llama" : experts ? std::string(family->arch) : type;
+  if (!experts && arch != "llama" && arch != "qwen2" && arch != "qwen3")
+    throw input_error("config.json: model_type",
+                      "llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe or olmoe",
+                      printable(type));
+  if (experts) require_family(*family, config);
   const auto count = [&](std::string_view key, int64_t fallback) {
     return get_int_or(config, key, "config.json", 1, INT32_MAX, fallback);
   };
@@ -172,10 +251,12 @@ std::vector<GgufEntry> metadata_from_config(const Json& config) {
   filled["head_dim"] = count("head_dim", std::max<int64_t>(1, hidden / heads));
   filled["max_position_embeddings"] = count("max_position_embeddings", 2048);
   filled["rms_norm_eps"] = get_number_or(config, "rms_norm_eps", "config.json", 1e-6);
-  filled.erase("sliding_window");  // the llama and qwen of llama.cpp have none
+  filled.erase("sliding_window");  // none of these architectures of llama.cpp has one
 
   std::vector<GgufEntry> out = {{"general.architecture", arch}};
-  for (const Key& key : integer_keys)
+  std::vector<Key> keys(std::begin(integer_keys), std::end(integer_keys));
+  if (experts) std::ranges::copy(expert_keys(*family), std::back_inserter(keys));
+  for (const Key& key : keys)
     if (const std::string name(key.hf); key.required || filled.contains(name))
       out.push_back({fmt::format("{}.{}", arch, key.gguf),
                      static_cast<uint32_t>(get_int(filled, name, "config.json", 1, INT32_MAX))});

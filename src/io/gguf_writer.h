@@ -24,17 +24,18 @@ class GgufWriter {
   struct Item {
     std::string name;
     const GgufType* type;
-    Shape shape;
+    Shape shape;  // [experts, rows, cols]: written as so many matrices
   };
   // The header, with all metadata and the places of all tensors. Error on rows that are not whole blocks.
   GgufWriter(const fs::path&, const std::vector<GgufEntry>& metadata, std::vector<Item> items);
-  void write(const Weight&);  // the next item; Error when it is not what was announced
+  void write(const Weight&);  // the next item or expert; Error when it is not what was announced
   void finish();              // Error when items are missing
 
  private:
   FileWriter out_;
   std::vector<Item> items_;
   size_t next_ = 0;
+  int64_t written_ = 0;  // experts of the next item
 };
 
 // The way back of config_from_gguf: architecture and hyperparameters of a Hugging Face config. InputError

@@ -8,7 +8,8 @@ namespace lathe {
 namespace {
 
 struct Name {
-  std::string_view gguf, canonical;  // "*" is the layer number
+  std::string_view gguf, canonical;  // "*" is a number: of the layer, then of the expert
+  std::string_view only = {};        // in this model_type
 };
 
 constexpr Name gguf_names[] = {
@@ -33,26 +34,45 @@ constexpr Name gguf_names[] = {
     {"blk.*.ffn_gate.bias", "model.layers.*.mlp.gate_proj.bias"},
     {"blk.*.ffn_up.bias", "model.layers.*.mlp.up_proj.bias"},
     {"blk.*.ffn_down.bias", "model.layers.*.mlp.down_proj.bias"},
+    {"blk.*.ffn_gate_inp.weight", "model.layers.*.block_sparse_moe.gate.weight", "mixtral"},
+    {"blk.*.ffn_gate_exps.weight[*]", "model.layers.*.block_sparse_moe.experts.*.w1.weight", "mixtral"},
+    {"blk.*.ffn_down_exps.weight[*]", "model.layers.*.block_sparse_moe.experts.*.w2.weight", "mixtral"},
+    {"blk.*.ffn_up_exps.weight[*]", "model.layers.*.block_sparse_moe.experts.*.w3.weight", "mixtral"},
+    {"blk.*.ffn_gate_inp.weight", "model.layers.*.mlp.gate.weight"},
+    {"blk.*.ffn_gate_exps.weight[*]", "model.layers.*.mlp.experts.*.gate_proj.weight"},
+    {"blk.*.ffn_down_exps.weight[*]", "model.layers.*.mlp.experts.*.down_proj.weight"},
+    {"blk.*.ffn_up_exps.weight[*]", "model.layers.*.mlp.experts.*.up_proj.weight"},
+    {"blk.*.ffn_gate_inp_shexp.weight", "model.layers.*.mlp.shared_expert_gate.weight"},
+    {"blk.*.ffn_gate_shexp.weight", "model.layers.*.mlp.shared_expert.gate_proj.weight"},
+    {"blk.*.ffn_down_shexp.weight", "model.layers.*.mlp.shared_expert.down_proj.weight"},
+    {"blk.*.ffn_up_shexp.weight", "model.layers.*.mlp.shared_expert.up_proj.weight"},
 };
 
-// "blk.12.x" matches "blk.*.x"; `number` receives "12".
-bool matches(std::string_view pattern, std::string_view name, std::string_view& number) {
-  const size_t star = pattern.find('*');
-  if (star == std::string_view::npos) return pattern == name;
-  const std::string_view head = pattern.substr(0, star), tail = pattern.substr(star + 1);
-  if (name.size() <= head.size() + tail.size() || !name.starts_with(head) || !name.ends_with(tail))
-    return false;
-  number = name.substr(star, name.size() - head.size() - tail.size());
-  return number.find_first_not_of("0123456789") == std::string_view::npos;
+// "blk.12.x" matches "blk.*.x"; `numbers` receives "12".
+bool matches(std::string_view pattern, std::string_view name, std::vector<std::string_view>& numbers) {
+  numbers.clear();
+  for (; !pattern.empty(); pattern.remove_prefix(1)) {
+    if (pattern[0] != '*') {
+      if (name.empty() || name[0] != pattern[0]) return false;
+      name.remove_prefix(1);
+      continue;
+    }
+    const size_t digits = std::min(name.find_first_not_of("0123456789"), name.size());
+    if (digits == 0) return false;
+    numbers.push_back(name.substr(0, digits));
+    name.remove_prefix(digits);
+  }
+  return name.empty();
 }
 
 // `name` in the other vocabulary; empty when it is in no row.
-std::string translated(std::string_view name, std::string_view Name::*from, std::string_view Name::*to) {
+std::string translated(std::string_view name, std::string_view type, std::string_view Name::*from,
+                       std::string_view Name::*to) {
+  std::vector<std::string_view> numbers;
   for (const Name& row : gguf_names) {
-    std::string_view number;
-    if (!matches(row.*from, name, number)) continue;
+    if ((!row.only.empty() && row.only != type) || !matches(row.*from, name, numbers)) continue;
     std::string out(row.*to);
-    if (const size_t star = out.find('*'); star != std::string::npos) out.replace(star, 1, number);
+    for (const std::string_view number : numbers) out.replace(out.find('*'), 1, number);
     return out;
   }
   return {};
@@ -87,7 +107,7 @@ Weight permute_rope_rows(const Weight& w, int64_t heads, bool to_gguf) {
 // Of a canonical parameter; empty where rows lie as they do in Hugging Face's checkpoints.
 std::function<Weight(const Weight&)> rope_transform(std::string_view name, const Json& config, bool to_gguf) {
   const std::string type = config.value("model_type", "");
-  if (type != "llama" && type != "mistral") return {};
+  if (type != "llama" && type != "mistral" && type != "mixtral") return {};
   const bool q = name.find(".q_proj.") != std::string_view::npos,
              k = name.find(".k_proj.") != std::string_view::npos;
   if (!q && !k) return {};
@@ -100,12 +120,13 @@ std::function<Weight(const Weight&)> rope_transform(std::string_view name, const
 
 std::map<std::string, Binding, std::less<>> bind_names(const Checkpoint& checkpoint) {
   std::map<std::string, Binding, std::less<>> out;
+  const std::string type = checkpoint.config().value("model_type", "");
   for (const Entry& entry : checkpoint.entries()) {
     if (!checkpoint.is_gguf()) {
       out[entry.name] = {entry.name, {}};
       continue;
     }
-    std::string name = translated(entry.name, &Name::gguf, &Name::canonical);
+    std::string name = translated(entry.name, type, &Name::gguf, &Name::canonical);
     if (name.empty()) name = entry.name;
     out[name] = {entry.name, rope_transform(name, checkpoint.config(), false)};
   }
@@ -113,7 +134,7 @@ std::map<std::string, Binding, std::less<>> bind_names(const Checkpoint& checkpo
 }
 
 Binding gguf_binding(std::string_view canonical, const Json& config) {
-  std::string name = translated(canonical, &Name::canonical, &Name::gguf);
+  std::string name = translated(canonical, config.value("model_type", ""), &Name::canonical, &Name::gguf);
   if (name.empty())
     throw input_error(fmt::format("parameter '{}'", printable(canonical)), "one that GGUF has a name for",
                       "none");

@@ -1,9 +1,12 @@
 // What export_gguf writes, read again.
 #include <gmock/gmock.h>
 
+#include "compress/quantize.h"
+#include "edited_checkpoint.h"
 #include "export/gguf.h"
 #include "export/gguf_mix.h"
 #include "io/gguf.h"
+#include "mixture_model.h"
 #include "runtime/interpreter.h"
 #include "support.h"
 #include "text/tokenizer.h"
@@ -58,7 +61,84 @@ TEST_P(GgufExportOf, GivesTheLogitsOfItsSource) {
 
 INSTANTIATE_TEST_SUITE_P(Families, GgufExportOf,
                          testing::Values("llama2", "llama3", "llama3.1", "llama3.2", "mistral_nemo", "qwen2",
-                                         "qwen2.5", "qwen3", "smollm2", "tinyllama", "rope_parameters"));
+                                         "qwen2.5", "qwen3", "smollm2", "tinyllama", "rope_parameters",
+                                         "mixtral", "qwen2_moe", "olmoe"));
+
+// llama.cpp's qwen3moe has experts in all layers: so has this one.
+void put_experts_in_all_layers(Edited& model) {
+  model.config["mlp_only_layers"] = Json::array();
+  std::map<std::string, Tensor> more;
+  for (const auto& [name, tensor] : model.tensors)
+    if (const std::string_view first = "model.layers.0.mlp."; name.starts_with(first))
+      more["model.layers.1.mlp." + name.substr(first.size())] = tensor;
+  std::erase_if(model.tensors, [](const auto& t) { return t.first.starts_with("model.layers.1.mlp."); });
+  model.tensors.merge(more);
+}
+
+TEST(GgufExport, QwenWithExpertsGivesTheLogitsOfItsSource) {
+  Edited source("qwen3_moe");
+  put_experts_in_all_layers(source);
+  const Checkpoint from = Checkpoint::open(source.write());
+  const Model model = load(from);
+  const Exported file(model, from, "f32");
+  EXPECT_EQ(file.checkpoint.gguf()->text("general.architecture"), "qwen3moe");
+  EXPECT_EQ(file.checkpoint.gguf()->integer("qwen3moe.expert_feed_forward_length"), 24);
+  EXPECT_EQ(logits(load(file.checkpoint)), logits(model));
+}
+
+// One tensor for all experts has one type, whatever theirs were.
+TEST(GgufExport, ExpertsOfALayerShareAType) {
+  const Checkpoint from = Checkpoint::open(source_dir() / "models" / "builtin");
+  Model model = mixture_of(load(from), 4, 2);
+  const Exported eighths(model, from, "q8_0");
+  const Model read = load(eighths.checkpoint);
+  EXPECT_EQ(read.config["model_type"], "mixtral");
+  const std::string up = "model.layers.3.block_sparse_moe.experts.{}.w3.weight";
+  for (int e = 0; e < 4; ++e) {
+    const Weight& weight = read.weights.at(fmt::format(fmt::runtime(up), e));
+    EXPECT_EQ(weight.numerics, Numerics::integer(8, 32, false, DType::f16));
+    EXPECT_EQ(weight.shape, model.weights.at(fmt::format(fmt::runtime(up), e)).shape);
+  }
+  EXPECT_EQ(read.weights.at("model.layers.3.block_sparse_moe.gate.weight").numerics,
+            Numerics::dense(DType::f32));
+  // Some experts in other numbers than the rest.
+  quantize(model,
+           assign_all(model, Numerics::integer(4, 32, false, DType::f16),
+                      {.head = false, .embeddings = false, .keep = {"*.experts.1.*", "*.experts.3.*"}}),
+           ScaleSearch::absmax, 2);
+  const Exported mixed(model, from, "q4_0");
+  const Model again = load(mixed.checkpoint);
+  for (int e = 0; e < 4; ++e) {
+    const std::string name = fmt::format(fmt::runtime(up), e);
+    EXPECT_EQ(again.weights.at(name).numerics, Numerics::integer(4, 32, false, DType::f16));
+    if (e % 2 == 0) {
+      EXPECT_EQ(read_all(again.weights.at(name)), read_all(model.weights.at(name)));
+    }
+  }
+}
+
+TEST(GgufExport, RefusesRoutingThatLlamaCppDoesNotDo) {
+  const auto refusal = [](const Edited& source) {
+    const Checkpoint from = Checkpoint::open(source.write());
+    const TemporaryDirectory directory;
+    try {
+      export_gguf(load(from), from, {}, directory / "m.gguf");
+    } catch (const InputError& e) {
+      return std::string(e.what());
+    }
+    return std::string("written");
+  };
+  EXPECT_THAT(refusal(Edited("qwen3_moe")), testing::HasSubstr("mlp_only_layers: expected none"));
+  Edited source("qwen3_moe");
+  put_experts_in_all_layers(source);
+  source.config["norm_topk_prob"] = false;
+  EXPECT_THAT(refusal(source),
+              testing::HasSubstr("norm_topk_prob: expected true, as GGUF's qwen3moe has it, found false"));
+  Edited olmoe("olmoe");
+  olmoe.config["tie_word_embeddings"] = true;
+  olmoe.tensors.erase("lm_head.weight");
+  EXPECT_THAT(refusal(olmoe), testing::HasSubstr("tie_word_embeddings: expected false"));
+}
 
 // The largest step of a uniform grid over a block's range: half of it bounds a rounding error, where scales
 // are exact. Rounding these to f16, or to six and four bits of a super-block's, costs up to as much again.

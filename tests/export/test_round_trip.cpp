@@ -12,6 +12,7 @@
 #include "export/gguf.h"
 #include "export/gguf_mix.h"
 #include "export/modelopt.h"
+#include "mixture_model.h"
 #include "support.h"
 
 namespace lathe {
@@ -167,8 +168,11 @@ std::vector<Case> cases() {
 
   for (const std::string& type : gguf_mix_names())
     out.push_back({"gguf " + type, builtin, nothing, as_gguf(type)});
-  for (const char* family :
-       {"llama2", "llama3.1", "mistral_nemo", "qwen2", "qwen3", "smollm2", "tinyllama", "rope_parameters"})
+  for (const char* type : {"q8_0", "q4_k_m"})
+    out.push_back({fmt::format("gguf {} of experts", type), builtin,
+                   [](Model& m) { m = mixture_of(m, 3, 2); }, as_gguf(type)});
+  for (const char* family : {"llama2", "llama3.1", "mistral_nemo", "qwen2", "qwen3", "smollm2", "tinyllama",
+                             "rope_parameters", "mixtral", "qwen2_moe", "olmoe"})
     out.push_back({fmt::format("gguf f32 of {}", family), golden(family), nothing, as_gguf("f32")});
   return out;
 }

@@ -161,6 +161,39 @@ TEST(Gguf, Nvfp4HasItsScaleBesideIt) {
               testing::HasSubstr("found f16 [1]"));
 }
 
+// One tensor of the file is as many matrices as there are experts.
+TEST(Gguf, ExpertsAreMatrices) {
+  File f;
+  f.tensors = {info("blk.0.ffn_up_exps.weight", {32, 3, 2}, 2, 0),  // Q4_0: 18 bytes a row
+               info("blk.0.ffn_down_exps.weight", {64, 2, 3}, 40, 128),
+               info("blk.0.ffn_down_exps.scale", {3}, 0, 352),
+               info("blk.0.ffn_gate_inp_shexp.weight", {8}, 0, 384), info("other.weight", {2, 2, 2}, 0, 416)};
+  f.data = 448;
+  const std::string bytes = f.bytes();
+  const size_t data = bytes.size() - f.data;
+  const GgufFile g = GgufFile::parse(bytes_of(bytes), "f.gguf");
+  ASSERT_EQ(g.tensors.size(), 2 + 3 + 2u);
+  for (size_t e = 0; e < 2; ++e) {
+    const GgufTensor& t = g.tensors[e];
+    EXPECT_EQ(t.name, fmt::format("blk.0.ffn_up_exps.weight[{}]", e));
+    EXPECT_EQ(t.shape, (Shape{3, 32}));
+    EXPECT_EQ(t.offset, data + e * 54);
+    EXPECT_EQ(t.bytes, 54u);
+  }
+  for (size_t e = 0; e < 3; ++e) {  // each with its own number beside NVFP4's scales
+    const GgufTensor& t = g.tensors[2 + e];
+    EXPECT_EQ(t.numerics, Numerics::nvfp4());
+    EXPECT_EQ(t.offset, data + 128 + e * 72);
+    EXPECT_EQ(t.scale_offset, data + 352 + e * 4);
+  }
+  EXPECT_EQ(g.tensors[5].shape, (Shape{1, 8}));  // a row, in its model
+  EXPECT_EQ(g.tensors[6].shape, (Shape{2, 2, 2}));
+  f.tensors[2] = info("blk.0.ffn_down_exps.scale", {1}, 0, 352);
+  EXPECT_THAT(
+      refusal([&] { GgufFile::parse(bytes_of(f.bytes()), "f.gguf"); }),
+      testing::HasSubstr("tensor 'blk.0.ffn_down_exps.scale': expected 3 F32 numbers, found f32 [1]"));
+}
+
 TEST(Gguf, RoundingIsNoWorseThanGgmls) {
   const SafetensorsFile file = SafetensorsFile::open(testing_support::golden("gguf/quantizers.safetensors"));
   const Tensor values = file.load("values"), importance = file.load("importance");
@@ -313,6 +346,14 @@ TEST(Gguf, RefusesAttacks) {
       {"name twice",
        tensors({info("x", {8}, 0, 0), info("x", {8}, 0, 32)}, 64),
        {"tensor 'x'", "distinct names"}},
+      {"an expert's name twice",
+       tensors({info("x_exps.weight", {1, 1, 2}, 0, 0), info("x_exps.weight[1]", {1}, 0, 32)}, 64),
+       {"tensor 'x_exps.weight[1]'", "distinct names"}},
+      {"more experts than a model may have",
+       tensors(
+           {info("x_exps.weight", {1, 1, 150'000}, 1, 0), info("y_exps.weight", {1, 1, 50'001}, 1, 300'000)},
+           400'032),
+       {"tensor 'y_exps.weight'", "at most 200000 matrices of experts", "50001 experts"}},
       {"bad UTF-8 name", tensors({info("\xc3(", {8}, 0, 0)}, 32), {"tensor name", "UTF-8", "\\xc3("}},
       {"cut tensor",
        head + le<uint64_t>(1) + le<uint64_t>(0) + text("x") + le(2u) + le<uint64_t>(1),
@@ -367,6 +408,55 @@ TEST(GgufConfig, OptionalKeys) {
   EXPECT_EQ(c["attention_bias"], true);
   EXPECT_EQ(c["tie_word_embeddings"], false);
   EXPECT_EQ(c["vocab_size"], 2);  // of the token list
+}
+
+std::vector<std::string> expert_keys(const std::string& arch) {
+  std::vector<std::string> keys = llama_keys(arch);
+  for (const auto& [name, n] : {std::pair{"expert_count", 8u},
+                                {"expert_used_count", 2u},
+                                {"expert_feed_forward_length", 24u},
+                                {"expert_shared_feed_forward_length", 40u}})
+    keys.push_back(key(fmt::format("{}.{}", arch, name), u32, le(n)));
+  return keys;
+}
+
+TEST(GgufConfig, Experts) {
+  const auto config = [](const std::string& arch, std::vector<std::string> more = {}) {
+    File f{expert_keys(arch), {}, 0};
+    for (std::string& k : more) f.keys.push_back(std::move(k));
+    return config_from_gguf(GgufFile::parse(bytes_of(f.bytes()), "f.gguf"), "f.gguf");
+  };
+  const Json mixtral = config("llama"), qwen2 = config("qwen2moe"), qwen3 = config("qwen3moe"),
+             olmoe = config("olmoe");
+  EXPECT_EQ(mixtral["model_type"], "mixtral");
+  EXPECT_EQ(mixtral["num_local_experts"], 8);
+  EXPECT_EQ(mixtral["num_experts_per_tok"], 2);
+  EXPECT_EQ(qwen2["model_type"], "qwen2_moe");
+  EXPECT_EQ(qwen2["num_experts"], 8);
+  EXPECT_EQ(qwen2["moe_intermediate_size"], 24);
+  EXPECT_EQ(qwen2["shared_expert_intermediate_size"], 40);
+  EXPECT_EQ(qwen2["norm_topk_prob"], false);
+  EXPECT_EQ(qwen3["model_type"], "qwen3_moe");
+  EXPECT_EQ(qwen3["norm_topk_prob"], true);
+  EXPECT_EQ(olmoe["model_type"], "olmoe");
+  EXPECT_EQ(olmoe["intermediate_size"], 96);
+  EXPECT_EQ(olmoe["norm_topk_prob"], false);
+  File none{llama_keys(), {}, 0};
+  none.keys.push_back(key("llama.expert_count", u32, le(0u)));
+  EXPECT_EQ(config_from_gguf(GgufFile::parse(bytes_of(none.bytes()), "f.gguf"), "f.gguf")["model_type"],
+            "llama");
+  // What the architecture does anyway may be said; anything else is another model.
+  config("qwen3moe", {key("qwen3moe.expert_gating_func", u32, le(1u)),
+                      key("qwen3moe.expert_weights_scale", f32, le(1.0f)),
+                      key("qwen3moe.expert_weights_norm", boolean, "\x01")});
+  for (const auto& [more, message] :
+       {std::pair{key("qwen3moe.expert_gating_func", u32, le(2u)),
+                  "expert_gating_func': expected 1, found 2"},
+        {key("qwen3moe.expert_weights_scale", f32, le(2.5f)), "expert_weights_scale': expected 1, found 2.5"},
+        {key("qwen3moe.expert_weights_norm", boolean, std::string(1, '\0')),
+         "expert_weights_norm': expected true, found false"},
+        {key("qwen3moe.expert_group_count", u32, le(4u)), "expert_group_count': expected 1, found 4"}})
+    EXPECT_THAT(refusal([&] { config("qwen3moe", {more}); }), testing::HasSubstr(message));
 }
 
 TEST(GgufConfig, RefusesWhatMakesNoModel) {
