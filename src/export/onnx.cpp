@@ -276,14 +276,53 @@ class Exporter {
     const std::string y = out_.add("MatMul", {matrix(left), out_.add("MatMul", {x, matrix(right)})});
     return reshape(y, {-1, model_.graph.value(node.outputs[0]).cols});
   }
-  std::string write(const op::Route&, const Node& node) { experts(node); }
-  std::string write(const op::TakeRouted&, const Node& node) { experts(node); }
-  std::string write(const op::AddRouted&, const Node& node) { experts(node); }
-  std::string write(const op::Experts&, const Node& node) { fused(node); }
-  [[noreturn]] static void experts(const Node& node) {
-    throw input_error(node.name, "a model without experts", "a mixture of experts",
-                      "ONNX files of those are not written yet");
+  std::string write(const op::Route& route, const Node& node) {
+    const std::string logits = in(node, 0);
+    const int64_t experts = model_.graph.value(node.outputs[0]).cols;
+    std::string weights =
+        route.sigmoid
+            ? out_.add("Sigmoid", {logits})
+            : out_.add({.op = "Softmax", .inputs = {logits}, .attributes = {{"axis", int64_t{-1}}}});
+    if (route.top_k < experts) {
+      // Of equals TopK too takes the first.
+      const auto [most, which] = out_.add_pair({.op = "TopK",
+                                                .inputs = {weights, out_.numbers({route.top_k})},
+                                                .attributes = {{"axis", int64_t{-1}}}});
+      const std::string zeros = out_.add("Mul", {weights, out_.number(0.0f)});
+      weights = out_.add(
+          {.op = "ScatterElements", .inputs = {zeros, which, most}, .attributes = {{"axis", int64_t{1}}}});
+    }
+    if (route.normalize)
+      weights = out_.add("Div", {weights, out_.add("ReduceSum", {weights, out_.numbers({1})})});
+    return route.scale == 1 ? weights : out_.add("Mul", {weights, out_.number(route.scale)});
   }
+
+  // The rows that an expert sees, [n] i64, and their weights [n, 1].
+  struct Routed {
+    std::string rows, weights;
+  };
+  const Routed& routed(const ValueId weights, int expert) {
+    const auto [found, first] = routed_.try_emplace({weights, expert});
+    if (first) {
+      const std::string column = out_.add({.op = "Gather",
+                                           .inputs = {values_.at(weights), out_.number(int64_t{expert})},
+                                           .attributes = {{"axis", int64_t{1}}}});
+      found->second.rows = reshape(out_.add("NonZero", {column}), {-1});
+      found->second.weights = reshape(out_.add("Gather", {column, found->second.rows}), {-1, 1});
+    }
+    return found->second;
+  }
+  std::string write(const op::TakeRouted& take, const Node& node) {
+    return out_.add("Gather", {in(node, 0), routed(node.inputs[1], take.expert).rows});
+  }
+  std::string write(const op::AddRouted& add, const Node& node) {
+    const Routed& seen = routed(node.inputs[1], add.expert);
+    return out_.add(
+        {.op = "ScatterND",
+         .inputs = {in(node, 0), reshape(seen.rows, {-1, 1}), out_.add("Mul", {in(node, 2), seen.weights})},
+         .attributes = {{"reduction", std::string("add")}}});
+  }
+  std::string write(const op::Experts&, const Node& node) { fused(node); }
   std::string write(const op::SiluMul&, const Node& node) { fused(node); }
   std::string write(const op::GatedLinear&, const Node& node) { fused(node); }
   std::string write(const op::AddRmsNorm&, const Node& node) { fused(node); }
@@ -303,6 +342,7 @@ class Exporter {
   std::map<std::string, OnnxWeight> written_;
   std::set<std::string> vectors_;
   std::map<std::string, std::string> shared_;
+  std::map<std::pair<ValueId, int>, Routed> routed_;  // by weights and expert
   std::map<std::string, int64_t> dequantized_;
   std::string scope_;
   int attentions_ = 0;

@@ -129,18 +129,30 @@ std::string OnnxFile::unique(std::string_view op) {
   return out;
 }
 
-std::string OnnxFile::add(OnnxNode node) {
+std::string OnnxFile::add(const OnnxNode& node) {
+  const std::string node_name = unique(node.op);
+  std::string output = node.output.empty() ? node_name : node.output;
+  write_node(node_name, node, {output});
+  return output;
+}
+
+std::pair<std::string, std::string> OnnxFile::add_pair(const OnnxNode& node) {
+  std::string first = unique(node.op), second = first + ".second";
+  write_node(first, node, {first, second});
+  return {std::move(first), std::move(second)};
+}
+
+void OnnxFile::write_node(const std::string& node_name, const OnnxNode& node,
+                          std::initializer_list<std::string_view> outputs) {
   namespace f = field::node;
   ProtoMessage out;
-  const std::string node_name = unique(node.op);
-  const std::string output = node.output.empty() ? node_name : node.output;
   for (const std::string& input : node.inputs) out.text(f::input, input);
-  out.text(f::output, output).text(f::name, node_name).text(f::op, node.op);
+  for (const std::string_view output : outputs) out.text(f::output, output);
+  out.text(f::name, node_name).text(f::op, node.op);
   for (const OnnxAttribute& attribute : node.attributes) out.message(f::attribute, proto(attribute));
   if (!node.domain.empty()) out.text(f::domain, node.domain);
   contrib_ = contrib_ || !node.domain.empty();
   nodes_.message(field::graph::node, out);
-  return output;
 }
 
 std::string OnnxFile::constant(OnnxType type, const Shape& shape, std::span<const std::byte> bytes) {

@@ -45,7 +45,8 @@ class OnnxFile {
 
   // Names of what follows begin with this: the module that it belongs to.
   void scope(std::string_view path) { scope_ = path; }
-  std::string add(OnnxNode);  // returns the name of its one output
+  std::string add(const OnnxNode&);                               // returns the name of its one output
+  std::pair<std::string, std::string> add_pair(const OnnxNode&);  // of two
   std::string add(std::string_view op, std::vector<std::string> inputs) {
     return add(OnnxNode{.op = op, .inputs = std::move(inputs)});
   }
@@ -68,6 +69,8 @@ class OnnxFile {
 
  private:
   std::string unique(std::string_view op);
+  void write_node(const std::string& node_name, const OnnxNode&,
+                  std::initializer_list<std::string_view> outputs);
   std::string constant(OnnxType, const Shape&, std::span<const std::byte>);
   void end_tensor();
 

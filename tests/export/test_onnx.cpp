@@ -149,7 +149,17 @@ TEST_P(OnnxExportOf, IsAGraphInWhichEveryNameIsMadeBeforeItIsRead) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, OnnxExportOf,
-                         testing::Values("llama2", "llama3.1", "mistral_v01", "qwen2", "qwen3", "smollm2"));
+                         testing::Values("llama2", "llama3.1", "mistral_v01", "qwen2", "qwen3", "smollm2",
+                                         "mixtral", "qwen2_moe", "olmoe"));
+
+// Only what the router chose is gathered, computed and added.
+TEST(OnnxExport, ExpertsAreGathersAndScatters) {
+  const Checkpoint from = Checkpoint::open(golden("qwen2_moe"));  // 2 layers of 8 experts and a shared one
+  const Exported file(load(from), from);
+  for (const auto& [op, count] :
+       {std::pair{"NonZero", 18}, {"ScatterND", 18}, {"TopK", 2}, {"ScatterElements", 2}})
+    EXPECT_EQ(file.model.ops.at(op), count) << op;
+}
 
 // The matrix that the ops of a form make of its tensors.
 std::vector<float> read_back(const OnnxModel& file, const std::string& name, const Weight& w) {
