@@ -13,69 +13,23 @@ import json
 import pathlib
 import re
 import shutil
-import struct
-import subprocess
 import sys
 
 import gguf
 import numpy as np
+from checkpoints import SOURCE, Lathe, builtin, copy_tokenizer, floats, halves, interleaved, read, write
 from gguf.quants import dequantize
 from safetensors import safe_open
 
 BOUND = 5e-4  # twice what rounding x to int8 costs the 2-bit model
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "models/builtin"
-TYPES = {"F32": np.float32, "F16": np.float16, "BF16": np.uint16, "I64": np.int64, "I32": np.int32, "I8": np.int8,
-         "U8": np.uint8, "F8_E4M3": np.uint8}
 rng = np.random.default_rng(0)
-
-
-# Files. numpy has neither bf16 nor fp8: those are bits here.
-def read(path):
-    data = path.read_bytes()
-    size = struct.unpack("<Q", data[:8])[0]
-    out = {}
-    for name, item in json.loads(data[8:8 + size]).items():
-        if name != "__metadata__":
-            begin, end = item["data_offsets"]
-            bits = np.frombuffer(data[8 + size + begin:8 + size + end], TYPES[item["dtype"]]).reshape(item["shape"])
-            out[name] = (item["dtype"], bits)
-    return out
-
-
-def write(directory, tensors, method=None, beside=None):
-    shutil.rmtree(directory, ignore_errors=True)
-    directory.mkdir(parents=True)
-    header, data = {"__metadata__": {"format": "pt"}}, b""
-    for name, (dtype, bits) in tensors.items():
-        raw = np.ascontiguousarray(bits).tobytes()
-        header[name] = {"dtype": dtype, "shape": list(bits.shape), "data_offsets": [len(data), len(data) + len(raw)]}
-        data += raw
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    (directory / "model.safetensors").write_bytes(struct.pack("<Q", len(text)) + text + data)
-    config = json.loads((SOURCE / "config.json").read_text())
-    if method:
-        config["quantization_config"] = method
-    (directory / "config.json").write_text(json.dumps(config))
-    if beside:
-        (directory / beside[0]).write_text(json.dumps(beside[1]))
-    for name in ("tokenizer.json", "tokenizer_config.json", "generation_config.json"):
-        shutil.copy(SOURCE / name, directory / name)
-    return directory
-
-
-def floats(dtype, bits):
-    if dtype == "BF16":
-        return (bits.astype(np.uint32) << 16).view(np.float32)
-    return bits.astype(np.float32)
 
 
 def as_bf16(x):
     return (np.ascontiguousarray(x, np.float32).view(np.uint32) >> 16).astype(np.uint16)
 
 
-model = {name: floats(*tensor) for name, tensor in read(SOURCE / "model.safetensors").items()}
+model = builtin()
 linear = [name for name in model if re.search(r"layers\..*_proj\.weight$", name)]
 plain = {name: ("F32", w) for name, w in model.items() if name not in linear}
 
@@ -338,16 +292,6 @@ def heads_of(name):
     return {"q_proj": 4, "k_proj": 2}.get(name.split(".")[-2])
 
 
-def interleaved(name, w):  # the order of rows in GGUF's llama
-    heads = heads_of(name)
-    return w.reshape(heads, 2, -1, w.shape[1]).swapaxes(1, 2).reshape(w.shape) if heads else w
-
-
-def halves(name, w):
-    heads = heads_of(name)
-    return w.reshape(heads, -1, 2, w.shape[1]).swapaxes(1, 2).reshape(w.shape) if heads else w
-
-
 def gguf_blocks(kind, w):
     if kind == "NVFP4":
         whole, scale, codes, _ = nvfp4_numbers(w)
@@ -380,24 +324,21 @@ def write_gguf(path, kind):
     out.add_rope_freq_base(config["rope_theta"])
     out.add_layer_norm_rms_eps(config["rms_norm_eps"])
     out.add_vocab_size(config["vocab_size"])
-    for field in gguf.GGUFReader(WORK / "plain.gguf").fields.values():
-        if field.name.startswith("tokenizer."):
-            kind_of, value = field.types[0], field.contents()
-            out.add_array(field.name, value) if kind_of == gguf.GGUFValueType.ARRAY else out.add_key_value(field.name, value, kind_of)
+    copy_tokenizer(gguf.GGUFReader(WORK / "plain.gguf"), out)
     means = {}
     for name, w in model.items():
         if name not in linear:
             out.add_tensor(gguf_name(name), w)
             means[name] = w
             continue
-        data, whole = gguf_blocks(kind, interleaved(name, w))
+        data, whole = gguf_blocks(kind, interleaved(w, heads_of(name)))
         kind_id = gguf.GGMLQuantizationType[kind]
         out.add_tensor(gguf_name(name), data, raw_dtype=kind_id)
         value = dequantize(data, kind_id).astype(np.float32)
         if whole is not None:
             out.add_tensor(gguf_name(name).replace(".weight", ".scale"), np.array([whole], np.float32))
             value = value * whole
-        means[name] = halves(name, value)
+        means[name] = halves(value, heads_of(name))
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
@@ -410,17 +351,9 @@ def read_gguf(path):
     out = {}
     for name, w in model.items():
         t = tensors.pop(gguf_name(name))
-        out[name] = halves(name, dequantize(t.data, t.tensor_type).astype(np.float32).reshape(w.shape))
+        out[name] = halves(dequantize(t.data, t.tensor_type).astype(np.float32).reshape(w.shape), heads_of(name))
     assert not tensors, f"{path}: tensors of no parameter: {list(tensors)}"
     return out
-
-
-# lathe.
-def lathe(*arguments):
-    run = subprocess.run([LATHE, *map(str, arguments)], capture_output=True, text=True)
-    if run.returncode:
-        sys.exit(f"lathe {' '.join(map(str, arguments))}\n{run.stderr}")
-    return run
 
 
 failures = []
@@ -439,7 +372,7 @@ def twin_of(values):
     return write(WORK / "twin", {name: ("F32", w) for name, w in values.items()})
 
 
-LATHE, WORK = sys.argv[1], pathlib.Path(sys.argv[2])
+lathe, WORK = Lathe(sys.argv[1]), pathlib.Path(sys.argv[2])
 WORK.mkdir(parents=True, exist_ok=True)
 print("read: what others write, against the same numbers in f32")
 for what, (pack, method, *beside) in formats():
@@ -447,7 +380,7 @@ for what, (pack, method, *beside) in formats():
     for name in linear:
         parts, means[name] = pack(name, model[name])
         tensors.update({f"{name.removesuffix('.weight')}.{part}": value for part, value in parts.items()})
-    directory = write(WORK / "theirs", tensors, method, beside[0] if beside else None)
+    directory = write(WORK / "theirs", tensors, {"quantization_config": method} if method else None, beside[0] if beside else None)
     with safe_open(directory / "model.safetensors", "np") as file:
         assert set(file.keys()) == set(tensors)
     compare(what, directory, twin_of(means))

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 
+import checkpoints
+import mixtures
 import numpy as np
 import onnx
 import onnxruntime
@@ -16,7 +18,8 @@ lathe, work = sys.argv[1], pathlib.Path(sys.argv[2]) / "onnx"
 calibration = pathlib.Path(__file__).parents[2] / "models" / "builtin" / "calibration.txt"
 prompt, steps = "It was a truth universally acknowledged", 48
 
-# Name, how the model is quantized, how it is exported; the form that most matrices must have.
+# Name, how the model is quantized, how it is exported; the form that most matrices must have; the family of mixtures.py,
+# if it is not the built-in model.
 cases = [
     ("f32", None, ["--type", "f32"], "dense"),
     ("f16", None, ["--type", "f16"], "dense"),
@@ -33,6 +36,9 @@ cases = [
                   pathlib.Path(__file__).parents[2] / "models/builtin/calibration.txt", "--calibration-tokens", "4096"],
      [], "dense"),  # the factors
     ("hadamard", ["--scheme", "w8a16", "--rotate", "both", "--r3", "--r4"], [], "QDQ"),
+    ("experts", None, ["--type", "f32"], "dense", "mixtral"),
+    ("experts-int4", ["--scheme", "w4a16", "--group-size", "32"], [], "MatMulNBits", "qwen3_moe"),
+    ("experts-int8", ["--scheme", "w8a16"], [], "QDQ", "qwen2_moe"),
 ]
 
 
@@ -108,23 +114,31 @@ def read_golden(path):
 
 shutil.rmtree(work, ignore_errors=True)
 work.mkdir(parents=True)
-for name, quantize, export, form in cases:
+for name, quantize, export, form, *family in cases:
     source = "builtin"
+    if family:
+        params = mixtures.parameters(family[0])
+        source = checkpoints.write(work / f"{name}-source", {n: ("F32", w) for n, w in params.items()},
+                                   mixtures.config_of(family[0]))
     if quantize:
-        source = work / f"{name}-lathe"
-        run("quantize", "builtin", *quantize, "-o", source, "--json")
+        original, source = source, work / f"{name}-lathe"
+        run("quantize", original, *quantize, "-o", source, "--json")
+    text_of = source
+    if family and quantize:  # kernels may round x, and that may flip a choice of experts: here in f32
+        text_of = work / "exact.gguf"
+        run("export", source, "--to", "gguf", "--type", "f32", "-o", text_of, "--json")
     directory = work / name
     written = run("export", source, "--to", "onnx", *export, "-o", directory, "--json")
     assert max(written["tensors"], key=written["tensors"].get) == form, written
     model = Decoder(directory)
     ids = tokenizers.Tokenizer.from_file(str(directory / "tokenizer.json")).encode(prompt).ids
-    ours = run("generate", source, "--prompt", prompt, "--temperature", 0, "--max-tokens", steps, "--ignore-eos",
+    ours = run("generate", text_of, "--prompt", prompt, "--temperature", 0, "--max-tokens", steps, "--ignore-eos",
                "--json")["tokens"]
     theirs, margins = model.greedy(ids)
     if theirs != ours:
         at = next(i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b)
         raise AssertionError(f"{name}: token {at} is {theirs[at]}, ours {ours[at]}, margin {margins[at]:.4f}")
-    if name in ("f32", "int4"):
+    if name in ("f32", "int4", "experts"):
         check_cuts_and_padding(model, ids)
     print(f"onnx {name}: {steps} tokens alike, {written['bytes'] / 1e6:.2f} MB, {written['tensors']}")
 # Every family against Hugging Face's own logits: biases, norms of heads, windows, scaled frequencies.
