@@ -1,6 +1,8 @@
 // What a plan holds and how its steps are made. Private to runtime/plan*.cpp, one file per idea.
 #pragma once
 
+#include <algorithm>
+#include <atomic>
 #include <functional>
 #include <map>
 #include <optional>
@@ -205,6 +207,23 @@ struct Plan::Impl {
     ++regions;
     auto work = [&](int worker, int workers) {
       fn(Share{worker, workers, scratch[static_cast<size_t>(worker)].data});
+    };
+    team->run(std::ref(work));
+  }
+  // The parts of a product of so many rows and columns. A prompt's are taken one by one by whoever is
+  // free, because cores that others use too are not equally fast: whole blocks of columns
+  // (simd/packed_rows.h), several per worker.
+  template <class F>
+  void product(int64_t height, int64_t width, F&& fn) {
+    constexpr int64_t few_rows = 32, block_columns = 256, most = 8;
+    const int64_t workers = team->size(), blocks = std::min(width / block_columns, most * workers);
+    if (height < few_rows || blocks <= workers) return parallel(fn);
+    ++regions;
+    std::atomic<int64_t> next = 0;
+    auto work = [&](int worker, int) {
+      for (int64_t part; (part = next.fetch_add(1, std::memory_order_relaxed)) < blocks;)
+        fn(Share{static_cast<int>(part), static_cast<int>(blocks),
+                 scratch[static_cast<size_t>(worker)].data});
     };
     team->run(std::ref(work));
   }

@@ -122,7 +122,7 @@ void Plan::Impl::build_linear(const Node& node, bool bias) {
     add_step([this, layers = std::move(layers), y = node.outputs[0], phase](const Batch& b) {
       const Range rows = rows_of(y, phase, b);
       if (rows.begin == rows.end) return;
-      parallel([&](const Share& share) {
+      product(rows.end - rows.begin, cols(y), [&](const Share& share) {
         for (const Layer& layer : layers) {
           LinearArgs now = layer.args;
           layer.matrix->bind(now);
@@ -189,8 +189,8 @@ void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& 
           up.bind(now.up);
           narrow(now.gate, rows);
           narrow(now.up, rows);
-          if (fused) return parallel([&](const Share& share) { gate.path(phase).gated(now, share); });
-          parallel([&](const Share& share) {
+          product(now.gate.m, now.gate.n, [&](const Share& share) {
+            if (fused) return gate.path(phase).gated(now, share);
             gate.path(phase).run(now.gate, share);
             up.path(phase).run(now.up, share);
           });
