@@ -118,11 +118,11 @@ void add_quantize(CLI::App& app) {
       ->check(CLI::IsMember(targets))
       ->needs(recipe)
       ->capture_default_str();
-  verb.add_option(
-          "--scheme", o->scheme,
-          "Bits of weights and activations: w2a16 ... w8a16, w8a8 (activations per token), w8a8-static (one\n"
-          "scale per layer, from the calibration text); floats: fp8 (per channel), fp8-tensor,\n"
-          "fp8-block, nvfp4, mxfp4, mxfp8; nf4 (written for bitsandbytes)")
+  verb.add_option("--scheme", o->scheme,
+                  "Bits of weights and activations: w2a16 ... w8a16, w2a8 ... w8a8 (activations per token), "
+                  "w8a8-static\n"
+                  "(one scale per layer, from the calibration text); floats: fp8 (per channel), fp8-tensor,\n"
+                  "fp8-block, nvfp4, mxfp4, mxfp8; nf4 (written for bitsandbytes)")
       ->capture_default_str();
   verb.add_option(
           "--group-size", o->group_size,

@@ -78,7 +78,7 @@ const Packing& storage_packing(const Numerics& numerics) {
   if (numerics == Numerics::mxfp4()) return packing("ct.mxfp4");
   if (numerics == Numerics::mxfp8()) return packing("ct.mxfp8");
   if (numerics.kind == Numerics::Kind::e4m3) return packing("ct.fp8");
-  return packing(numerics.rounds_activations() ? "ct.int8" : "ct.pack32");
+  return packing(numerics.rounds_activations() && numerics.bits == 8 ? "ct.int8" : "ct.pack32");
 }
 
 size_t strip_memory(const Weight& w, const Numerics& numerics, int workers) {

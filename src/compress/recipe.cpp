@@ -111,14 +111,16 @@ std::optional<Numerics> read_format(const Json& json, DType type, std::string_vi
                                  static_cast<int>(get_int_or(json, "group", where, 0, 1 << 20, 0)),
                                  get_bool_or(json, "asymmetric", where, false),
                                  parse_scale(get_string_or(json, "scale", where, "bf16"), where));
-  if (activations == "int8" || activations == "int8-static") {
+  if (activations == "int8") {
+    n.activations = Numerics::Activations::int8_per_row;
+  } else if (activations == "int8-static") {
     if (n != Numerics::integer(8, 0, false, n.dtype))
-      throw input_error(where, "8 bits, group 0 and no zero point with activations in int8", to_string(n));
-    return activations == "int8" ? Numerics::w8a8(n.dtype) : Numerics::w8a8_static(n.dtype);
-  }
-  if (activations != "keep")
+      throw input_error(where, "8 bits, group 0 and no zero point with static activations", to_string(n));
+    n.activations = Numerics::Activations::int8_static;
+  } else if (activations != "keep") {
     throw input_error(where, "activations keep, int8 or int8-static",
                       fmt::format("'{}'", printable(activations)));
+  }
   return n;
 }
 

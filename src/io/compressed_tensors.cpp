@@ -116,8 +116,9 @@ QuantScheme parse_scheme(const Json& group, const std::string& global_format, co
                                       group_size(weights, at), !get_bool_or(weights, "symmetric", at, true));
   Numerics& n = scheme.numerics;
   n.activations = parse_activations(group, false, where);
-  if (n.rounds_activations() && n != Numerics::w8a8(n.dtype, n.activations))
-    throw input_error(where, "symmetric int8 weights per channel beside int8 activations",
+  if (scheme.packing->name == "ct.int8") n.bits = 8;  // fewer are a part of these: codes mean the same
+  if (n.has_input_scale() && n != Numerics::w8a8_static(n.dtype))
+    throw input_error(where, "symmetric int8 weights per channel beside static int8 activations",
                       fmt::format("{} bits, group {}{}", n.bits, n.group,
                                   n.offset == Numerics::Offset::none ? "" : ", asymmetric"));
   const Json* order = find(weights, "actorder");

@@ -39,13 +39,24 @@ bool dense(const Numerics& numerics, int64_t, int64_t) {
 
 // x86.int4 and x86.int8 hold the codes; kernels unpack whole words, so a group has whole words too.
 template <int bits, DType scale, bool minimum>
-bool integer(const Numerics& numerics, int64_t, int64_t k) {
+bool codes_of(const Numerics& numerics, int64_t k) {
   const bool has_minimum = numerics.offset == Numerics::Offset::minimum;
   const bool whole = numerics.group == 0 || numerics.group >= k || numerics.group % (32 / bits) == 0;
   // With a minimum, 16-bit scales are stored as f32 (x86.cpp).
-  return numerics.is_integer() && !rounds_rows(numerics) && !numerics.act_order && !numerics.column_scales &&
+  return numerics.is_integer() && !numerics.act_order && !numerics.column_scales &&
          (bits == 4 ? numerics.bits <= 4 : numerics.bits > 4) && whole && has_minimum == minimum &&
          (minimum || numerics.dtype == scale);
+}
+
+template <int bits, DType scale, bool minimum>
+bool integer(const Numerics& numerics, int64_t, int64_t k) {
+  return !rounds_rows(numerics) && codes_of<bits, scale, minimum>(numerics, k);
+}
+// With activations in int8, but for w8a8 below.
+template <int bits, DType scale>
+bool integer_a8(const Numerics& numerics, int64_t, int64_t k) {
+  return rounds_rows(numerics) && numerics != Numerics::w8a8(scale, numerics.activations) &&
+         codes_of<bits, scale, false>(numerics, k);
 }
 
 // Groups of whole 32 columns.
@@ -127,6 +138,19 @@ constexpr RowPacking int8_groups_128 = {"int8 groups", Products::int8, int8_grou
 #endif
 
 constexpr RowPacking rounded_rows = {"rounded to int8", Products::f32, rounded_rows_bytes, pack_rounded_rows};
+
+#if defined(__x86_64__) || defined(__aarch64__)
+// A kernel of f32 products over rows that were rounded.
+template <void (*run)(const LinearArgs&, const Share&) noexcept>
+void over_rounded(const LinearArgs& a, const Share& share) noexcept {
+  LinearArgs rounded = a;
+  rounded.x = static_cast<const float*>(a.packed_x);
+  rounded.x_stride = a.k;
+  run(rounded, share);
+}
+template <void (*run)(const LinearArgs&, const Share&) noexcept>
+constexpr LinearPath rounded_path = {over_rounded<run>, &rounded_rows};
+#endif
 
 constexpr LinearKernel linear_rows[] = {
 #if defined(__x86_64__)
@@ -700,6 +724,42 @@ constexpr LinearKernel linear_rows[] = {
     {"avx2.int8.f16", isa_avx2, "x86.int8", integer<8, DType::f16, false>, {avx2::linear_int8_f16}, {}},
     {"avx2.int8.f32", isa_avx2, "x86.int8", integer<8, DType::f32, false>, {avx2::linear_int8_f32}, {}},
     {"avx2.int8.min", isa_avx2, "x86.int8", integer<8, DType::f32, true>, {avx2::linear_int8_min}, {}},
+    {"avx2.int4.bf16.a8",
+     isa_avx2,
+     "x86.int4",
+     integer_a8<4, DType::bf16>,
+     rounded_path<avx2::linear_int4_bf16>,
+     {}},
+    {"avx2.int4.f16.a8",
+     isa_avx2,
+     "x86.int4",
+     integer_a8<4, DType::f16>,
+     rounded_path<avx2::linear_int4_f16>,
+     {}},
+    {"avx2.int4.f32.a8",
+     isa_avx2,
+     "x86.int4",
+     integer_a8<4, DType::f32>,
+     rounded_path<avx2::linear_int4_f32>,
+     {}},
+    {"avx2.int8.bf16.a8",
+     isa_avx2,
+     "x86.int8",
+     integer_a8<8, DType::bf16>,
+     rounded_path<avx2::linear_int8_bf16>,
+     {}},
+    {"avx2.int8.f16.a8",
+     isa_avx2,
+     "x86.int8",
+     integer_a8<8, DType::f16>,
+     rounded_path<avx2::linear_int8_f16>,
+     {}},
+    {"avx2.int8.f32.a8",
+     isa_avx2,
+     "x86.int8",
+     integer_a8<8, DType::f32>,
+     rounded_path<avx2::linear_int8_f32>,
+     {}},
     {"avx2.lut4.e4m3", isa_avx2, "x86.lut4", lut4<DType::f8e4m3>, {avx2::linear_lut4_e4m3}, {}},
     {"avx2.lut4.e8m0", isa_avx2, "x86.lut4", lut4<DType::f8e8m0>, {avx2::linear_lut4_e8m0}, {}},
     {"avx2.lut4.f32", isa_avx2, "x86.lut4", lut4<DType::f32>, {avx2::linear_lut4_f32}, {}},
@@ -866,6 +926,42 @@ constexpr LinearKernel linear_rows[] = {
     {"neon.int8.f16", isa_neon, "x86.int8", integer<8, DType::f16, false>, {neon::linear_int8_f16}, {}},
     {"neon.int8.f32", isa_neon, "x86.int8", integer<8, DType::f32, false>, {neon::linear_int8_f32}, {}},
     {"neon.int8.min", isa_neon, "x86.int8", integer<8, DType::f32, true>, {neon::linear_int8_min}, {}},
+    {"neon.int4.bf16.a8",
+     isa_neon,
+     "x86.int4",
+     integer_a8<4, DType::bf16>,
+     rounded_path<neon::linear_int4_bf16>,
+     {}},
+    {"neon.int4.f16.a8",
+     isa_neon,
+     "x86.int4",
+     integer_a8<4, DType::f16>,
+     rounded_path<neon::linear_int4_f16>,
+     {}},
+    {"neon.int4.f32.a8",
+     isa_neon,
+     "x86.int4",
+     integer_a8<4, DType::f32>,
+     rounded_path<neon::linear_int4_f32>,
+     {}},
+    {"neon.int8.bf16.a8",
+     isa_neon,
+     "x86.int8",
+     integer_a8<8, DType::bf16>,
+     rounded_path<neon::linear_int8_bf16>,
+     {}},
+    {"neon.int8.f16.a8",
+     isa_neon,
+     "x86.int8",
+     integer_a8<8, DType::f16>,
+     rounded_path<neon::linear_int8_f16>,
+     {}},
+    {"neon.int8.f32.a8",
+     isa_neon,
+     "x86.int8",
+     integer_a8<8, DType::f32>,
+     rounded_path<neon::linear_int8_f32>,
+     {}},
     {"neon.lut4.e4m3", isa_neon, "x86.lut4", lut4<DType::f8e4m3>, {neon::linear_lut4_e4m3}, {}},
     {"neon.lut4.e8m0", isa_neon, "x86.lut4", lut4<DType::f8e8m0>, {neon::linear_lut4_e8m0}, {}},
     {"neon.lut4.f32", isa_neon, "x86.lut4", lut4<DType::f32>, {neon::linear_lut4_f32}, {}},

@@ -158,12 +158,13 @@ Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, 
     if (has_wide_scale(n)) n.dtype = scale;
     return n;
   }
-  const bool integers = scheme.size() == 5 && scheme[0] == 'w' && scheme[1] >= '2' && scheme[1] <= '8' &&
-                        scheme.substr(2) == "a16";
+  const bool bits_of_weights = scheme.size() > 2 && scheme[0] == 'w' && scheme[1] >= '2' && scheme[1] <= '8';
+  const bool rounded = bits_of_weights && scheme.substr(2) == "a8";
+  const bool integers = rounded || (bits_of_weights && scheme.substr(2) == "a16");
   if (!integers && scheme != "nf4")
     throw input_error(
         "scheme",
-        "w2a16 ... w8a16, w8a8, w8a8-static, fp8, fp8-tensor, fp8-block, nvfp4, mxfp4, mxfp8 or nf4",
+        "w2a16 ... w8a16, w2a8 ... w8a8, w8a8-static, fp8, fp8-tensor, fp8-block, nvfp4, mxfp4, mxfp8 or nf4",
         printable(scheme), "w8a8, w8a16 and w4a16 are the usual ones");
   if (group_size < -1 || group_size > 1 << 20)
     throw input_error("group size", "-1 (the scheme's default), 0 (per channel) or up to 1048576",
@@ -175,7 +176,9 @@ Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, 
     return Numerics::nf4(group_size >= 0 ? group_size : 64);
   }
   const int bits = scheme[1] - '0';
-  return Numerics::integer(bits, group_size >= 0 ? group_size : bits == 8 ? 0 : 128, asymmetric, scale);
+  Numerics n = Numerics::integer(bits, group_size >= 0 ? group_size : bits == 8 ? 0 : 128, asymmetric, scale);
+  if (rounded) n.activations = Numerics::Activations::int8_per_row;
+  return n;
 }
 
 }  // namespace lathe

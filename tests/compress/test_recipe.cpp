@@ -59,6 +59,7 @@ TEST(QuantizeStep, EveryAssignmentSurvives) {
     few["model.layers.0.mlp.gate_proj.weight"] = Numerics::fp8_block(DType::f16);
     few["model.layers.0.self_attn.q_proj.weight"] = Numerics::mxfp4();
     few["model.layers.0.self_attn.k_proj.weight"] = Numerics::fp8_tensor(DType::f32);
+    few["model.layers.0.self_attn.v_proj.weight"] = parse_scheme("w4a8", 32, true, DType::f16);
     for (const Assignment& a :
          {Assignment{}, few,
           assign_all(m, Numerics::integer(8, 0, false), {.head = true, .embeddings = true, .keep = {}})})

@@ -41,10 +41,11 @@ const Selection with_head{.head = true, .embeddings = true, .keep = {"*.layers.1
 class Save : public testing::TestWithParam<const char*> {};
 
 TEST_P(Save, OpensAsExactlyWhatWasQuantizedInMemory) {
-  for (const Numerics& numerics : {Numerics::integer(8, 0, false), Numerics::integer(4, 32, true),
-                                   Numerics::integer(4, 32, false, DType::f16), Numerics::w8a8(),
-                                   Numerics::fp8(), Numerics::fp8_tensor(), Numerics::fp8_block(),
-                                   Numerics::mxfp8(), Numerics::mxfp4(), Numerics::nvfp4()}) {
+  for (const Numerics& numerics :
+       {Numerics::integer(8, 0, false), Numerics::integer(4, 32, true),
+        Numerics::integer(4, 32, false, DType::f16), Numerics::w8a8(),
+        parse_scheme("w4a8", 32, true, DType::bf16), Numerics::fp8(), Numerics::fp8_tensor(),
+        Numerics::fp8_block(), Numerics::mxfp8(), Numerics::mxfp4(), Numerics::nvfp4()}) {
     const TemporaryDirectory dir;
     const Reopened saved = save_and_open(golden(GetParam()), numerics, with_head, dir.path() / "m");
     Model expected = load(Checkpoint::open(golden(GetParam())));

@@ -193,11 +193,17 @@ TEST(OnnxExport, QuantizedWeightsKeepTheirNumbers) {
     int group;
     bool asymmetric;
     const char* form;
-  } cases[] = {{"w4a16", 16, false, "MatMulNBits"}, {"w4a16", 16, true, "MatMulNBits"},
-               {"w3a16", 32, true, "MatMulNBits"},  {"w2a16", 16, false, "MatMulNBits"},
-               {"w8a16", 32, true, "MatMulNBits"},  {"w6a16", 16, false, "MatMulNBits"},
-               {"w8a16", 0, false, "QDQ"},          {"w4a16", 0, true, "QDQ"},
-               {"w4a16", 8, true, "QDQ"},           {"w8a8", -1, false, "QDQ"}};
+  } cases[] = {{"w4a16", 16, false, "MatMulNBits"},
+               {"w4a16", 16, true, "MatMulNBits"},
+               {"w3a16", 32, true, "MatMulNBits"},
+               {"w2a16", 16, false, "MatMulNBits"},
+               {"w8a16", 32, true, "MatMulNBits"},
+               {"w6a16", 16, false, "MatMulNBits"},
+               {"w8a16", 0, false, "QDQ"},
+               {"w4a16", 0, true, "QDQ"},
+               {"w4a16", 8, true, "QDQ"},
+               {"w8a8", -1, false, "QDQ"},
+               {"w4a8", 16, true, "QDQ"}};
   for (const auto& c : cases) {
     SCOPED_TRACE(fmt::format("{} {} {}", c.scheme, c.group, c.asymmetric));
     Model model = load(from);

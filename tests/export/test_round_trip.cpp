@@ -127,8 +127,9 @@ std::vector<Case> cases() {
           ct(fmt::format("{} {}", to_string(n), dtype_name(scale)), rounded(n, everything));
         }
   for (const DType scale : {DType::bf16, DType::f16, DType::f32})
-    for (const Numerics& n : {Numerics::w8a8(scale), Numerics::fp8(scale), Numerics::fp8_tensor(scale),
-                              Numerics::fp8_block(scale), Numerics::grid(Numerics::Kind::e4m3, 32, scale)})
+    for (const Numerics& n : {Numerics::w8a8(scale), parse_scheme("w4a8", 32, false, scale),
+                              Numerics::fp8(scale), Numerics::fp8_tensor(scale), Numerics::fp8_block(scale),
+                              Numerics::grid(Numerics::Kind::e4m3, 32, scale)})
       ct(fmt::format("{} {}", to_string(n), dtype_name(scale)), rounded(n, everything));
   for (const Numerics& n : {Numerics::nvfp4(), Numerics::mxfp4(), Numerics::mxfp8()})
     ct(to_string(n), rounded(n, everything));

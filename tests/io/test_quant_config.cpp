@@ -232,8 +232,20 @@ TEST(QuantConfig, Int8ActivationsPerTokenOrWithAStoredScale) {
        {R"("strategy":"tensor","dynamic":true})", R"("strategy":"token","dynamic":false})",
         R"("strategy":"tensor","symmetric":false})", R"("strategy":"tensor","dynamic":"local"})"})
     EXPECT_THAT(refusal([&] { scheme(other); }), testing::HasSubstr("static per tensor")) << other;
-  for (const Numerics& n : {Numerics::w8a8(), Numerics::w8a8_static()}) {
-    const Json written = quantization_config({entry("a.weight", n, "ct.int8")});
+  // W4A8: packed as we write it, and a byte for each code as llm-compressor does: then the same numbers of
+  // int8.
+  const std::string w4a8 =
+      R"({"num_bits":4,"strategy":"group","group_size":32},"input_activations":{"num_bits":8,"type":"int",)"
+      R"("strategy":"token","dynamic":true})";
+  Numerics four = Numerics::integer(4, 32, false), eight = Numerics::integer(8, 32, false);
+  four.activations = eight.activations = Numerics::Activations::int8_per_row;
+  EXPECT_EQ(parse(config(w4a8, R"("pack-quantized")"))->schemes_for("x")[0]->numerics, four);
+  EXPECT_EQ(parse(config(w4a8, R"("int-quantized")"))->schemes_for("x")[0]->numerics, eight);
+  for (const auto& [n, stored_as] : {std::pair{Numerics::w8a8(), "ct.int8"},
+                                     {Numerics::w8a8_static(), "ct.int8"},
+                                     {four, "ct.pack32"},
+                                     {eight, "ct.int8"}}) {
+    const Json written = quantization_config({entry("a.weight", n, stored_as)});
     const auto back = QuantConfig::parse({{"quantization_config", written}}, "config.json");
     EXPECT_EQ(back->schemes_for("a")[0]->numerics, n);
   }

@@ -31,6 +31,12 @@ std::vector<Numerics> all_numerics() {
           if (!stored_width && (t != DType::f16 || group % 32 != 0 || group > 32)) continue;
           out.push_back({Numerics::Kind::integer, t, static_cast<uint8_t>(bits), group, offset, {}});
         }
+  for (int bits : {4, 8})
+    for (int group : {6, 32, 128})
+      for (DType t : {DType::bf16, DType::f16, DType::f32})
+        for (Offset offset : {Offset::none, Offset::zero_point})
+          out.push_back({Numerics::Kind::integer, t, static_cast<uint8_t>(bits), group, offset,
+                         Numerics::Activations::int8_per_row});
   using Kind = Numerics::Kind;
   for (const Numerics& n :
        {Numerics::nvfp4(), Numerics::mxfp4(), Numerics::nf4(), Numerics::grid(Kind::nf4, 0, DType::f32),

@@ -43,6 +43,10 @@ TEST(ParseScheme, KnownNamesWithTheirDefaults) {
   EXPECT_EQ(parse_scheme("w8a16", 64, false, DType::f32), Numerics::integer(8, 64, false, DType::f32));
   EXPECT_EQ(parse_scheme("w8a8", -1, false, DType::f16), Numerics::w8a8(DType::f16));
   EXPECT_EQ(parse_scheme("w8a8-static", -1, false, DType::f16), Numerics::w8a8_static(DType::f16));
+  Numerics w4a8 = Numerics::integer(4, 32, true);
+  w4a8.activations = Numerics::Activations::int8_per_row;
+  EXPECT_EQ(parse_scheme("w4a8", 32, true, DType::bf16), w4a8);
+  EXPECT_EQ(parse_scheme("w4a8", -1, false, DType::bf16).group, 128);
   for (int bits = 2; bits <= 8; ++bits)
     EXPECT_EQ(parse_scheme(fmt::format("w{}a16", bits), 32, false, DType::bf16).bits, bits);
 }
@@ -103,7 +107,8 @@ TEST(Activations, AScaleThatIsGivenCutsOffWhatIsBeyondIt) {
 }
 
 TEST(ParseScheme, RefusesOthers) {
-  for (std::string_view bad : {"", "w4", "w1a16", "w9a16", "w4a8", "w16a16", "W4A16", "w4a16 ", "int4"})
+  for (std::string_view bad :
+       {"", "w4", "w1a16", "w9a16", "w1a8", "w4a4", "w4a8-static", "w16a16", "W4A16", "w4a16 ", "int4"})
     EXPECT_THROW(parse_scheme(bad, -1, false, DType::bf16), InputError) << bad;
   EXPECT_THROW(parse_scheme("w8a8", 128, false, DType::bf16), InputError);
   EXPECT_THROW(parse_scheme("w8a8", -1, true, DType::bf16), InputError);
