@@ -30,9 +30,10 @@ struct Row {
   Shape shape;  // of the first
 };
 
-// "model.layers.3.mlp.up_proj.weight" is an up_proj; ".bias" stays visible.
+// "model.layers.3.mlp.up_proj.weight" is an up_proj, "blk.3.ffn_up_exps.weight[7]" an ffn_up_exps; ".bias"
+// stays visible.
 std::string kind_of(const std::string& param) {
-  std::string path = module_path(param);
+  std::string path = module_path(param.substr(0, param.find('[')));
   const bool bias = path.ends_with(".bias");
   if (bias) path.resize(path.size() - 5);
   const size_t dot = path.rfind('.');

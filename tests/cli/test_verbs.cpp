@@ -56,6 +56,19 @@ TEST(Inspect, TakesABareConfig) {
   EXPECT_THAT(o.json()["graph"].get<std::string>(), HasSubstr("q_norm"));
 }
 
+// All experts are one kind of module, in a file that has one tensor for those of a layer too.
+TEST(Inspect, ExpertsAreOneKindOfModule) {
+  const TemporaryDirectory dir;
+  const fs::path file = dir / "mixtral.gguf";
+  ASSERT_EQ(lathe(fmt::format("export {} --to gguf --type f32 -o {}", quoted(golden("mixtral").string()),
+                              quoted(file.string())))
+                .exit_code,
+            0);
+  const Json modules = lathe("inspect --json " + quoted(file.string())).json()["modules"];
+  EXPECT_THAT(modules.dump(), HasSubstr("\"ffn_up_exps\""));
+  EXPECT_THAT(modules.dump(), testing::Not(HasSubstr("weight[")));
+}
+
 // ---- quantize and run
 // --------------------------------------------------------------------------------------------
 
