@@ -30,6 +30,7 @@ cases = [
     ("int8", ["--scheme", "w8a16", "--head"], [], "QDQ"),
     ("int8-groups", ["--scheme", "w8a16", "--group-size", "64", "--asymmetric", "--head"], [], "MatMulNBits"),
     ("w8a8", ["--scheme", "w8a8"], [], "QDQ"),
+    ("w4a8", ["--scheme", "w4a8", "--group-size", "32"], [], "QDQ"),
     ("w8a8-static", ["--scheme", "w8a8-static", "--calibration", calibration], [], "QDQ"),
     ("nvfp4", ["--scheme", "nvfp4"], [], "dequantized"),
     ("low-rank", ["--scheme", "w4a16", "--group-size", "32", "--method", "gptq+rank8", "--calibration",
