@@ -2,10 +2,12 @@
 
 #include <algorithm>
 #include <chrono>
+#include <numeric>
 
 #include "compress/save.h"
+#include "compress/write_behind.h"
+#include "core/checksum.h"
 #include "core/cpu.h"
-#include "core/hash.h"
 
 namespace lathe {
 namespace {
@@ -39,11 +41,7 @@ double rounding_seconds(ThreadPool& one, const Weight& weight, const Numerics& n
 
 double hashing_seconds_per_byte() {
   const std::vector<std::byte> bytes(sample_bytes);
-  return seconds_of([&] {
-           Sha256 hash;
-           hash.add(bytes.data(), bytes.size());
-         }) /
-         static_cast<double>(sample_bytes);
+  return seconds_of([&] { checksum(bytes); }) / static_cast<double>(sample_bytes);
 }
 
 }  // namespace
@@ -55,16 +53,17 @@ RoundingForecast forecast_rounding(const Model& model, const Assignment& assignm
   RoundingForecast f;
   std::map<std::string, double> per_weight;  // seconds of one core, by format
   double rounding = 0;
-  size_t before = 0, strip = 0;  // bytes: of the weight before, which is being written; of a worker's strip
+  std::vector<size_t> made;  // bytes of what is not written as it is
+  size_t strip = 0;          // of a worker
   for (const PlannedEntry& entry : planned_entries(model, assignment)) {
     const Weight& weight = model.weights.at(entry.name);
     const size_t bytes = packed_bytes(entry.numerics, *entry.packing, entry.shape);
     f.bytes_read += weight.bytes();
     f.bytes_written += bytes;
-    const bool mapped = weight.numerics == entry.numerics && weight.packing == entry.packing;
-    f.memory = std::max(f.memory, before + (mapped ? 0 : bytes));
-    before = mapped ? 0 : bytes;
-    if (!assignment.contains(entry.name)) continue;
+    const bool assigned = assignment.contains(entry.name);
+    if (assigned || weight.numerics != entry.numerics || weight.packing != entry.packing)
+      made.push_back(bytes);
+    if (!assigned) continue;
     strip = std::max(strip, strip_memory(weight, entry.numerics, workers));
     const auto [known, fresh] = per_weight.try_emplace(to_string(entry.numerics), 0);
     if (fresh)
@@ -72,7 +71,13 @@ RoundingForecast forecast_rounding(const Model& model, const Assignment& assignm
           rounding_seconds(one, weight, entry.numerics, rule) / static_cast<double>(weight.cols());
     rounding += known->second * static_cast<double>(elements(weight.shape));
   }
-  f.memory += strip * static_cast<size_t>(workers);
+  std::ranges::sort(made, std::greater());
+  const auto first = [&](size_t n) {
+    return std::accumulate(made.begin(), made.begin() + static_cast<ptrdiff_t>(n), size_t{0});
+  };
+  const size_t two = first(std::min<size_t>(made.size(), 2));
+  f.memory = std::min(first(made.size()), std::max(two, WriteBehind::most_bytes)) +
+             strip * static_cast<size_t>(workers);
   // Both hashes run beside the rounding, each on one core.
   const double per_byte = hashing_seconds_per_byte(), source = per_byte * static_cast<double>(f.bytes_read),
                result = per_byte * static_cast<double>(f.bytes_written);

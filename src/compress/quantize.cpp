@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "compress/linalg.h"
+#include "compress/save.h"
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/progress.h"
@@ -122,16 +123,23 @@ Weight pack_codes(const Codes& codes, const Shape& shape) {
   return to;
 }
 
-Weight quantize_weight(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleRule rule,
-                       float largest) {
+Weight quantize_into(Weight into, ThreadPool& pool, const Weight& from, const Numerics& numerics,
+                     ScaleRule rule, float largest) {
   if (numerics.is_dense()) return to_dense(from, numerics.dtype);
   if (numerics.has_input_scale()) fail("{} needs a scale of its input: calibrate", to_string(numerics));
-  Weight to = make_weight(numerics, storage_packing(numerics), from.shape);
+  const Packing& packing = storage_packing(numerics);
+  const bool fits = into.numerics == numerics && into.packing == &packing && into.shape == from.shape;
+  Weight to = fits ? std::move(into) : make_weight(numerics, packing, from.shape);
   if (numerics.scales_by_whole() && largest < 0) largest = largest_of(pool, from, numerics);
   for_strips(pool, from, numerics, [&](int64_t row, int64_t rows, const std::vector<float>& values) {
     to.packing->pack(round_to_nearest(values.data(), rows, from.cols(), numerics, rule, largest), row, to);
   });
   return to;
+}
+
+Weight quantize_weight(ThreadPool& pool, const Weight& from, const Numerics& numerics, ScaleRule rule,
+                       float largest) {
+  return quantize_into({}, pool, from, numerics, rule, largest);
 }
 
 Weight quantize_weight(const Weight& weight, const Numerics& numerics, ScaleRule rule, int threads,

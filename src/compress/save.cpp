@@ -1,12 +1,10 @@
 #include "compress/save.h"
 
-#include <future>
-
-#include "core/checksum.h"
+#include "compress/write_behind.h"
 #include "core/cpu.h"
-#include "core/hash.h"
 #include "core/log.h"
 #include "core/progress.h"
+#include "io/model_hash.h"
 #include "io/writer.h"
 #include "models/hadamard.h"
 #include "models/kv_cache.h"
@@ -24,11 +22,17 @@ Numerics written_as(const std::string& name, const Weight& weight, const Assignm
   return storage_packing(own).holds(own) && whole_groups ? own : Numerics::dense(dense);
 }
 
+// Nothing is made: the weight is written as it is.
+bool stays(const Weight& from, const PlannedEntry& to) {
+  return from.numerics == to.numerics && from.packing == to.packing;
+}
+
 Weight as_planned(ThreadPool& pool, const Weight& from, const PlannedEntry& to, bool assigned, ScaleRule rule,
-                  float largest) {
-  if (assigned) return quantize_weight(pool, from, to.numerics, rule, largest);
-  if (from.numerics != to.numerics) return to_dense(from, to.numerics.dtype);
-  return from.packing == to.packing ? from : repack(from, *to.packing);
+                  float largest, Weight spare) {
+  if (assigned) return quantize_into(std::move(spare), pool, from, to.numerics, rule, largest);
+  if (stays(from, to)) return from;
+  spare = {};  // of other numbers
+  return from.numerics == to.numerics ? repack(from, *to.packing) : to_dense(from, to.numerics.dtype);
 }
 
 }  // namespace
@@ -45,38 +49,18 @@ Weight to_dense(const Weight& from, DType dtype) {
   return to;
 }
 
-// The same text and bytes, in the same order, that CheckpointWriter adds while it writes.
-template <class Hash>
-static void add_all(const Model& model, Hash& hash) {
-  auto add = [&](const std::string& name, const Tensor& tensor) {
-    hash.add(fmt::format("{} {} {}\n", name, dtype_name(tensor.dtype), to_string(tensor.shape)));
-    hash.add(tensor.storage.data, tensor.bytes());
-  };
+// In the order in which CheckpointWriter writes.
+std::string hash_of(const Model& model) {
+  ModelHash hash;
   for (const auto& [name, weight] : model.weights) {
     const std::vector<Part> parts = weight.packing->parts(weight.numerics, weight.shape);
     for (size_t i = 0; i < parts.size(); ++i)
-      add(weight.numerics.is_dense() ? name : fmt::format("{}.{}", module_path(name), parts[i].name),
-          weight.parts[i]);
+      hash.add(weight.numerics.is_dense() ? name : fmt::format("{}.{}", module_path(name), parts[i].name),
+               weight.parts[i]);
     if (weight.packing->name == "ct.pack32")
-      add(module_path(name) + ".weight_shape", Tensor::of<int64_t>(DType::i64, {2}, weight.shape));
+      hash.add(module_path(name) + ".weight_shape", Tensor::of<int64_t>(DType::i64, {2}, weight.shape));
   }
-}
-
-std::string hash_of(const Model& model) {
-  Sha256 hash;
-  add_all(model, hash);
   return hash.hex();
-}
-
-uint64_t checksum_of(const Model& model) {
-  Checksum checksum;
-  add_all(model, checksum);
-  return checksum.value();
-}
-
-std::string save(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleRule rule,
-                 const fs::path& directory, int threads) {
-  return save_and_sum(model, from, assignment, rule, directory, threads).hash;
 }
 
 std::vector<PlannedEntry> planned_entries(const Model& model, const Assignment& assignment) {
@@ -88,8 +72,8 @@ std::vector<PlannedEntry> planned_entries(const Model& model, const Assignment& 
   return entries;
 }
 
-Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleRule rule,
-                   const fs::path& directory, int threads) {
+std::string save(const Model& model, const Checkpoint& from, const Assignment& assignment, ScaleRule rule,
+                 const fs::path& directory, int threads) {
   const std::vector<PlannedEntry> entries = planned_entries(model, assignment);
   for (const PlannedEntry& entry : entries)
     if (const Numerics& own = model.weights.at(entry.name).numerics;
@@ -102,22 +86,21 @@ Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment&
   // One for all weights: to start threads, the machine's topology is read from some hundred files.
   ThreadPool pool(threads > 0 ? threads : physical_cores());
   Progress progress("writing", static_cast<int64_t>(model.bytes()));
-  std::future<void> writing;  // of the weight before, while this one is rounded
-  const auto finish_writing = [&] {
-    if (writing.valid()) writing.get();
-  };
+  WriteBehind behind([&](const std::string& name, const Weight& weight) {
+    writer.write(weight);
+    if (from.find(name)) from.forget(name);
+  });
   for (const PlannedEntry& entry : entries) {
-    Weight rounded = as_planned(pool, model.weights.at(entry.name), entry, assignment.contains(entry.name),
-                                rule, largest.contains(entry.name) ? largest.at(entry.name) : -1);
-    finish_writing();
-    writing =
-        std::async(std::launch::async, [&writer, &from, name = entry.name, weight = std::move(rounded)] {
-          writer.write(weight);
-          if (from.find(name)) from.forget(name);
-        });
-    progress.advance(static_cast<int64_t>(model.weights.at(entry.name).bytes()), entry.name);
+    const Weight& weight = model.weights.at(entry.name);
+    const bool assigned = assignment.contains(entry.name), mapped = stays(weight, entry) && !assigned;
+    Weight spare = mapped ? Weight{} : behind.spare_for(entry);
+    behind.push(entry.name,
+                as_planned(pool, weight, entry, assigned, rule,
+                           largest.contains(entry.name) ? largest.at(entry.name) : -1, std::move(spare)),
+                mapped);
+    progress.advance(static_cast<int64_t>(weight.bytes()), entry.name);
   }
-  finish_writing();
+  behind.finish();
   if (from.is_gguf())
     warn(
         "{}: the tokenizer inside a GGUF file is not exported; put the model's tokenizer.json beside the "
@@ -125,8 +108,7 @@ Saved save_and_sum(const Model& model, const Checkpoint& from, const Assignment&
         from.path().string());
   else
     copy_companions(from.path(), directory);
-  std::string hash = writer.finish();
-  return {std::move(hash), writer.checksum()};
+  return writer.finish();
 }
 
 }  // namespace lathe

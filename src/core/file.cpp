@@ -79,7 +79,7 @@ FileWriter::~FileWriter() {
 void FileWriter::write(const void* data, size_t bytes) {
   auto* p = static_cast<const char*>(data);
   while (bytes > 0) {
-    const ssize_t n = ::write(fd_, p, std::min<size_t>(bytes, 1u << 30));
+    const ssize_t n = ::write(fd_, p, std::min<size_t>(bytes, 1u << 24));
     if (n < 0 && errno == EINTR) continue;
     if (n <= 0) fail("{}: write: {}", path_.string(), reason());
     // The disk starts now, not at fsync. Nobody waits, and fsync still says what failed.

@@ -1,4 +1,4 @@
-// SHA-256 (FIPS 180-4) of streams of bytes: names of models, texts and logits in reports.
+// SHA-256 (FIPS 180-4) of streams of bytes: names of texts, logits and lists of tensors in reports.
 #pragma once
 
 #include <filesystem>

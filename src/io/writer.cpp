@@ -3,10 +3,9 @@
 #include <algorithm>
 #include <array>
 
-#include "core/checksum.h"
 #include "core/error.h"
-#include "core/hash.h"
 #include "io/compressed_tensors.h"
+#include "io/model_hash.h"
 #include "io/safetensors.h"
 
 namespace lathe {
@@ -51,11 +50,8 @@ std::string shard_name(size_t i, size_t n) {
   return n == 1 ? "model.safetensors" : fmt::format("model-{:05}-of-{:05}.safetensors", i + 1, n);
 }
 
-void write_json(const fs::path& path, const Json& json) {
-  FileWriter out(path);
-  out.write(json.dump(2) + "\n");
-  out.finish();
-}
+// Not synced: that would wait for the tensors. AtomicDirectory::commit() syncs every file.
+void write_json(const fs::path& path, const Json& json) { FileWriter(path).write(json.dump(2) + "\n"); }
 
 struct Shard {
   std::vector<Item> items;
@@ -70,8 +66,7 @@ struct CheckpointWriter::Impl {
   CacheScheme cache;
   std::vector<PlannedEntry> entries;
   std::vector<Shard> shards;
-  Sha256 hash;
-  Checksum checksum;
+  ModelHash hash;
   std::optional<SafetensorsWriter> file;  // of the current shard
   size_t next = 0, shard = 0, written_in_shard = 0;
 
@@ -93,13 +88,8 @@ struct CheckpointWriter::Impl {
   }
 
   void write_tensor(const Item& item, const Tensor& tensor) {
-    file->write(tensor);
-    const std::string head =
-        fmt::format("{} {} {}\n", item.name, dtype_name(item.dtype), to_string(item.shape));
-    hash.add(head);
-    hash.add(tensor.storage.data, tensor.bytes());
-    checksum.add(head);
-    checksum.add(tensor.storage.data, tensor.bytes());
+    file->write(tensor);  // which is of the item's dtype and shape
+    hash.add(item.name, tensor);
   }
 
   void begin_shard() {
@@ -173,7 +163,6 @@ CheckpointWriter::CheckpointWriter(const fs::path& directory, Json config, std::
 CheckpointWriter::~CheckpointWriter() = default;
 void CheckpointWriter::write(const Weight& weight) { impl_->write(weight); }
 std::string CheckpointWriter::finish() { return impl_->finish(); }
-uint64_t CheckpointWriter::checksum() const { return impl_->checksum.value(); }
 
 void copy_companions(const fs::path& from, const fs::path& to) {
   constexpr std::array names = {"tokenizer.json",

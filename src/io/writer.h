@@ -39,9 +39,7 @@ class CheckpointWriter {
                    const CacheScheme& cache = {});
   ~CheckpointWriter();
   void write(const Weight&);  // the next entry
-  std::string
-  finish();  // config.json, index; returns the model's hash: SHA-256 over names, dtypes, shapes, bytes
-  uint64_t checksum() const;  // of the same, after finish(): to compare with what is read back
+  std::string finish();       // config.json, index; returns the model's hash (io/model_hash.h)
  private:
   struct Impl;
   std::unique_ptr<Impl> impl_;

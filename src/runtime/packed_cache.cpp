@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "core/cache_directory.h"
+#include "core/checksum.h"
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/hash.h"
@@ -17,38 +18,15 @@
 namespace lathe {
 namespace {
 
-// Raised whenever a packing lays out its bytes differently, or this file does.
+// Raised whenever a packing lays out its bytes differently; the magic, whenever this file does.
 constexpr int64_t layout = 1;
-constexpr std::string_view magic = "lathepk1";
+constexpr std::string_view magic = "lathepk2";
 constexpr size_t weight_alignment = 4096, part_alignment = 64, most_header = size_t{64} << 20;
-constexpr size_t fixed_bytes = magic.size() + 2 * sizeof(uint64_t);
+constexpr size_t checksum_digits = 32, fixed_bytes = magic.size() + sizeof(uint64_t) + checksum_digits;
 constexpr std::string_view suffix = ".packed";
 
 size_t round_up(size_t n, size_t to) { return (n + to - 1) / to * to; }
 size_t data_begin(size_t header) { return round_up(fixed_bytes + header, weight_alignment); }
-
-// Eight chains, so that it runs as fast as memory is read. Each step is a bijection of its chain: no single
-// changed word goes unnoticed.
-uint64_t checksum(const std::byte* data, size_t bytes) {
-  constexpr uint64_t prime = 0x9e3779b97f4a7c15ull;
-  uint64_t chains[8], words[8];
-  for (uint64_t i = 0; i < 8; ++i) chains[i] = (bytes + i) * prime;
-  size_t at = 0;
-  for (; at + sizeof words <= bytes; at += sizeof words) {
-    std::memcpy(words, data + at, sizeof words);
-    for (int i = 0; i < 8; ++i) chains[i] = (chains[i] ^ words[i]) * prime;
-  }
-  std::memset(words, 0, sizeof words);
-  if (at < bytes) std::memcpy(words, data + at, bytes - at);
-  uint64_t sum = 0;
-  for (int i = 0; i < 8; ++i) {
-    chains[i] = (chains[i] ^ words[i]) * prime;
-    sum = (sum ^ (chains[i] >> 29) ^ chains[i]) * prime;
-  }
-  return sum;
-}
-
-std::string hex(uint64_t sum) { return fmt::format("{:016x}", sum); }
 
 // The parts of a weight follow each other: nothing about them needs to be stored.
 size_t bytes_together(const Weight& w) {
@@ -96,13 +74,13 @@ std::map<std::string, Weight> view(const fs::path& path, const Json& key, const 
   const auto broken = [&](const std::string& expected) {
     return input_error(path.string(), expected, fmt::format("{} bytes that differ", bytes.size()));
   };
-  uint64_t length = 0, sum = 0;
+  uint64_t length = 0;
   if (bytes.size() < fixed_bytes || std::memcmp(bytes.data(), magic.data(), magic.size()) != 0)
     throw broken("packed weights");
   std::memcpy(&length, bytes.data() + magic.size(), sizeof length);
-  std::memcpy(&sum, bytes.data() + magic.size() + sizeof length, sizeof sum);
+  const std::string_view sum = file.text().substr(fixed_bytes - checksum_digits, checksum_digits);
   if (length > std::min(bytes.size() - fixed_bytes, most_header) ||
-      checksum(bytes.data() + fixed_bytes, length) != sum)
+      checksum(bytes.subspan(fixed_bytes, length)) != sum)
     throw broken("a whole header");
   const Json header = parse_json(file.text().substr(fixed_bytes, length), path.string());
   if (!header.is_object() || header.value("key", Json()) != key) throw broken("packed weights of this model");
@@ -137,7 +115,7 @@ std::map<std::string, Weight> view(const fs::path& path, const Json& key, const 
   std::atomic<bool> whole{true};
   pool.run([&](int, int) {
     for (size_t i; (i = next.fetch_add(1)) < checks.size();)
-      if (hex(checksum(bytes.data() + checks[i].offset, checks[i].bytes)) != checks[i].sum) whole = false;
+      if (checksum(bytes.subspan(checks[i].offset, checks[i].bytes)) != checks[i].sum) whole = false;
   });
   if (!whole) throw broken("the bytes that were written");
   return out;
@@ -157,13 +135,12 @@ void write(const fs::path& path, const Json& key, const std::map<std::string, We
   size_t end = 0;
   for (const auto& [name, weight] : weights) {
     join(weight);
-    places[name] = {{"offset", end}, {"checksum", hex(checksum(together.data(), bytes_together(weight)))}};
+    places[name] = {{"offset", end}, {"checksum", checksum({together.data(), bytes_together(weight)})}};
     end += together.size();
   }
   std::string header = Json{{"key", key}, {"places", std::move(places)}}.dump();
   header.resize(data_begin(header.size()) - fixed_bytes, ' ');
-  const uint64_t length = header.size(),
-                 sum = checksum(reinterpret_cast<const std::byte*>(header.data()), header.size());
+  const uint64_t length = header.size();
 
   fs::path temporary = path;
   temporary += fmt::format(".tmp-{}", ::getpid());
@@ -172,7 +149,7 @@ void write(const fs::path& path, const Json& key, const std::map<std::string, We
       FileWriter out(temporary);
       out.write(magic);
       out.write(&length, sizeof length);
-      out.write(&sum, sizeof sum);
+      out.write(checksum(std::as_bytes(std::span(header))));
       out.write(header);
       for (const auto& [name, weight] : weights) {
         join(weight);

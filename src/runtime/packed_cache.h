@@ -1,6 +1,6 @@
 // Weights as a plan's kernels read them, kept in a file between runs and mapped at the next start.
 //
-//   8 bytes "lathepk1", u64 length of the header, u64 checksum of the header, the header (JSON), then, each
+//   8 bytes "lathepk2", u64 length of the header, 32 digits of its checksum, the header (JSON), then, each
 //   from a multiple of 4096 on, the weights: their parts one after the other, each from a multiple of 64 on.
 //
 // A cache, never a source: a file that is missing, of other weights, of another machine's kernels, cut short
