@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "runtime/plan.h"
 
@@ -29,6 +30,20 @@ struct Quality {
 // Streams: memory is one window of logits per model. The plans need max_tokens and max_outputs >= context,
 // and no KV cache: their keys and values are rounded without one, too.
 Quality evaluate(Plan& model, std::span<const int32_t> tokens, const QualityOptions&, Plan* base = nullptr);
+
+// A base model's logits of a text, for many comparisons with it: a plan as above runs once. In memory, 4
+// bytes a token and entry of the vocabulary.
+class BaseLogits {
+ public:
+  BaseLogits(Plan& base, std::span<const int32_t> tokens, int64_t context);
+  std::span<const float> rows(size_t begin, size_t count) const;  // of tokens of the text
+
+ private:
+  std::vector<float> logits_;
+  size_t cols_ = 0;
+};
+// The same numbers as with the plan; tokens and context must be those of the base's.
+Quality evaluate(Plan& model, std::span<const int32_t> tokens, const QualityOptions&, const BaseLogits& base);
 
 // KL(p || q) of two rows of logits, accumulated in double.
 double kl_divergence(std::span<const float> p_logits, std::span<const float> q_logits);

@@ -89,12 +89,21 @@ class Search {
     return trials().size() - 1;
   }
 
+  // In tokens of one trial: the other trials, and the sensitivities where they are not known yet.
+  double trials_left(int64_t done) const {
+    const double sensitivities = allocation_
+                                     ? 0
+                                     : static_cast<double>(std::ssize(study_.units()) *
+                                                           std::ssize(study_.tokens(Excerpt::sensitivity))) /
+                                           static_cast<double>(std::ssize(study_.tokens(Excerpt::search)));
+    return static_cast<double>(max_trials_ - done) + sensitivities;
+  }
+
   void announce(const Trial& t, bool from_journal) const {
     const auto done = static_cast<int64_t>(result_.trials.size()) - 1;
     std::string left;
     if (measured_ > 0 && done < max_trials_)
-      left = fmt::format(", {} left at most",
-                         duration(seconds_ / measured_ * static_cast<double>(max_trials_ - done)));
+      left = fmt::format(", {} left at most", duration(seconds_ / measured_ * trials_left(done)));
     if (t.kind == Trial::Kind::base)
       info("base: {}, perplexity {:.3f} +- {:.3f} on {} tokens of the calibration text",
            format_bytes(static_cast<double>(t.bytes)), t.search.perplexity, t.search.perplexity_stderr,

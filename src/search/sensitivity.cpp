@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compress/linalg.h"
 #include "core/progress.h"
 #include "quant/codes.h"
 #include "quant/round.h"
@@ -55,10 +56,15 @@ Sensitivity measure_sensitivity(Study& study) {
   const std::vector<Unit>& units = study.units();
   Sensitivity out;
   Progress progress("sensitivity", std::ssize(units));
+  ThreadPool pool(study.options().target.threads);
   for (size_t u = 0; u < units.size(); ++u) {
     progress.advance(0, units[u].name);
-    std::vector<double> errors;
-    for (const int format : units[u].formats) errors.push_back(unit_error(study, units[u], format));
+    const std::vector<int>& formats = units[u].formats;
+    std::vector<double> errors(formats.size());
+    for_each_item(pool, std::ssize(formats), [&](int64_t f) {
+      const auto i = static_cast<size_t>(f);
+      errors[i] = unit_error(study, units[u], formats[i]);
+    });
     const auto smallest = std::ranges::min_element(units[u].bytes) - units[u].bytes.begin();
     Choice alone = study.as_is();
     alone[u] = static_cast<int>(smallest);

@@ -70,6 +70,9 @@ template <class M, class F>
 requires std::same_as<std::remove_const_t<M>, Memory>
 void each_field(M& m, F&& field) { field("bytes", m.bytes); }
 
+// Of the base model, kept in place of running it beside every candidate.
+constexpr int64_t most_logits = int64_t{1} << 29;
+
 std::string_view excerpt_name(Excerpt excerpt) {
   switch (excerpt) {
     case Excerpt::sensitivity:
@@ -208,11 +211,27 @@ Quality Study::quality(const Choice& choice, Excerpt excerpt) {
     scoring.slots = 1;
     scoring.context = 0;
     if (!base_plan_) base_plan_ = Plan::compile(base_, scoring);
+    const BaseLogits* base = base_logits(excerpt);
     Plan plan = Plan::compile(build(choice), scoring);
     // Sensitivities have a progress bar of their own.
-    const std::string progress = excerpt == Excerpt::sensitivity ? "" : "scoring";
-    return evaluate(plan, tokens(excerpt), {.context = window_, .progress = progress}, &*base_plan_);
+    const QualityOptions options{.context = window_,
+                                 .progress = excerpt == Excerpt::sensitivity ? "" : "scoring"};
+    return base ? evaluate(plan, tokens(excerpt), options, *base)
+                : evaluate(plan, tokens(excerpt), options, &*base_plan_);
   });
+}
+
+const BaseLogits* Study::base_logits(Excerpt excerpt) {
+  const auto known = base_logits_.find(excerpt);
+  if (known != base_logits_.end()) return &known->second;
+  int64_t bytes = 0;
+  const auto add = [&](Excerpt e) {
+    bytes += std::ssize(tokens(e)) * base_.graph.value(base_.graph.output()).cols * 4;
+  };
+  for (const auto& [kept, logits] : base_logits_) add(kept);
+  add(excerpt);
+  if (bytes > most_logits) return nullptr;
+  return &base_logits_.try_emplace(excerpt, *base_plan_, tokens(excerpt), window_).first->second;
 }
 
 Target Study::serving() const {

@@ -1,6 +1,7 @@
 // Measures candidates of one model, each of them once: the journal is asked first and told after.
 #pragma once
 
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -65,6 +66,7 @@ class Study {
   std::string subject(const Choice&) const;  // the hash of what the choice means
 
  private:
+  const BaseLogits* base_logits(Excerpt);  // null where they would take too much memory
   template <class Measured, class Measure>
   Measured once(std::string_view kind, const Choice&, Measure);
   Target serving() const;
@@ -79,8 +81,9 @@ class Study {
   std::filesystem::path journal_path_;
   std::optional<Journal> journal_;
   std::optional<Plan> base_plan_;  // for scoring
-  std::optional<Roof> roof_;       // measured once
-  Choice built_choice_;            // of built_: measuring several things of one candidate quantizes once
+  std::map<Excerpt, BaseLogits> base_logits_;
+  std::optional<Roof> roof_;  // measured once
+  Choice built_choice_;       // of built_: measuring several things of one candidate quantizes once
   std::optional<Model> built_;
   int64_t resumed_ = 0;
 };

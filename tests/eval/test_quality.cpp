@@ -173,6 +173,23 @@ TEST(Evaluate, EqualsThePlainArithmeticOnAGoldenModel) {
   EXPECT_NEAR(q.top1_agreement, static_cast<double>(expected.agreed) / 195, 1e-9);
 }
 
+TEST(Evaluate, KeptLogitsOfTheBaseGiveTheSameNumbers) {
+  const Model base = golden_model("llama3"), moved = perturbed(base, 0.02f);
+  const auto tokens = random_tokens(200, 128);
+  Plan plan = plan_of(moved, 48), base_plan = plan_of(base, 48);
+  const QualityOptions options{.context = 48, .progress = {}};
+  const Quality run = evaluate(plan, tokens, options, &base_plan);
+  const BaseLogits kept(base_plan, tokens, 48);
+  const Quality looked_up = evaluate(plan, tokens, options, kept);
+  EXPECT_EQ(looked_up.tokens_compared, run.tokens_compared);
+  EXPECT_EQ(looked_up.nll, run.nll);
+  EXPECT_EQ(looked_up.kl_mean, run.kl_mean);
+  EXPECT_EQ(looked_up.kl_p99, run.kl_p99);
+  EXPECT_EQ(looked_up.kl_reverse_mean, run.kl_reverse_mean);
+  EXPECT_EQ(looked_up.top1_agreement, run.top1_agreement);
+  EXPECT_THROW(evaluate(plan, random_tokens(300, 128), options, kept), Error);
+}
+
 TEST(Evaluate, AModelAgreesWithItself) {
   const Model model = golden_model("qwen3");
   Plan a = plan_of(model, 32), b = plan_of(model, 32);
