@@ -155,7 +155,7 @@ struct Engine::Impl {
   Scheduler scheduler;
   std::map<uint64_t, std::unique_ptr<Running>> running;  // by Sequence::id
   uint64_t last_sequence = 0;
-  std::vector<int32_t> tokens, positions, starts, outputs, adapters;  // of the batch
+  std::vector<int32_t> tokens, positions, starts, outputs, adapters, slots;  // of the batch
   std::vector<std::span<const int32_t>> tables;
   double plan_seconds = 0;          // of this step
   uint64_t sampled = 0;             // tokens of this step
@@ -205,6 +205,7 @@ struct Engine::Impl {
     t.max_outputs = most_sampled_outputs;
     t.kv = o.kv;
     t.kv_blocks = block_count(model, o);
+    t.slots = o.sequences;
     t.block_tokens = o.block_tokens;
     return t;
   }
@@ -349,7 +350,7 @@ struct Engine::Impl {
 
   void run(const Step& step) {
     for (const BlockCopy& copy : step.copies) plan.copy_block(copy.from, copy.to);
-    tokens.clear(), positions.clear(), outputs.clear(), tables.clear(), adapters.clear();
+    tokens.clear(), positions.clear(), outputs.clear(), tables.clear(), adapters.clear(), slots.clear();
     starts.assign(1, 0);
     for (const auto* works : {&step.prompts, &step.decodes})
       for (const Work& w : *works) {
@@ -360,12 +361,14 @@ struct Engine::Impl {
         }
         starts.push_back(static_cast<int32_t>(tokens.size()));
         tables.push_back(s.table.blocks);
+        slots.push_back(s.slot);
         const Job& job = *running.at(s.id)->job;
         adapters.push_back(job.request.adapter);
         computing.push_back(job.id);
         for (int64_t i = w.outputs; i > 0; --i) outputs.push_back(starts.back() - static_cast<int32_t>(i));
       }
-    Batch batch{.tokens = tokens, .positions = positions, .starts = starts, .slots = {}, .outputs = outputs};
+    Batch batch{
+        .tokens = tokens, .positions = positions, .starts = starts, .slots = slots, .outputs = outputs};
     batch.prompts = static_cast<int64_t>(step.prompts.size());
     batch.tables = tables;
     batch.adapters = adapters;
@@ -423,6 +426,7 @@ struct Engine::Impl {
       r->waited = first.waited;
       r->sampler.see(s.tokens);
       scheduler.add_fork(first.sequence, s);
+      plan.copy_slot(first.sequence.slot, s.slot);
       others.push_back(r.get());
       running.emplace(s.id, std::move(r));
     }

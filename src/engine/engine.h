@@ -95,7 +95,9 @@ struct Event {
 struct EngineOptions {
   int threads = 0;      // 0: physical cores
   int64_t context = 0;  // longest prompt and answer together; 0: the model's
-  size_t kv_bytes = 0;  // memory of the KV cache; 0: room for eight sequences of the whole context
+  // Memory of the KV cache, without open keys (KvType::int4_channel); 0: room for eight sequences of the
+  // whole context.
+  size_t kv_bytes = 0;
   int64_t block_tokens = 32;
   std::optional<KvType> kv = {};              // none: as the model says
   int64_t sequences = 64;                     // running at once; at most most_sampled_outputs

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <utility>
 
 #include "core/error.h"
 
@@ -42,20 +43,29 @@ void Scheduler::add_fork(const Sequence& of, Sequence& s) {
   blocks_.fork(of.table, s.table);
   s.computed = of.computed;
   s.cached = of.cached;
+  run(s);
+}
+
+void Scheduler::run(Sequence& s) {
+  if (free_slots_.empty()) free_slots_.push_back(slots_++);
+  s.slot = free_slots_.back();
+  free_slots_.pop_back();
   insert(running_, s);
 }
 
-void Scheduler::remove(Sequence& s) {
+void Scheduler::stop(Sequence& s) {
   blocks_.release(s.table);
   s.computed = 0;
-  std::erase(running_, &s);
+  if (std::erase(running_, &s) > 0) free_slots_.push_back(std::exchange(s.slot, -1));
+}
+
+void Scheduler::remove(Sequence& s) {
+  stop(s);
   std::erase(waiting_, &s);
 }
 
 void Scheduler::preempt(Sequence& s) {
-  std::erase(running_, &s);
-  blocks_.release(s.table);
-  s.computed = 0;
+  stop(s);
   insert(waiting_, s);
   step_.preempted.push_back(&s);
 }
@@ -138,7 +148,7 @@ void Scheduler::admit() {
     s.cached = std::min(cached, s.prompt);
     step_.cached += cached;
     waiting_.erase(waiting_.begin());
-    insert(running_, s);
+    run(s);
     width += s.width;
   }
 }

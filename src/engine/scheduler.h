@@ -25,6 +25,7 @@ struct Sequence {
   bool scores = false;          // every row of its prompt wants logits: none is taken from another sequence
   Origin origin;
   BlockTable table;
+  int32_t slot = -1;  // while it runs: no other has it, and it is below the most that ever ran at once
 
   int64_t size() const { return static_cast<int64_t>(tokens.size()); }
   bool decodes() const { return computed >= prompt; }
@@ -93,6 +94,8 @@ class Scheduler {
 
  private:
   void insert(std::vector<Sequence*>&, Sequence&);
+  void run(Sequence&);
+  void stop(Sequence&);
   void preempt(Sequence&);
   bool grow(Sequence&, int64_t tokens);
   int64_t rows_beside_decoding() const;
@@ -104,6 +107,8 @@ class Scheduler {
   StepLimits limits_;
   int64_t longest_;
   std::vector<Sequence*> running_, waiting_;  // most important first
+  std::vector<int32_t> free_slots_;
+  int32_t slots_ = 0;
   Step step_;
 };
 

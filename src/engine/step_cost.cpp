@@ -15,7 +15,8 @@ constexpr double as_good = 1.05;      // times the time per row
 // Seconds of `sequences` of equal length, `past` tokens after their beginning; the best of some runs.
 double fastest_step(Plan& plan, int64_t sequences, int64_t rows_each, bool prompt, int64_t past = 0) {
   const int64_t blocks_each = plan.kv_blocks() / sequences;
-  std::vector<int32_t> tokens, positions, starts{0}, last, blocks(static_cast<size_t>(plan.kv_blocks()));
+  std::vector<int32_t> tokens, positions, starts{0}, last, slots,
+      blocks(static_cast<size_t>(plan.kv_blocks()));
   std::vector<std::span<const int32_t>> tables;
   std::iota(blocks.begin(), blocks.end(), 0);
   for (int64_t s = 0; s < sequences; ++s) {
@@ -25,10 +26,11 @@ double fastest_step(Plan& plan, int64_t sequences, int64_t rows_each, bool promp
     }
     starts.push_back(static_cast<int32_t>(tokens.size()));
     last.push_back(starts.back() - 1);
+    slots.push_back(static_cast<int32_t>(s));
     tables.push_back(std::span<const int32_t>(blocks).subspan(static_cast<size_t>(s * blocks_each),
                                                               static_cast<size_t>(blocks_each)));
   }
-  Batch batch{.tokens = tokens, .positions = positions, .starts = starts, .slots = {}, .outputs = last};
+  Batch batch{.tokens = tokens, .positions = positions, .starts = starts, .slots = slots, .outputs = last};
   batch.prompts = prompt ? sequences : 0;
   batch.tables = tables;
   // The first touches memory: a cache of huge pages takes most of a second for it.

@@ -13,10 +13,18 @@ namespace lathe {
 //   fp8    f32 scale, then head_dim e4m3: x = scale * code; scale = max |x| / 448
 //   nvfp4  f32 scale, then an e4m3 scale per 16, then codes of e2m1, 32 as in int4: x = (scale * its e4m3) *
 //          code; scale = max |x| / (6 * 448), the e4m3 scale is max |x| of the 16 / (6 * scale)
+//   int4_channel: values as int4, keys with a scale and a minimum per channel (KIVI, arXiv 2402.02750). Those
+//          of a span, 32 positions from a multiple of 32 on, are one int4 row of head_dim * 32 numbers,
+//          channel after channel, as many bytes as 32 rows. It exists once they all do. To queries of the
+//          same span they are rows of bf16 that lie elsewhere (AttentionArgs::open_k): what a query sees is a
+//          matter of its position.
 // A model may give the scale of int8, fp8 and nvfp4 (op::Attention): then x / scale is rounded to nearest,
 // ties to even, and what is beyond the largest code becomes that.
-enum class KvType : uint8_t { f32, bf16, int8, int4, fp8, nvfp4 };
-inline constexpr int64_t kv_group = 32;  // of int4 and nvfp4: head_dim is a multiple
+enum class KvType : uint8_t { f32, bf16, int8, int4, fp8, nvfp4, int4_channel };
+inline constexpr int64_t kv_group = 32;        // of 4 bits: head_dim is a multiple
+inline constexpr int64_t key_span = kv_group;  // positions of a span
+
+static inline constexpr bool keys_in_spans(KvType type) { return type == KvType::int4_channel; }
 
 static inline int64_t kv_row_bytes(KvType type, int64_t head_dim) {  // static: see share.h
   switch (type) {
@@ -36,7 +44,8 @@ static inline int64_t kv_row_bytes(KvType type, int64_t head_dim) {  // static: 
 
 // Key j of key head h of a sequence whose block table is t lies at
 //   k + t[j / block_tokens] * block_bytes + h * head_bytes + j % block_tokens * token_bytes
-// and so do values. Whatever is contiguous is one large block.
+// and so do values. Whatever is contiguous is one large block. A span of keys lies where its first key would,
+// and block_tokens is a multiple of key_span or there is one block.
 struct KvLayout {
   KvType type = KvType::f32;
   int64_t block_tokens = 0, block_bytes = 0, head_bytes = 0, token_bytes = 0;
@@ -47,10 +56,13 @@ struct AttentionSequence {
   int64_t first;          // position of the first row
   int64_t keys;           // that exist: first + rows, or any number where queries are of another sequence
   const int32_t* blocks;  // block table
+  // Where keys lie in spans: block table of the open rows, whose key 0 is the first of the first row's span.
+  const int32_t* open = nullptr;
 };
 
 // Queries that one worker computes together: columns [column, column + columns) of the rows x query heads of
 // one key head (row-major) of one sequence, and the key splits [split, split + splits) that any of them sees.
+// Where keys lie in spans, all of them are of one span.
 // Split i is keys [i * attention_split, (i + 1) * attention_split).
 struct AttentionGroup {
   int64_t sequence, kv_head, column, columns, split, splits;
@@ -74,6 +86,8 @@ struct AttentionArgs {
   const void *k, *v;
   float* out;  // [rows, heads * head_dim]
   KvLayout kv;
+  const void* open_k = nullptr;  // where keys lie in spans: those of the spans that queries lie in, in bf16
+  KvLayout open = {};            // of these
   const AttentionSequence* sequences;
   int64_t q_stride, out_stride;  // in floats
   int64_t heads, kv_heads, head_dim, window;
@@ -90,11 +104,16 @@ struct AttentionArgs {
   float* partials;    // per split: its columns' largest scores, totals, then outs [columns, head_dim]
 };
 
-static inline const char* kv_row(const AttentionArgs& a, const void* base, const int32_t* blocks,
-                                 int64_t kv_head, int64_t key) {
-  return static_cast<const char*>(base) + blocks[key / a.kv.block_tokens] * a.kv.block_bytes +
-         kv_head * a.kv.head_bytes + key % a.kv.block_tokens * a.kv.token_bytes;
+static inline int64_t kv_offset(const KvLayout& l, const int32_t* blocks, int64_t kv_head, int64_t key) {
+  return blocks[key / l.block_tokens] * l.block_bytes + kv_head * l.head_bytes +
+         key % l.block_tokens * l.token_bytes;
 }
+static inline const char* kv_row(const KvLayout& l, const void* base, const int32_t* blocks, int64_t kv_head,
+                                 int64_t key) {
+  return static_cast<const char*>(base) + kv_offset(l, blocks, kv_head, key);
+}
+
+static inline int64_t span_start(int64_t position) { return position / key_span * key_span; }
 
 // The keys that the query at a position sees.
 static inline Range visible_keys(const AttentionArgs& a, const AttentionSequence& s, int64_t position) {

@@ -53,8 +53,12 @@ void AttentionWork::share_out(AttentionArgs& args, std::span<const AttentionSequ
       const int64_t each = ceil_div(wanted, args.kv_heads * static_cast<int64_t>(sequences.size()));
       columns = std::min(columns, ceil_div(ceil_div(all, each), least) * least);
     }
-    for (int64_t column = 0; column < all; column += columns) {
-      const int64_t count = std::min(columns, all - column);
+    for (int64_t column = 0, count = 0; column < all; column += count) {
+      count = std::min(columns, all - column);
+      if (keys_in_spans(args.kv.type)) {
+        const int64_t next = span_start(s.first + column / heads) + key_span;
+        count = std::min(count, (next - s.first) * heads - column);
+      }
       const Range keys = visible_keys(args, s, column, count);
       const int64_t split = keys.begin / attention_split,
                     splits = std::max<int64_t>(ceil_div(keys.end, attention_split) - split, 1);

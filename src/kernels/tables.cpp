@@ -28,7 +28,8 @@ bool rounds_rows(const Numerics& n) { return n.rounds_activations(); }
 bool anything(const Numerics& n, int64_t, int64_t) { return !rounds_rows(n); }
 bool anything_a8(const Numerics& n, int64_t, int64_t) { return rounds_rows(n); }
 bool any_head(int64_t head_dim, KvType kv) {
-  return (kv != KvType::int4 && kv != KvType::nvfp4) || head_dim % kv_group == 0;
+  const bool grouped = kv == KvType::int4 || kv == KvType::nvfp4 || kv == KvType::int4_channel;
+  return !grouped || head_dim % kv_group == 0;
 }
 
 #if defined(__x86_64__) || defined(__aarch64__)
@@ -979,11 +980,18 @@ constexpr AttentionPath by_vectors(void (*run)(const AttentionArgs&, const Share
   return {run, 96, 24, true};  // simd/attention.inl: block_rows; four register tiles
 }
 
+#if defined(__x86_64__)
+// Tiles take keys as rows.
+bool head_of_tiles(int64_t head_dim, KvType kv) {
+  return head_of<16, 256>(head_dim, kv) && !keys_in_spans(kv);
+}
+#endif
+
 constexpr AttentionKernel attention_rows[] = {
 #if defined(__x86_64__)
     {"amx",
      isa_tiles,
-     head_of<16, 256>,
+     head_of_tiles,
      avx512::write_kv,
      by_vectors(avx512::attention),
      {amx::attention, 512, 32, false, Products::bf16}},

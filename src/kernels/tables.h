@@ -75,7 +75,8 @@ struct AttentionKernel {
   AttentionPath prefill = {};  // prompts; empty: as decode
   const AttentionPath& path(bool prompt) const { return prompt && prefill.run ? prefill : decode; }
 };
-inline constexpr std::string_view kv_type_names[] = {"f32", "bf16", "int8", "int4", "fp8", "nvfp4"};
+inline constexpr std::string_view kv_type_names[] = {"f32", "bf16",  "int8",        "int4",
+                                                     "fp8", "nvfp4", "int4-channel"};
 
 // The elementwise ops of one ISA level.
 struct ElementwiseKernels {

@@ -9,9 +9,11 @@
 namespace lathe {
 
 // Of rows that no cache holds: heads side by side, each token a block of its own after the sequence's first.
+// Spans of keys lie together, so there heads follow each other.
 inline KvLayout batch_rows(const op::Attention& a, KvType type, int64_t tokens) {
-  const int64_t head = kv_row_bytes(type, a.head_dim), token = a.kv_heads * head;
-  return {type, tokens, token, head, token};
+  const int64_t row = kv_row_bytes(type, a.head_dim), token = a.kv_heads * row;
+  if (keys_in_spans(type)) return {type, tokens, row, tokens * row, row};
+  return {type, tokens, token, row, token};
 }
 
 // The model's scale of a head's keys or values; 0: rows find their own, as where another type is asked for.

@@ -41,7 +41,6 @@ void check(const Batch& b, int64_t vocab, const KvBounds& kv) {
     fail("batch: {} slots for {} sequences", b.slots.size(), b.starts.size() - 1);
   if (!b.tables.empty() && b.tables.size() + 1 != b.starts.size())
     fail("batch: {} block tables for {} sequences", b.tables.size(), b.starts.size() - 1);
-  if (!b.tables.empty() && !b.slots.empty()) fail("batch: slots and block tables exclude each other");
   if (!b.adapters.empty() && b.adapters.size() + 1 != b.starts.size())
     fail("batch: {} adapters for {} sequences", b.adapters.size(), b.starts.size() - 1);
   for (int32_t token : b.tokens)
@@ -65,6 +64,11 @@ void check(const Batch& b, int64_t vocab, const KvBounds& kv) {
     for (int32_t block : table)
       if (block < 0 || block >= kv.blocks)
         fail("batch: KV block {} of sequence {}, compiled for {}", block, s, kv.blocks);
+  }
+  if (b.cached() && kv.open_slots > 0) {
+    if (b.slots.empty()) fail("batch: no slots, which keys in spans need");
+    for (const int32_t slot : b.slots)
+      if (slot < 0 || slot >= kv.open_slots) fail("batch: slot {}, compiled for {}", slot, kv.open_slots);
   }
   if (b.prompts < 0 || b.prompts >= static_cast<int64_t>(b.starts.size()))
     fail("batch: {} prompts among {} sequences", b.prompts, b.starts.size() - 1);

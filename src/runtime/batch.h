@@ -17,7 +17,11 @@ namespace lathe {
 struct Batch {
   std::span<const int32_t> tokens, positions;  // [T]
   std::span<const int32_t> starts;             // [S + 1]: rows of sequence s are starts[s] .. starts[s + 1]
-  // [S]: the one KV block of each sequence, where it has only one: the slot of a plan that is not paged.
+  // [S]: the slot of each sequence. In a plan that is not paged, its one KV block. In one that is, read only
+  // where keys are rounded in spans (KvType::int4_channel): its place for those that are not yet, which holds
+  // what the sequence's last run left there, or another that it was forked from (Plan::copy_slot), or, where
+  // the run begins with a span, anything. The last key_span positions that a sequence ever reached may be
+  // written again.
   // With neither slots nor tables sequences attend within the batch.
   std::span<const int32_t> slots;
   std::span<const int32_t> outputs;  // rows that reach the head, ascending
@@ -34,6 +38,10 @@ struct Batch {
   bool cached() const { return !slots.empty() || !tables.empty(); }
   std::span<const int32_t> table(size_t sequence) const {
     return tables.empty() ? slots.subspan(sequence, 1) : tables[sequence];
+  }
+  // Of a sequence that attends within the batch: one, its first row (attention_args.h).
+  const int32_t* blocks(size_t sequence) const {
+    return cached() ? table(sequence).data() : starts.data() + sequence;
   }
   int32_t adapter(size_t sequence) const { return adapters.empty() ? 0 : adapters[sequence]; }
 };
@@ -79,6 +87,7 @@ class SingleSequence {
 // The KV cache that a batch runs on.
 struct KvBounds {
   int64_t blocks = 0, block_tokens = 0;
+  int64_t open_slots = 0;  // that sequences must be in, besides their blocks; 0: none
 };
 
 // Error when spans disagree: ragged starts, positions that do not count up, outputs out of range or order,

@@ -111,6 +111,7 @@ Plan Plan::compile(const Model& model, const Target& target) {
   Impl& impl = *plan.impl_;
   impl.graph = model.graph;
   for (const Rewrite& rewrite : rewrites) rewrite.apply(impl.graph);
+  impl.make_open_spans();
   impl.pack_weights(model);
   impl.plan_packed_rows();
   impl.place_buffers();
@@ -126,7 +127,7 @@ Plan Plan::compile(const Model& model, const Target& target) {
 const Tensor& Plan::run(const Batch& b) {
   Impl& impl = *impl_;
   const Target& t = impl.target;
-  check(b, impl.vocab, {impl.kv_blocks(), impl.kv_block_tokens()});
+  check(b, impl.vocab, {impl.kv_blocks(), impl.kv_block_tokens(), impl.open_spans.pages() > 0 ? t.slots : 0});
   if (static_cast<int64_t>(b.tokens.size()) > t.max_tokens)
     fail("plan: {} tokens in one run, compiled for {}", b.tokens.size(), t.max_tokens);
   if (static_cast<int64_t>(b.outputs.size()) > t.max_outputs)
@@ -180,7 +181,8 @@ size_t Plan::weight_bytes() const {
 
 size_t Plan::kv_bytes() const {
   size_t sum = 0;
-  for (const auto& [node, cache] : impl_->kv) sum += cache.k.bytes() + cache.v.bytes();
+  for (const auto& [node, cache] : impl_->kv)
+    sum += cache.k.bytes() + cache.v.bytes() + cache.open.storage.bytes;
   return sum;
 }
 
@@ -198,6 +200,20 @@ void Plan::copy_block(int32_t from, int32_t to) {
       std::memcpy(t->storage.data + static_cast<size_t>(to) * bytes,
                   t->storage.data + static_cast<size_t>(from) * bytes, bytes);
     }
+}
+
+void Plan::copy_slot(int32_t from, int32_t to) {
+  for (int32_t slot : {from, to})
+    if (slot < 0 || slot >= impl_->target.slots)
+      fail("plan: copy of slot {}, compiled for {}", slot, impl_->target.slots);
+  if (from == to || impl_->open_spans.pages() == 0) return;
+  const auto copies = impl_->open_spans.fork(from, to);
+  for (auto& [node, cache] : impl_->kv) {
+    const size_t page = cache.open.storage.bytes / static_cast<size_t>(impl_->open_spans.pages());
+    for (const OpenSpans::Copy& c : copies)
+      std::memcpy(cache.open.storage.data + static_cast<size_t>(c.to) * page,
+                  cache.open.storage.data + static_cast<size_t>(c.from) * page, page);
+  }
 }
 
 size_t Plan::arena_bytes() const { return impl_->arena.bytes; }

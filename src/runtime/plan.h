@@ -42,6 +42,7 @@ struct Target {
   // KV cache: `slots` sequences of up to `context` tokens (0: no cache) ...
   int64_t slots = 1, context = 0;
   // ... or, where block_tokens is not 0, paged: sequences of any length over so many blocks (Batch::tables).
+  // InputError where keys are rounded in spans and a block is not some of them.
   int64_t kv_blocks = 0, block_tokens = 0;
   // How keys and values are held, in a cache or within the batch; none: as the model says (kv_type_of), f32
   // where it says nothing. f32 and the tiles' own rounding apart, the others change the numbers:
@@ -104,6 +105,7 @@ class Plan {
   int64_t kv_blocks() const;                  // slots, where the cache is not paged
   int64_t kv_block_tokens() const;            // 0: no cache
   void copy_block(int32_t from, int32_t to);  // keys and values of all layers: copy on write
+  void copy_slot(int32_t from, int32_t to);   // Batch::slots of a paged plan: `to` becomes a fork of `from`
   size_t arena_bytes() const;
   const Graph& graph() const;  // after the rewrites
   int threads() const;

@@ -71,7 +71,7 @@ void Plan::Impl::plan_packed_rows() {
 }
 
 // Of attention: rotated queries and keys, then keys and values as they are rounded, which is less than as
-// floats.
+// floats, open keys before them.
 std::vector<size_t> Plan::Impl::bytes_of_locals(const Node& node) {
   const auto like = [&](ValueId v) { return static_cast<size_t>(most_rows(v) * cols(v)) * sizeof(float); };
   if (std::holds_alternative<op::GatedLinear>(node.op)) return {like(node.outputs[0])};
@@ -80,8 +80,10 @@ std::vector<size_t> Plan::Impl::bytes_of_locals(const Node& node) {
   const auto* fused = std::get_if<op::RopeAttention>(&node.op);
   if (fused) bytes = {like(node.inputs[0]), like(node.inputs[1])};
   const op::Attention* attention = fused ? &fused->attention : std::get_if<op::Attention>(&node.op);
-  if (attention && kv_type_of(*attention, target.kv) != KvType::f32)
-    bytes.insert(bytes.end(), {like(node.inputs[1]), like(node.inputs[2])});
+  if (!attention) return bytes;
+  const KvType type = kv_type_of(*attention, target.kv);
+  if (keys_in_spans(type)) bytes.push_back(like(node.inputs[1]) / 2);  // in bf16
+  if (type != KvType::f32) bytes.insert(bytes.end(), {like(node.inputs[1]), like(node.inputs[2])});
   return bytes;
 }
 

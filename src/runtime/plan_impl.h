@@ -18,6 +18,7 @@
 #include "runtime/choices.h"
 #include "runtime/expert_rows.h"
 #include "runtime/kv_type.h"
+#include "runtime/open_spans.h"
 #include "runtime/plan.h"
 
 namespace lathe {
@@ -45,6 +46,7 @@ struct Plan::Impl {
 
   struct KvBuffer {
     Tensor k, v;  // bytes: [blocks, kv heads, block tokens, row]
+    Tensor open;  // bytes: [pages of open_spans, kv heads, key_span, row of bf16]
   };
 
   // Rows of one phase as the kernels of several linear layers read them: packed before the first, free after
@@ -124,6 +126,7 @@ struct Plan::Impl {
   std::set<std::string> transposed_params;            // of those
   std::vector<RopeBuffer> ropes;
   std::map<NodeId, KvBuffer> kv;
+  OpenSpans open_spans;
   std::vector<Storage> scratch;  // one per worker
   std::vector<Codes> codes;      // one per worker: rows between two packings
   Storage arena;
@@ -198,6 +201,15 @@ struct Plan::Impl {
   // This run's sequences of each phase, as attention sees them, and their work: every layer's anew.
   std::vector<AttentionSequence> sequences[std::size(phases)];
   AttentionWork attention_work[std::size(phases)];
+  // Where keys lie in spans: of each sequence of this run AttentionSequence::open, and the spans that it
+  // fills.
+  struct FullSpan {
+    size_t sequence;
+    int64_t first;  // position
+  };
+  std::vector<const int32_t*> open_tables;
+  std::vector<FullSpan> full_spans;
+  void make_open_spans();
   void place_sequences(const Batch&);
 
   int64_t regions = 0;  // of this run

@@ -156,10 +156,11 @@ TEST(Engine, MixturesOfExpertsGiveTheSameTextWhateverRunsBesideIt) {
 class KvTypes : public testing::TestWithParam<KvType> {};
 INSTANTIATE_TEST_SUITE_P(Each, KvTypes,
                          testing::Values(KvType::f32, KvType::bf16, KvType::int8, KvType::int4, KvType::fp8,
-                                         KvType::nvfp4));
+                                         KvType::nvfp4, KvType::int4_channel));
 
 TEST_P(KvTypes, AGreedyTextIsTheSameWhateverRunsBesideIt) {
-  const std::vector<Request> requests = mixed_requests(64);
+  std::vector<Request> requests = mixed_requests(64);
+  const bool spans = keys_in_spans(GetParam());  // blocks are of some of them
   std::vector<std::vector<int32_t>> expected;
   for (const Request& r : requests) expected.push_back(alone(r, GetParam()));
   const auto check = [&](const std::string& how, EngineOptions o, EngineStats& stats) {
@@ -188,18 +189,25 @@ TEST_P(KvTypes, AGreedyTextIsTheSameWhateverRunsBesideIt) {
   o = options();
   o.step_tokens = 64;
   o.mixed_prompt = 5;
-  o.block_tokens = 16;
+  o.block_tokens = spans ? 64 : 16;
   check("in small parts", o, stats);
-
-  o = options();
-  o.block_tokens = 4;
-  o.kv_bytes = static_cast<size_t>(kv_bytes_per_token(builtin().model.graph, GetParam()) * 340);
-  check("short of memory", o, stats);
-  EXPECT_GT(stats.preemptions, 0u);
 
   o = options();
   o.sequences = 1;
   check("one at a time", o, stats);
+
+  o = options();
+  o.block_tokens = spans ? key_span : 4;
+  o.kv_bytes = static_cast<size_t>(kv_bytes_per_token(builtin().model.graph, GetParam()) * 340);
+  if (spans) {  // larger blocks run out only while longer answers are written
+    requests.resize(16);
+    for (size_t i = 0; i < requests.size(); ++i) {
+      requests[i].max_tokens = 80;
+      expected[i] = alone(requests[i], GetParam());
+    }
+  }
+  check("short of memory", o, stats);
+  EXPECT_GT(stats.preemptions, 0u);
 }
 
 // Integer products of activations that are rounded per row, and codes of 4 bits: other kernels for prompts
@@ -262,7 +270,6 @@ TEST(Engine, SeedsReproduceAndChoicesAreRequestsOfTheirOwn) {
     requests[i].sampling.seed = 100 * i;
     requests[i].choices = 3;
   }
-  const Answers together = run(options(), requests), again = run(options(), requests);
   std::vector<Request> single;
   for (const Request& r : requests)
     for (uint64_t c = 0; c < 3; ++c) {
@@ -270,15 +277,20 @@ TEST(Engine, SeedsReproduceAndChoicesAreRequestsOfTheirOwn) {
       single.back().choices = 1;
       single.back().sampling.seed += c;
     }
-  const Answers apart = run(options(), single);
-  int different = 0;
-  for (size_t i = 0; i < requests.size(); ++i)
-    for (int64_t c = 0; c < 3; ++c) {
-      EXPECT_EQ(together.at({i, c}).tokens, again.at({i, c}).tokens);
-      EXPECT_EQ(together.at({i, c}).tokens, apart.at({3 * i + static_cast<size_t>(c), 0}).tokens);
-      different += together.at({i, c}).tokens != together.at({i, 0}).tokens;
-    }
-  EXPECT_GT(different, 4);
+  // A fork has its own keys of a span that is not full (int4-channel).
+  for (const KvType kv : {KvType::f32, KvType::int4_channel}) {
+    EngineOptions o = options();
+    o.kv = kv;
+    const Answers together = run(o, requests), again = run(o, requests), apart = run(o, single);
+    int different = 0;
+    for (size_t i = 0; i < requests.size(); ++i)
+      for (int64_t c = 0; c < 3; ++c) {
+        EXPECT_EQ(together.at({i, c}).tokens, again.at({i, c}).tokens);
+        EXPECT_EQ(together.at({i, c}).tokens, apart.at({3 * i + static_cast<size_t>(c), 0}).tokens);
+        different += together.at({i, c}).tokens != together.at({i, 0}).tokens;
+      }
+    EXPECT_GT(different, 4);
+  }
 }
 
 Request story(int64_t max_tokens) {

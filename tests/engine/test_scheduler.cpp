@@ -117,6 +117,7 @@ struct World {
   void check(const Step& now) const {
     int64_t rows = 0, prompt_rows = 0, outputs = 0;
     std::set<const Sequence*> seen;
+    std::set<int32_t> slots;
     for (const Work& w : now.prompts) {
       prompt_rows += w.count;
       ASSERT_LE(w.first + w.count, w.sequence->prompt);
@@ -134,8 +135,10 @@ struct World {
         ASSERT_EQ(w.first, w.sequence->computed);
         ASSERT_EQ(w.samples, w.first + w.count == w.sequence->size());
         ASSERT_TRUE(seen.insert(w.sequence).second) << "twice in a step";
+        ASSERT_TRUE(slots.insert(w.sequence->slot).second) << "two in one slot";
         ASSERT_FALSE(std::ranges::count(now.preempted, w.sequence));
       }
+    ASSERT_TRUE(slots.empty() || *slots.begin() >= 0);
     ASSERT_LE(rows, limits.tokens);
     // Those of the engine are forked within their width, others here are not.
     if (scheduler.running() <= limits.sequences) {

@@ -5,13 +5,14 @@
 #include "core/thread_pool.h"
 #include "kernels/attention_work.h"
 #include "kernels/harness.h"
+#include "kernels/key_span.h"
 #include "kernels/ref/ref.h"
 
 namespace lathe {
 namespace {
 
-constexpr KvType kv_types[] = {KvType::f32,  KvType::bf16, KvType::int8,
-                               KvType::int4, KvType::fp8,  KvType::nvfp4};
+constexpr KvType kv_types[] = {KvType::f32, KvType::bf16,  KvType::int8,        KvType::int4,
+                               KvType::fp8, KvType::nvfp4, KvType::int4_channel};
 
 struct Sequence {
   int64_t rows, first;
@@ -66,8 +67,8 @@ struct Problem {
   Matrix q, out;
   std::vector<Matrix> keys, values;  // [keys, kv_heads * head_dim] by sequence: what the cache's bytes mean
   std::vector<float> sinks;
-  std::vector<std::vector<int32_t>> tables;
-  std::vector<std::byte> k, v;
+  std::vector<std::vector<int32_t>> tables, open_tables;
+  std::vector<std::byte> k, v, open;
   std::vector<AttentionSequence> sequences;
   AttentionArgs args{};
   AttentionWork work;
@@ -80,6 +81,7 @@ struct Problem {
 
   Problem(const Case& a_case, KvType type, int64_t block_tokens, uint64_t seed)
       : c(a_case), kv(type), q(rows_of(c), c.heads * c.head_dim), out(q.rows, q.cols) {
+    if (keys_in_spans(kv)) block_tokens = span_start(block_tokens + key_span - 1);
     Rng rng(seed);
     q = random_matrix(q.rows, q.cols, rng);
     if (c.sinks)
@@ -119,8 +121,10 @@ struct Problem {
     args.scale = 1 / std::sqrt(static_cast<float>(c.head_dim));
     args.soft_cap = c.soft_cap;
     args.sinks = c.sinks ? sinks.data() : nullptr;
+    if (keys_in_spans(kv)) make_open();
     for (const AttentionSequence& s : sequences) {
-      keys.push_back(fill(k, s, rng));
+      keys.push_back(keys_in_spans(kv) ? write_spans(s, random_matrix(s.keys, c.kv_heads * c.head_dim, rng))
+                                       : fill(k, s, rng));
       values.push_back(fill(v, s, rng));
     }
   }
@@ -131,11 +135,59 @@ struct Problem {
     for (int64_t j = 0; j < s.keys; ++j)
       for (int64_t h = 0; h < c.kv_heads; ++h) {
         float* x = m.row(j) + h * c.head_dim;
-        auto* row = const_cast<char*>(kv_row(args, bytes.data(), s.blocks, h, j));
+        auto* row = const_cast<char*>(kv_row(args.kv, bytes.data(), s.blocks, h, j));
         write_kv_ref(kv, x, c.head_dim, row);
         read_kv_ref(kv, row, c.head_dim, x);
       }
     return m;
+  }
+
+  // A page for each span that has queries, in no order either.
+  void make_open() {
+    const int64_t row = kv_row_bytes(KvType::bf16, c.head_dim), page = key_span * (row + 6) + 2;
+    args.open = {KvType::bf16, key_span, c.kv_heads * page + 4, page, row + 6};
+    int32_t pages = 0;
+    for (const Sequence& s : c.sequences) {
+      open_tables.emplace_back();
+      for (int64_t j = span_start(s.first); j < s.first + s.rows; j += key_span)
+        open_tables.back().push_back(pages++);
+    }
+    for (auto& table : open_tables)
+      for (int32_t& p : table) p = pages - 1 - p;
+    open.assign(static_cast<size_t>(pages * args.open.block_bytes), std::byte{0xff});
+    args.open_k = open.data();
+    for (size_t i = 0; i < sequences.size(); ++i) sequences[i].open = open_tables[i].data();
+  }
+  // Full spans in the cache, and the rows of those that queries lie in as well. Of what either means, what is
+  // returned, for bounds, is the larger.
+  Matrix write_spans(const AttentionSequence& s, const Matrix& m) {
+    const int64_t dim = c.head_dim;
+    Matrix most(m.rows, m.cols);
+    std::vector<float> scratch(static_cast<size_t>(key_span * dim));
+    std::vector<std::byte> rows(static_cast<size_t>(key_span * dim * 2));
+    for (int64_t h = 0; h < c.kv_heads; ++h)
+      for (int64_t first = 0; first < s.keys; first += key_span) {
+        const int64_t count = std::min(key_span, s.keys - first);
+        for (int64_t j = 0; j < count; ++j) {
+          auto* row = rows.data() + j * dim * 2;
+          write_kv_ref(KvType::bf16, m.row(first + j) + h * dim, dim, row);
+          read_kv_ref(KvType::bf16, row, dim, most.row(first + j) + h * dim);
+          if (first >= span_start(s.first))
+            std::memcpy(
+                const_cast<char*>(kv_row(args.open, open.data(), s.open, h, first + j - span_start(s.first))),
+                row, static_cast<size_t>(dim * 2));
+        }
+        if (count < key_span) continue;
+        auto* span = k.data() + kv_offset(args.kv, s.blocks, h, first);
+        round_span(attention_kernels().back(), rows.data(), dim * 2, dim, span, scratch.data());
+        read_kv_ref(KvType::int4, span, key_span * dim, scratch.data());
+        for (int64_t i = 0; i < key_span * dim; ++i) {
+          float& x = most.at(first + i % key_span, h * dim + i / key_span);
+          if (const float rounded = scratch[static_cast<size_t>(i)]; std::fabs(rounded) > std::fabs(x))
+            x = rounded;
+        }
+      }
+    return most;
   }
 
   // What `path` makes of `some` sequences, cut for so many workers.
@@ -155,11 +207,11 @@ bool takes(const AttentionKernel& row, const Case& c, KvType kv) {
 }
 
 // fn(path, name) for each path of each row that takes the case. The reference is slow, and treats numbers
-// alike whatever it unpacked them from: it takes f32 only.
+// alike whatever it unpacked them from: it takes f32 only. Where keys lie in spans it reads them its own way.
 template <class F>
 void for_each_path(const Case& c, KvType kv, F&& fn) {
   for (const AttentionKernel& row : attention_kernels()) {
-    if (!takes(row, c, kv) || (row.isa == 0 && kv != KvType::f32)) continue;
+    if (!takes(row, c, kv) || (row.isa == 0 && kv != KvType::f32 && !keys_in_spans(kv))) continue;
     fn(row.decode, fmt::format("{}, decode", row.name));
     if (row.prefill.run) fn(row.prefill, fmt::format("{}, prefill", row.name));
   }
@@ -186,6 +238,7 @@ void for_each_case(F&& fn) {
       if ((turn + t) % 3 != 0) continue;
 #endif
       if (!attention_kernels().back().accepts(c.head_dim, kv)) continue;
+      if (keys_in_spans(kv) && (!c.causal || c.keys > 0)) continue;
       SCOPED_TRACE(describe(c, kv));
       fn(c, kv);
       if (testing::Test::HasFatalFailure()) return;
@@ -274,7 +327,7 @@ TEST(Attention, PromptPathsAgreeWithTheReferenceOfRoundedNumbers) {
           for (int64_t h = 0; h < c.kv_heads; ++h)
             write_kv_ref(
                 KvType::f32, m->row(j) + h * c.head_dim, c.head_dim,
-                const_cast<char*>(kv_row(rounded.args, bytes.data(), rounded.sequences[s].blocks, h, j)));
+                const_cast<char*>(kv_row(rounded.args.kv, bytes.data(), rounded.sequences[s].blocks, h, j)));
       }
     }
     const Matrix expected = rounded.run(reference(), 1);
@@ -299,6 +352,7 @@ TEST(Attention, RowsDependNeitherOnTheirBatchNorOnTheCut) {
           one.row += r;
           one.rows = 1;
           one.first += r;
+          if (one.open) one.open += (span_start(one.first) - span_start(s.first)) / key_span;
           if (c.causal && c.keys == 0) one.keys = one.first + 1;
           p.run(path, r % 2 ? 3 : 20, {&one, 1});
           for (int64_t i = 0; i < p.out.cols; ++i)
@@ -425,8 +479,8 @@ TEST(Attention, SoftCapsAndSinksGiveTheSoftmaxOfTheirFormula) {
         float k[16] = {x_of(j)}, v[16] = {};
         v[j] = 1;
         const int32_t* blocks = p.sequences[0].blocks;
-        write_kv_ref(KvType::f32, k, 16, const_cast<char*>(kv_row(p.args, p.k.data(), blocks, 0, j)));
-        write_kv_ref(KvType::f32, v, 16, const_cast<char*>(kv_row(p.args, p.v.data(), blocks, 0, j)));
+        write_kv_ref(KvType::f32, k, 16, const_cast<char*>(kv_row(p.args.kv, p.k.data(), blocks, 0, j)));
+        write_kv_ref(KvType::f32, v, 16, const_cast<char*>(kv_row(p.args.kv, p.v.data(), blocks, 0, j)));
       }
       double total = sinks ? std::exp(static_cast<double>(p.sinks[0])) : 0;
       std::vector<double> weights;
@@ -464,6 +518,62 @@ TEST(Attention, CachesHoldTheReferencesBits) {
                                      << " " << scale;
           }
       }
+}
+
+// A query sees its own span as it was written, in bf16, and the spans before it as a channel's range in them
+// has 16 steps: within half of one, and what bf16 of the minimum and of the step moves (see below). One
+// channel is a hundred times the others, and costs them nothing.
+TEST(Attention, QueriesSeeTheirOwnSpanAsItWasWrittenAndOthersByChannel) {
+  constexpr int64_t dim = 64, keys = 96;
+  const Case c{{{keys, 0}}, 2, 1, dim};
+  Problem p(c, KvType::int4_channel, 32, 14);
+  Rng rng(15);
+  Matrix x = random_matrix(keys, dim, rng);
+  for (int64_t j = 0; j < keys; ++j) x.at(j, 5) *= 100;
+  p.keys[0] = p.write_spans(p.sequences[0], x);
+  Matrix rounded(keys, dim);
+  for (int64_t first = 0; first < keys; first += key_span) {
+    std::vector<float> span(key_span * dim);
+    read_kv_ref(KvType::int4, kv_row(p.args.kv, p.k.data(), p.sequences[0].blocks, 0, first), key_span * dim,
+                span.data());
+    for (int64_t d = 0; d < dim; ++d) {
+      float low = INFINITY, high = -INFINITY;
+      for (int64_t j = first; j < first + key_span; ++j) {
+        rounded.at(j, d) = span[static_cast<size_t>(d * key_span + j - first)];
+        const float half = bf16_to_f32(f32_to_bf16(x.at(j, d)));
+        low = std::min(low, half);
+        high = std::max(high, half);
+      }
+      const float range = high - low, bound = range / 30 * (1 + 0x1p-8f) + 0x1p-8f * (std::fabs(low) + range);
+      for (int64_t j = first; j < first + key_span; ++j)
+        EXPECT_NEAR(rounded.at(j, d), bf16_to_f32(f32_to_bf16(x.at(j, d))), bound) << j << ", " << d;
+    }
+  }
+  const float bound = f32_bound(c, p.q, p.keys, p.args.scale) * largest(p.values);
+  for_each_path(c, p.kv, [&](const AttentionPath& path, const std::string& name) {
+    p.run(path, 2);
+    for (int64_t r = 0; r < keys; ++r)
+      for (int64_t h = 0; h < c.heads; ++h) {
+        std::vector<double> scores;
+        for (int64_t j = 0; j <= r; ++j) {
+          double sum = 0;
+          for (int64_t d = 0; d < dim; ++d)
+            sum += static_cast<double>(p.q.at(r, h * dim + d)) *
+                   static_cast<double>(j < span_start(r) ? rounded.at(j, d)
+                                                         : bf16_to_f32(f32_to_bf16(x.at(j, d))));
+          scores.push_back(sum * static_cast<double>(p.args.scale));
+        }
+        const double most = *std::ranges::max_element(scores);
+        double total = 0;
+        for (double& s : scores) total += s = std::exp(s - most);
+        for (int64_t d = 0; d < dim; ++d) {
+          double expected = 0;
+          for (int64_t j = 0; j <= r; ++j)
+            expected += scores[static_cast<size_t>(j)] / total * static_cast<double>(p.values[0].at(j, d));
+          ASSERT_NEAR(p.out.at(r, h * dim + d), expected, bound) << name << " row " << r;
+        }
+      }
+  });
 }
 
 // int8: half a step of m / 127. fp8: half a step of 2^-3 of a number's own power of two, that is 2^-4 of it,
@@ -547,11 +657,13 @@ TEST(Attention, DispatchFallsBackByHeadSize) {
   const uint32_t tiles = isa_avx2 | isa_avx512 | isa_avx512bf16 | isa_avx512vnni | isa_amx;
   EXPECT_EQ(chosen(256, tiles), "amx");
   EXPECT_EQ(chosen(272, tiles), "avx512");
+  EXPECT_EQ(choose_attention(64, KvType::int4_channel, tiles).name, "avx512");
 #elif defined(__aarch64__)
   EXPECT_EQ(chosen(20, isa_neon), "neon");
 #endif
   EXPECT_THROW(choose_attention(80, KvType::int4, cpu_features()), InputError);  // groups of 32
   EXPECT_THROW(choose_attention(80, KvType::nvfp4, cpu_features()), InputError);
+  EXPECT_THROW(choose_attention(80, KvType::int4_channel, cpu_features()), InputError);
 }
 
 }  // namespace

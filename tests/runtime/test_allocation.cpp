@@ -34,7 +34,7 @@ TEST(Allocation, IsCounted) {
 struct Steps {
   const std::vector<int32_t> tables[3] = {{7, 0, 3}, {2, 8, 5}, {1, 4, 6}};
   const std::span<const int32_t> spans[3] = {tables[0], tables[1], tables[2]};
-  const std::vector<int32_t> adapters{1, 0, 2};
+  const std::vector<int32_t> adapters{1, 0, 2}, slots{2, 0, 1};
   int32_t length[3] = {};
   std::vector<int32_t> tokens, positions, starts, outputs;
 
@@ -52,7 +52,7 @@ struct Steps {
     Batch b{.tokens = tokens,
             .positions = positions,
             .starts = starts,
-            .slots = {},
+            .slots = slots,
             .outputs = outputs,
             .prompts = prompts,
             .tables = spans};
@@ -111,6 +111,7 @@ std::vector<Case> cases(const fs::path& dir) {
   out.push_back({"bf16 cache", words, KvType::bf16});
   out.push_back({"int8 cache", words, KvType::int8});
   out.push_back({"int4 cache", with_hadamards(of_32), KvType::int4});
+  out.push_back({"int4-channel cache", of_32, KvType::int4_channel});
   out.push_back({"one thread for prompts", words, KvType::f32, false, 1});
   out.push_back({"more threads for prompts", words, KvType::f32, false, 3});
   return out;
@@ -131,8 +132,9 @@ TEST(Allocation, AStepAllocatesNothing) {
                           .kv = c.kv};
       Target slots = target, pages = target;
       slots.context = 32;
+      pages.slots = 3;
       pages.kv_blocks = 9;
-      pages.block_tokens = 16;
+      pages.block_tokens = 32;
       Plan one = Plan::compile(c.model, slots), three = Plan::compile(c.model, pages);
       const std::vector<int32_t> prompt{1, 5, 9, 100, 7, 3, 64, 12, 99, 2};
       const SingleSequence first(prompt, 0, 10, true), chunk({prompt.data(), 4}, 10, 1, true),

@@ -141,10 +141,10 @@ void pack_tile(const AttentionArgs& a, const AttentionGroup& g, int64_t key, int
   const int32_t* blocks = a.sequences[g.sequence].blocks;
   Rows rows;
   const float* floats[key_tile];
-  find_rows(a, a.k, blocks, g.kv_head, key, count, rows);
+  find_rows(a.kv, a.k, blocks, g.kv_head, key, count, rows);
   as_floats<type>(rows, count, b, floats);
   pack_keys(floats, count, b, b.keys_of(tile));
-  find_rows(a, a.v, blocks, g.kv_head, key, count, rows);
+  find_rows(a.kv, a.v, blocks, g.kv_head, key, count, rows);
   as_floats<type>(rows, count, b, floats);
   pack_values(floats, count, b, b.values_of(tile));
 }
@@ -160,7 +160,7 @@ void prefetch(const AttentionArgs& a, const AttentionGroup& g, int64_t key, int6
     for (int64_t j = keys.begin; j < keys.end; j += key_tile) {
       const int64_t n = keys.end - j < key_tile ? keys.end - j : key_tile;
       Rows rows;
-      find_rows(a, base, a.sequences[g.sequence].blocks, g.kv_head, key + j, n, rows);
+      find_rows(a.kv, base, a.sequences[g.sequence].blocks, g.kv_head, key + j, n, rows);
       for (int64_t i = 0; i < n; ++i)
         for (int64_t at = 0; at < bytes; at += 64) _mm_prefetch(rows.at[i] + at, _MM_HINT_T1);
     }

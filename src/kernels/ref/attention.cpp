@@ -18,6 +18,16 @@ float largest_size(const float* x, int64_t n) {
   return most;
 }
 
+// Number d of an int4 row.
+float int4_number(const uint8_t* row, int64_t dim, int64_t d) {
+  uint16_t scale_minimum[2];
+  std::memcpy(scale_minimum, row + d / kv_group * 4, sizeof scale_minimum);
+  const int64_t i = d % kv_group, half = kv_group / 2;
+  const uint8_t byte = row[dim / kv_group * 4 + d / kv_group * half + i % half];
+  const int code = i < half ? byte & 15 : byte >> 4;
+  return std::fma(bf16_to_f32(scale_minimum[0]), static_cast<float>(code), bf16_to_f32(scale_minimum[1]));
+}
+
 }  // namespace
 
 void read_kv_ref(KvType type, const void* row, int64_t dim, float* out) noexcept {
@@ -55,15 +65,8 @@ void read_kv_ref(KvType type, const void* row, int64_t dim, float* out) noexcept
       return;
     }
     case KvType::int4:
-      for (int64_t d = 0; d < dim; ++d) {
-        uint16_t scale_minimum[2];
-        std::memcpy(scale_minimum, bytes + d / kv_group * 4, sizeof scale_minimum);
-        const int64_t i = d % kv_group, half = kv_group / 2;
-        const uint8_t byte = bytes[dim / kv_group * 4 + d / kv_group * half + i % half];
-        const int code = i < half ? byte & 15 : byte >> 4;
-        out[d] =
-            std::fma(bf16_to_f32(scale_minimum[0]), static_cast<float>(code), bf16_to_f32(scale_minimum[1]));
-      }
+    case KvType::int4_channel:
+      for (int64_t d = 0; d < dim; ++d) out[d] = int4_number(bytes, dim, d);
   }
 }
 
@@ -109,6 +112,7 @@ void write_kv_ref(KvType type, const float* x, int64_t dim, void* row, float sca
       return;
     }
     case KvType::int4:
+    case KvType::int4_channel:
       for (int64_t g = 0; g < dim; g += kv_group) {
         const auto [low, high] = std::minmax_element(x + g, x + g + kv_group);
         const uint16_t scale_minimum[] = {f32_to_bf16((*high - *low) / 15.0f), f32_to_bf16(*low)};
@@ -132,7 +136,22 @@ void attention_ref(const AttentionArgs& a, const Share&) noexcept {
     const AttentionGroup& g = a.groups[item->group];
     const AttentionSequence& s = a.sequences[g.sequence];
     const auto read = [&](const void* base, int64_t key) {
-      read_kv_ref(a.kv.type, kv_row(a, base, s.blocks, g.kv_head, key), a.head_dim, vector.data());
+      read_kv_ref(a.kv.type, kv_row(a.kv, base, s.blocks, g.kv_head, key), a.head_dim, vector.data());
+      return vector.data();
+    };
+    // Of a query at `position`.
+    const auto read_key = [&](int64_t key, int64_t position) {
+      if (!keys_in_spans(a.kv.type)) return read(a.k, key);
+      if (key >= span_start(position)) {
+        read_kv_ref(KvType::bf16, kv_row(a.open, a.open_k, s.open, g.kv_head, key - span_start(s.first)),
+                    a.head_dim, vector.data());
+        return vector.data();
+      }
+      const auto* span =
+          reinterpret_cast<const uint8_t*>(kv_row(a.kv, a.k, s.blocks, g.kv_head, span_start(key)));
+      for (int64_t d = 0; d < a.head_dim; ++d)
+        vector[static_cast<size_t>(d)] =
+            int4_number(span, a.head_dim * key_span, d * key_span + key % key_span);
       return vector.data();
     };
     for (int64_t column = g.column; column < g.column + g.columns; ++column) {
@@ -143,7 +162,7 @@ void attention_ref(const AttentionArgs& a, const Share&) noexcept {
 
       float largest = a.sinks ? a.sinks[head] : -INFINITY;
       for (int64_t j = keys.begin; j < keys.end; ++j) {
-        const float* k = read(a.k, j);
+        const float* k = read_key(j, s.first + row);
         float score = 0;
         for (int64_t d = 0; d < a.head_dim; ++d) score += q[d] * k[d];
         score *= a.scale;

@@ -68,6 +68,30 @@ void transpose_keys(const float* const* k, int64_t count, int64_t head_dim, floa
   }
 }
 
+// Keys [key, key + count) of one span as columns, as the queries of a group see them. A full span lies in
+// columns already.
+void load_span(const AttentionArgs& a, const Block& b, const AttentionGroup& g, int64_t key, int64_t count,
+               float* out, const Ahead& ahead) {
+  const AttentionSequence& s = a.sequences[g.sequence];
+  const int64_t dim = a.head_dim, first = span_start(s.first);
+  if (key < span_start(s.first + g.column / (a.heads / a.kv_heads))) {
+    const int64_t tile = key % key_tile;
+    ahead.fetch(tile, tile + key_span);
+    read_kv_row<KvType::int4>(
+        kv_row(a.kv, a.k, s.blocks, g.kv_head, key), dim * key_span,
+        [&](int64_t i, V v) { store(out + i / key_span * key_tile + i % key_span, v); });
+    return;
+  }
+  Rows rows;
+  Ahead nothing;
+  nothing.count = 0;
+  const float* keys[key_span];
+  find_rows(a.open, a.open_k, s.open, g.kv_head, key - first, count, rows);
+  unpack<KvType::bf16>(rows, count, dim, b.unpacked);
+  for (int64_t j = 0; j < count; ++j) keys[j] = b.unpacked + j * dim;
+  transpose_keys(keys, count, dim, out, nothing);
+}
+
 // Scores of a row to exp(score - largest) where lo <= key < hi and 0 elsewhere; the old out and total are
 // rescaled.
 void softmax_step(const AttentionArgs& a, const Block& b, int64_t row, int64_t lo, int64_t hi) {
@@ -124,24 +148,29 @@ void attend(const AttentionArgs& a, const Block& b, const AttentionGroup& g, int
   const float* keys[key_tile];
   for (int64_t tile = begin / key_tile * key_tile; tile < end; tile += key_tile) {
     const int64_t count = end - tile < key_tile ? end - tile : key_tile;
-    find_rows(a, a.k, s.blocks, g.kv_head, tile, count, rows);
-    if (type != KvType::f32) unpack<type>(rows, count, dim, b.unpacked);
-    for (int64_t j = 0; j < count; ++j)
-      keys[j] = type == KvType::f32 ? reinterpret_cast<const float*>(rows.at[j]) : b.unpacked + j * dim;
     const int64_t next = tile + key_tile, left = visible.end - next;
     ahead.count = left < 0 ? 0 : left < key_tile ? left : key_tile;
-    find_rows(a, a.k, s.blocks, g.kv_head, next, ahead.count, ahead.rows);
-    transpose_keys(keys, count, dim, b.keys, ahead);
+    find_rows(a.kv, a.k, s.blocks, g.kv_head, next, ahead.count, ahead.rows);
+    if constexpr (keys_in_spans(type)) {
+      for (int64_t j = 0; j < count; j += key_span)
+        load_span(a, b, g, tile + j, count - j < key_span ? count - j : key_span, b.keys + j, ahead);
+    } else {
+      find_rows(a.kv, a.k, s.blocks, g.kv_head, tile, count, rows);
+      if (type != KvType::f32) unpack<type>(rows, count, dim, b.unpacked);
+      for (int64_t j = 0; j < count; ++j)
+        keys[j] = type == KvType::f32 ? reinterpret_cast<const float*>(rows.at[j]) : b.unpacked + j * dim;
+      transpose_keys(keys, count, dim, b.keys, ahead);
+    }
     multiply(
         {b.q, dim, {b.keys, panel, key_tile}, b.scores, key_tile, nullptr, g.columns, key_tile, dim, false});
-    find_rows(a, a.v, s.blocks, g.kv_head, next, ahead.count, ahead.rows);
+    find_rows(a.kv, a.v, s.blocks, g.kv_head, next, ahead.count, ahead.rows);
     for (int64_t i = 0; i < g.columns; ++i) {
       ahead.fetch(key_tile * i / g.columns, key_tile * (i + 1) / g.columns);
       const Range seen = b.seen[i];
       softmax_step(a, b, i, seen.begin > tile ? seen.begin - tile : 0,
                    seen.end - tile < key_tile ? seen.end - tile : key_tile);
     }
-    find_rows(a, a.v, s.blocks, g.kv_head, tile, count, rows);
+    find_rows(a.kv, a.v, s.blocks, g.kv_head, tile, count, rows);
     const bool direct = type == KvType::f32 && rows.together;
     if (!direct) unpack<type>(rows, count, dim, b.unpacked);
     multiply({b.scores,

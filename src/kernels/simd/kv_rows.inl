@@ -21,6 +21,8 @@ inline void of_type(KvType type, Run run) {
       return run.template operator()<KvType::fp8>();
     case KvType::nvfp4:
       return run.template operator()<KvType::nvfp4>();
+    case KvType::int4_channel:
+      return run.template operator()<KvType::int4_channel>();
   }
 }
 
@@ -30,15 +32,15 @@ struct Rows {
   const char* at[key_tile];
   bool together;  // the same distance apart
 };
-inline void find_rows(const AttentionArgs& a, const void* base, const int32_t* blocks, int64_t kv_head,
+inline void find_rows(const KvLayout& l, const void* base, const int32_t* blocks, int64_t kv_head,
                       int64_t key, int64_t count, Rows& rows) {
   rows.together = true;
   for (int64_t j = 0; j < count;) {
-    const char* at = kv_row(a, base, blocks, kv_head, key + j);
-    const int64_t left = a.kv.block_tokens - (key + j) % a.kv.block_tokens;
+    const char* at = kv_row(l, base, blocks, kv_head, key + j);
+    const int64_t left = l.block_tokens - (key + j) % l.block_tokens;
     const int64_t end = left < count - j ? j + left : count;
     if (j > 0) rows.together = false;
-    for (; j < end; ++j, at += a.kv.token_bytes) rows.at[j] = at;
+    for (; j < end; ++j, at += l.token_bytes) rows.at[j] = at;
   }
 }
 
