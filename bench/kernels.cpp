@@ -224,7 +224,8 @@ int run(int argc, char** argv) {
   if (!options.wants("attention")) return 0;
   for (const AttentionKernel& row : attention_kernels())
     if ((row.isa & ~features) == 0 && row.isa != 0 && row.name.starts_with(options.kernel))
-      for (KvType kv : {KvType::f32, KvType::bf16, KvType::int8, KvType::int4}) {
+      for (KvType kv : {KvType::f32, KvType::bf16, KvType::int8, KvType::int4, KvType::int4_channel}) {
+        if (!row.accepts(timed_head_dim, kv)) continue;
         for (const int64_t keys : {0, 4096, 16384})
           bench_attention(options, runner, roofs, row, {512, keys, true, kv});
         for (const int64_t keys : {1024, 4096, 16384})

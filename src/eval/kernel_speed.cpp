@@ -239,9 +239,23 @@ KernelSpeed time_attention(KernelRunner& runner, const AttentionKernel& row, con
                 half = keys * kv_heads * row_bytes;
   Rng rng(3);
   const std::vector<float> q = random_floats(c.rows * heads * dim, rng);
-  std::vector<std::byte> kv(static_cast<size_t>(2 * half));
-  for (int64_t i = 0; i < 2 * keys * kv_heads; ++i)
-    row.write_kv(c.kv, random_floats(dim, rng).data(), dim, kv.data() + i * row_bytes, 0);
+  std::vector<std::byte> kv(static_cast<size_t>(2 * half)), open;
+  const auto write = [&](KvType type, int64_t n, std::byte* to) {
+    row.write_kv(type, random_floats(n, rng).data(), n, to, 0);
+  };
+  const bool spans = keys_in_spans(c.kv);
+  for (int64_t i = spans ? keys * kv_heads : 0; i < 2 * keys * kv_heads; ++i)
+    write(c.kv, dim, kv.data() + i * row_bytes);
+  KvLayout open_rows;  // one block
+  if (spans) {
+    for (int64_t h = 0; h < kv_heads; ++h)
+      for (int64_t j = 0; j + key_span <= keys; j += key_span)
+        write(KvType::int4, dim * key_span, kv.data() + (h * keys + j) * row_bytes);
+    const int64_t count = keys - span_start(c.first), bytes = kv_row_bytes(KvType::bf16, dim);
+    open_rows = {KvType::bf16, count, 0, count * bytes, bytes};
+    open.resize(static_cast<size_t>(kv_heads * count * bytes));
+    for (int64_t i = 0; i < kv_heads * count; ++i) write(KvType::bf16, dim, open.data() + i * bytes);
+  }
   const auto copies = runner.fill_room(kv);
   std::vector<float> out(q.size());
   const int32_t block = 0;
@@ -253,13 +267,15 @@ KernelSpeed time_attention(KernelRunner& runner, const AttentionKernel& row, con
     args.v = k + half;
     args.out = to;
     args.kv = {c.kv, keys, 0, keys * row_bytes, row_bytes};  // as a plan's cache holds them
+    args.open_k = open.data();
+    args.open = open_rows;
     args.q_stride = args.out_stride = heads * dim;
     args.heads = heads;
     args.kv_heads = kv_heads;
     args.head_dim = dim;
     args.causal = true;
     args.scale = 0.125f;
-    const AttentionSequence sequence{0, rows, c.first, c.first + rows, &block};
+    const AttentionSequence sequence{0, rows, c.first, c.first + rows, &block, &block};
     work.share_out(args, {&sequence, 1}, path, runner.pool().size());
     runner.run(path.run, args);
   };

@@ -81,11 +81,13 @@ TEST(KernelSpeed, AttentionAgreesWithTheReference) {
   KernelRunner runner(2, 1 << 20);
   for (const AttentionKernel& row : attention_kernels()) {
     if ((row.isa & ~cpu_features()) != 0) continue;
-    for (bool prompt : {false, true}) {
-      const KernelSpeed s = time_attention(runner, row, {5, 70, prompt, KvType::int8}, 0, 3);
-      EXPECT_LT(s.error, 1e-2) << row.name;
-      EXPECT_EQ(s.bytes, 2.0 * 75 * timed_kv_heads * (timed_head_dim + 4));
-    }
+    for (bool prompt : {false, true})
+      for (const KvType kv : {KvType::int8, KvType::int4_channel}) {
+        if (!row.accepts(timed_head_dim, kv)) continue;
+        const KernelSpeed s = time_attention(runner, row, {5, 70, prompt, kv}, 0, 3);
+        EXPECT_LT(s.error, 1e-2) << row.name;
+        EXPECT_EQ(s.bytes, 2.0 * 75 * timed_kv_heads * static_cast<double>(kv_row_bytes(kv, timed_head_dim)));
+      }
   }
 }
 
