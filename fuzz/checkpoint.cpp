@@ -1,5 +1,6 @@
 // A description of a quantization, a zero byte, and a safetensors file: entries whose numbers can be read, or
-// InputError. What starts with an exclamation mark stands in hf_quant_config.json.
+// InputError. What starts with an exclamation mark stands in hf_quant_config.json. Entries that may hold the
+// experts of gpt-oss are split as those.
 #include "io/checkpoint.h"
 
 #include <cstdlib>
@@ -7,6 +8,7 @@
 #include <unistd.h>
 
 #include "core/error.h"
+#include "models/stacked_experts.h"
 
 namespace {
 
@@ -48,6 +50,14 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       if (w.numerics.is_dense() && !is_float(w.numerics.dtype)) continue;
       if (w.shape.empty() || elements(w.shape) > 1 << 20) continue;
       read_all(w);
+      std::map<std::string, Binding, std::less<>> experts;
+      if (split_experts(entry, {{"model_type", "gpt_oss"}, {"num_local_experts", w.shape[0]}}, experts))
+        for (const auto& [name, binding] : experts) {
+          const Weight one = binding.transform(w);
+          if (one.shape != binding.shape) __builtin_trap();
+          check_parts(one, name);
+          read_all(one);
+        }
     }
   } catch (const InputError&) {
   }

@@ -86,6 +86,22 @@ QWEN2_MOE = {**{k: v for k, v in QWEN2.items()
                     transformers_version="4.39.0.dev0")}
 
 
+# Limits and frequencies that show: most rows have numbers beyond the first, and positions beyond the
+# original context.
+GPT_OSS = dict(
+    architectures=["GptOssForCausalLM"], model_type="gpt_oss", attention_bias=True,
+    attention_dropout=0.0, eos_token_id=125, experts_per_token=2, head_dim=16, hidden_act="silu",
+    hidden_size=32, initial_context_length=16, initializer_range=0.02, intermediate_size=32,
+    layer_types=["sliding_attention", "full_attention"], max_position_embeddings=256,
+    num_attention_heads=4, num_experts_per_tok=2, num_hidden_layers=2, num_key_value_heads=2,
+    num_local_experts=4, output_router_logits=False, pad_token_id=124, rms_norm_eps=1e-5,
+    rope_scaling=dict(beta_fast=32.0, beta_slow=1.0, factor=16.0,
+                      original_max_position_embeddings=16, rope_type="yarn", truncate=False),
+    rope_theta=150000, router_aux_loss_coef=0.9, sliding_window=16, swiglu_limit=1.5,
+    tie_word_embeddings=False, torch_dtype="bfloat16", transformers_version="4.55.0.dev0",
+    use_cache=True, vocab_size=128)
+
+
 def llama3_scaling(factor, original):
     return dict(factor=factor, low_freq_factor=1.0, high_freq_factor=4.0,
                 original_max_position_embeddings=original, rope_type="llama3")
@@ -138,6 +154,13 @@ FAMILIES = {
                   rms_norm_eps=1e-5, rope_scaling=None, rope_theta=10000.0,
                   router_aux_loss_coef=0.01, tie_word_embeddings=False, torch_dtype="bfloat16",
                   transformers_version="4.43.0.dev0", use_cache=True, vocab_size=128),
+    "gpt_oss": GPT_OSS,
+    "gpt_oss_mxfp4": dict(
+        {k: v for k, v in GPT_OSS.items() if k != "torch_dtype"}, dtype="bfloat16",
+        quantization_config=dict(
+            modules_to_not_convert=["model.layers.*.self_attn", "model.layers.*.mlp.router",
+                                    "model.embed_tokens", "lm_head"],
+            quant_method="mxfp4")),
     "sharded": dict(LLAMA3, torch_dtype="float16"),
     # As transformers 5 writes it: rope_parameters for rope_theta and rope_scaling, dtype for
     # torch_dtype.
@@ -163,15 +186,33 @@ def random_tensor(name, shape, rng):
     """Values that make every part of the model show in the logits."""
     if name.endswith("norm.weight"):
         return rng.uniform(0.5, 1.5, shape)
-    if name.endswith(".bias"):
+    if name.endswith((".bias", "_bias")):
         return rng.normal(0.0, 0.3, shape)
+    if name.endswith("_blocks"):
+        return rng.integers(0, 256, shape, dtype=np.uint8)
+    if name.endswith("_scales"):  # exponents above 127
+        return rng.integers(121, 125, shape, dtype=np.uint8)
     if "embed_tokens" in name or "lm_head" in name:
         return rng.normal(0.0, 0.5, shape)
     return rng.normal(0.0, 1.5 / np.sqrt(shape[-1]), shape)
 
 
-def stored_shapes(model_type, shapes):
-    """transformers holds the experts of a layer in one tensor; checkpoints have one for each."""
+def stored_shapes(config, shapes):
+    """transformers holds the experts of a layer in one tensor; checkpoints have one for each, but
+    for gpt-oss', which have them so too, or in blocks of mxfp4."""
+    model_type = config["model_type"]
+    if model_type == "gpt_oss":
+        if "quantization_config" not in config:
+            return shapes
+        stored = {}
+        for name, shape in shapes.items():
+            if not name.endswith(("experts.gate_up_proj", "experts.down_proj")):
+                stored[name] = shape
+                continue
+            experts, cols, rows = shape
+            stored[name + "_blocks"] = (experts, rows, cols // 32, 16)
+            stored[name + "_scales"] = (experts, rows, cols // 32)
+        return stored
     names = ("w1", "w3", "w2") if model_type == "mixtral" else ("gate_proj", "up_proj", "down_proj")
     stored = {}
     for name, shape in shapes.items():
@@ -192,7 +233,7 @@ def routing_margin(model, ids):
     """The least distance of a router's logits between the last expert chosen and the next."""
     margins, hooks = [float("inf")], []
     for name, module in model.named_modules():
-        if name.endswith((".mlp.gate", ".block_sparse_moe.gate")):
+        if name.endswith((".mlp.gate", ".block_sparse_moe.gate", ".mlp.router")):
             def look(_, inputs, output):
                 logits = output[0] if isinstance(output, tuple) else output
                 top = logits.topk(model.config.num_experts_per_tok + 1, -1).values
@@ -206,8 +247,9 @@ def routing_margin(model, ids):
 
 def write_weights(folder, shapes, dtype, seed, shards):
     rng = np.random.Generator(np.random.PCG64(seed))
-    tensors = {name: torch.from_numpy(random_tensor(name, shape, rng)).to(dtype).contiguous()
+    tensors = {name: torch.from_numpy(random_tensor(name, shape, rng)).contiguous()
                for name, shape in sorted(shapes.items())}
+    tensors = {name: t.to(dtype) if t.is_floating_point() else t for name, t in tensors.items()}
     meta = {"format": "pt"}
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata=meta)
@@ -230,6 +272,8 @@ def load(folder, **overrides):
         **overrides)
     problems = {k: v for k, v in info.items() if v}
     assert not problems, problems
+    if hasattr(model.config, "quantization_config"):  # read as bf16, which holds all its numbers
+        model = model.float()
     assert all(p.dtype == torch.float32 for p in model.parameters())
     return model.eval()
 
@@ -271,7 +315,7 @@ def make_family(out, name):
     assert parsed.model_type == config["model_type"]
     skeleton = AutoModelForCausalLM.from_config(parsed)
     shapes = {n: tuple(p.shape) for n, p in skeleton.named_parameters()}  # tied head: once
-    shapes = stored_shapes(config["model_type"], shapes)
+    shapes = stored_shapes(config, shapes)
     dtype = getattr(torch, config.get("torch_dtype") or config["dtype"])
 
     for seed in range(10_000):

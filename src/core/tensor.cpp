@@ -68,7 +68,29 @@ Tensor Tensor::zeros(DType dtype, Shape shape) {
   return t;
 }
 
+Tensor Tensor::view(int64_t first, Shape of, Shape apart) const {
+  if (!strides.empty() || of.size() != apart.size()) fail("a view of a view, or strides of another rank");
+  int64_t last = first, dense = 1;
+  bool adjacent = true;
+  for (size_t i = of.size(); i-- > 0; dense *= of[i]) {
+    int64_t reach = 0;
+    if (of[i] < 1 || apart[i] < 1 || __builtin_mul_overflow(of[i] - 1, apart[i], &reach) ||
+        __builtin_add_overflow(last, reach, &last) || last >= elements(shape))
+      fail("a view {} by {} from {} of a tensor {}", to_string(of), to_string(apart), first,
+           to_string(shape));
+    adjacent = adjacent && (apart[i] == dense || of[i] == 1);
+  }
+  if (first < 0 || last >= elements(shape)) fail("a view from {} of a tensor {}", first, to_string(shape));
+  Tensor out = *this;
+  out.storage.data += static_cast<size_t>(first) * dtype_bytes(dtype);
+  out.storage.bytes = static_cast<size_t>(last + 1 - first) * dtype_bytes(dtype);
+  out.shape = std::move(of);
+  if (!adjacent) out.strides = std::move(apart);
+  return out;
+}
+
 void Tensor::check_element(size_t size) const {
+  if (!strides.empty()) fail("tensor with strides {} read as a dense one", to_string(strides));
   if (size != dtype_bytes(dtype)) fail("tensor of {} read as elements of {} bytes", dtype_name(dtype), size);
 }
 

@@ -1,4 +1,4 @@
-// Bytes somewhere, and a dense row-major view of them.
+// Bytes somewhere, and a row-major view of them.
 #pragma once
 
 #include <algorithm>
@@ -39,8 +39,13 @@ struct Tensor {
   Storage storage;
   DType dtype = DType::f32;
   Shape shape;
+  // In elements, of each dimension, where they do not lie densely: as<T>() refuses, storage.bytes is what all
+  // of it spans. Empty: dense.
+  Shape strides = {};
 
   static Tensor zeros(DType, Shape);
+  // Some elements of a dense tensor, from `first` on: no bytes are copied. Throws Error where that leaves it.
+  Tensor view(int64_t first, Shape shape, Shape strides) const;
   template <class T>
   static Tensor of(DType dtype, Shape shape, std::span<const T> values);
 

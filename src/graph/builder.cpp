@@ -104,6 +104,10 @@ Value Builder::silu(Value x) {
   return record(op::Silu{}, unique("silu"), {x.id}, {}, graph_.value(x.id).cols);
 }
 
+Value Builder::silu_mul(Value a, Value b, const op::SiluMul& attributes) {
+  return record(attributes, unique("silu_mul"), {a.id, b.id}, {}, graph_.value(a.id).cols);
+}
+
 Value Builder::take_rows(Value x) {
   return record(op::TakeRows{}, unique("take_rows"), {x.id}, {}, graph_.value(x.id).cols);
 }

@@ -48,6 +48,7 @@ class Builder {
   Value take_routed(Value x, Value weights, int expert);
   Value add_routed(Value base, Value weights, int expert, Value y);
   Value silu(Value);
+  Value silu_mul(Value a, Value b, const op::SiluMul&);
   Value take_rows(Value);
   Value add(Value, Value);
   Value mul(Value, Value);

@@ -160,10 +160,13 @@ std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() c
                      for (size_t i : {0u, 1u}) declare(node, i, {out, in});
                    },
                    [&](const op::Experts& experts) {
-                     for (size_t i = 0; i < node.params.size(); i += 3) {
+                     const size_t matrices = node.params.size() / (experts.bias ? 2 : 1);
+                     for (size_t i = 0; i < matrices; i += 3) {
                        for (size_t matrix : {i, i + 1})
                          declare(node, matrix, {experts.width, value(node.inputs[1]).cols});
                        declare(node, i + 2, {out, experts.width});
+                       for (size_t j = i; experts.bias && j < i + 3; ++j)
+                         declare(node, matrices + j, {j == i + 2 ? out : experts.width});
                      }
                    },
                    [&](const op::RmsNorm& norm) { declare(node, 0, {norm.width ? norm.width : in}); },

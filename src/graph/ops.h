@@ -68,8 +68,11 @@ struct LowRank {  // y = base + scale * (x A^T) B^T in the rows of sequences tha
 struct Hadamard {  // y = x H on runs of `size` columns, a power of two; H: Sylvester's matrix / sqrt(size),
   int size = 0;    // its own inverse
 };
-// Made by rewrites, never by definitions.
-struct SiluMul {};      // silu(a) * b
+// Made by rewrites, never by definitions, but for silu_mul with a limit.
+struct SiluMul {    // silu(a) * b; with a limit (gpt-oss): g * sigmoid(alpha * g) * (u + 1) where
+  float limit = 0;  // g = min(a, limit), u = b between -limit and limit; 0: none
+  float alpha = 1;  // counts only beside a limit
+};
 struct GatedLinear {};  // y = silu(x Wg^T) * (x Wu^T); params: gate, up, both [out, in]
 struct AddRmsNorm {
   float eps = 1e-6f;
@@ -78,11 +81,13 @@ struct MultiLinear {
   bool bias = false;
 };                // outputs: y_i = x W_i^T (+ b_i); params: the weights, then the biases
 struct Experts {  // inputs: base, x, weights; base, plus the sum in rising order of weight *
-                  // down(silu(gate(x)) * up(x)) of the experts from `first` on that see the row
+                  // down(silu_mul(gate(x), up(x))) of the experts from `first` on that see the row
   int first = 0;
   int top_k = 0;      // most weights of a row that are not 0
   int64_t width = 0;  // rows of gate and up
-};                    // params: gate, up, down of each expert
+  bool bias = false;
+  SiluMul activation = {};
+};  // params: gate, up, down of each expert; then their biases, likewise
 struct RopeAttention {
   Attention attention;
   Rope rope;

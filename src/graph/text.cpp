@@ -66,10 +66,17 @@ void attributes(op::AddRouted& o, V&& v) {
   v("expert", o.expert, -1);
 }
 template <class V>
+void attributes(op::SiluMul& o, V&& v) {
+  v("limit", o.limit, 0.0f);
+  v("alpha", o.alpha, 1.0f);
+}
+template <class V>
 void attributes(op::Experts& o, V&& v) {
   v("first", o.first, 0);
   v("top_k", o.top_k, 0);
   v("width", o.width, int64_t{0});
+  v("bias", o.bias, false);
+  attributes(o.activation, v);
 }
 template <class V>
 void attributes(op::LowRank& o, V&& v) {
@@ -319,8 +326,9 @@ Arity arity(const Op& op, size_t params, size_t outputs) {
                         [&](const op::MultiLinear& o) {
                           return Arity{1, o.bias ? 2 * outputs : outputs, outputs};
                         },
-                        [&](const op::Experts&) {
-                          return Arity{3, std::max<size_t>(1, params / 3) * 3, 1};
+                        [&](const op::Experts& o) {
+                          const size_t each = o.bias ? 6 : 3;
+                          return Arity{3, std::max<size_t>(1, params / each) * each, 1};
                         },
                         [](const op::RopeAttention& o) {
                           return Arity{3, attention_params(o.attention), 1};

@@ -1007,17 +1007,18 @@ constexpr ElementwiseKernels elementwise_rows[] = {
 #if defined(__x86_64__)
     {"avx512", isa_avx512, avx512::rms_norm, avx512::add_rms_norm, avx512::rope, avx512::low_rank,
      avx512::hadamard, avx512::take_columns, avx512::add, avx512::mul, avx512::silu, avx512::silu_mul,
-     avx512::largest, avx512::exponentials, avx512::at_least},
+     avx512::clamped_silu_mul, avx512::largest, avx512::exponentials, avx512::at_least},
     {"avx2", isa_avx2, avx2::rms_norm, avx2::add_rms_norm, avx2::rope, avx2::low_rank, avx2::hadamard,
-     avx2::take_columns, avx2::add, avx2::mul, avx2::silu, avx2::silu_mul, avx2::largest, avx2::exponentials,
-     avx2::at_least},
+     avx2::take_columns, avx2::add, avx2::mul, avx2::silu, avx2::silu_mul, avx2::clamped_silu_mul,
+     avx2::largest, avx2::exponentials, avx2::at_least},
 #elif defined(__aarch64__)
     {"neon", isa_neon, neon::rms_norm, neon::add_rms_norm, neon::rope, neon::low_rank, neon::hadamard,
-     neon::take_columns, neon::add, neon::mul, neon::silu, neon::silu_mul, neon::largest, neon::exponentials,
-     neon::at_least},
+     neon::take_columns, neon::add, neon::mul, neon::silu, neon::silu_mul, neon::clamped_silu_mul,
+     neon::largest, neon::exponentials, neon::at_least},
 #endif
     {"ref", 0, rms_norm_ref, add_rms_norm_ref, rope_ref, low_rank_ref, hadamard_ref, take_columns_ref,
-     add_ref, mul_ref, silu_ref, silu_mul_ref, largest_ref, exponentials_ref, at_least_ref},
+     add_ref, mul_ref, silu_ref, silu_mul_ref, clamped_silu_mul_ref, largest_ref, exponentials_ref,
+     at_least_ref},
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 #include <string_view>
 
 #include "kernels/attention.h"
+#include "kernels/clamped_silu.h"
 #include "kernels/elementwise.h"
 #include "kernels/linear.h"
 #include "kernels/sample.h"
@@ -92,6 +93,7 @@ struct ElementwiseKernels {
   void (*mul)(const BinaryArgs&, const Share&) noexcept;
   void (*silu)(const BinaryArgs&, const Share&) noexcept;
   void (*silu_mul)(const BinaryArgs&, const Share&) noexcept;
+  void (*clamped_silu_mul)(const ClampedSiluArgs&, const Share&) noexcept;
   // kernels/sample.h. The largest number, -infinity of none; the numbers that reach a bound above 0.
   float (*largest)(const float* x, int64_t n) noexcept;
   void (*exponentials)(const ExponentialsArgs&) noexcept;

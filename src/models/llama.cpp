@@ -1,5 +1,5 @@
 // Llama 2/3, TinyLlama, SmolLM2, Mistral, Qwen2/2.5, Qwen3: pre-norm, grouped-query attention, SwiGLU.
-// Mixtral, Qwen2-MoE, Qwen3-MoE and OLMoE are the same with experts in place of the MLP.
+// Mixtral, Qwen2-MoE, Qwen3-MoE, OLMoE and gpt-oss are the same with experts in place of the MLP.
 #include <cmath>
 
 #include "core/error.h"
@@ -14,20 +14,26 @@ constexpr std::string_view where = "config.json";
 // How the families with experts call things.
 struct MoeFamily {
   std::string_view type, experts, width;   // keys of config.json
-  std::string_view scope, gate, up, down;  // modules; the router is <scope>.gate
+  std::string_view scope, gate, up, down;  // modules
   bool normalize;                          // where norm_topk_prob does not say
+  std::string_view router = "gate";        // <scope>.<router>
+  bool bias = false;                       // of the router and of experts
 };
 constexpr MoeFamily moe_families[] = {
     {"mixtral", "num_local_experts", "intermediate_size", "block_sparse_moe", "w1", "w3", "w2", true},
     {"qwen2_moe", "num_experts", "moe_intermediate_size", "mlp", "gate_proj", "up_proj", "down_proj", false},
     {"qwen3_moe", "num_experts", "moe_intermediate_size", "mlp", "gate_proj", "up_proj", "down_proj", false},
     {"olmoe", "num_experts", "intermediate_size", "mlp", "gate_proj", "up_proj", "down_proj", false},
+    // The softmax of the largest logits is that of all, of which the largest are divided by their sum.
+    {"gpt_oss", "num_local_experts", "intermediate_size", "mlp", "gate_proj", "up_proj", "down_proj", true,
+     "router", true},
 };
 
 struct Moe {
   const MoeFamily* family = nullptr;                        // null: every layer has an MLP
   int experts = 0, top_k = 0, width = 0, shared_width = 0;  // 0: no shared expert
   bool normalize = false;
+  op::SiluMul activation;     // where it has a limit; else silu and mul
   int step = 1;               // every so many layers have experts,
   std::vector<bool> without;  // but for these
   explicit Moe(const Json&, int layers);
@@ -37,13 +43,16 @@ struct Moe {
 struct Config {
   int layers, hidden, heads, kv_heads, head_dim, ffn, vocab;
   float eps;
-  bool qkv_bias, o_bias, mlp_bias, qk_norm, tied;
+  bool qkv_bias, o_bias, mlp_bias, qk_norm, sinks, tied;
   int qk_norm_width;        // 0: the row
   int window, window_from;  // sliding window, and the first layer that has it
+  std::vector<bool> full;   // layers that have none all the same; empty: no other
   op::Rope rope;
   Moe moe;
   explicit Config(const Json&);
-  int window_of(int layer) const { return layer >= window_from ? window : 0; }
+  int window_of(int layer) const {
+    return layer >= window_from && (full.empty() || !full[static_cast<size_t>(layer)]) ? window : 0;
+  }
 };
 
 Moe::Moe(const Json& c, int layers) : without(static_cast<size_t>(layers)) {
@@ -60,7 +69,12 @@ Moe::Moe(const Json& c, int layers) : without(static_cast<size_t>(layers)) {
   width = count(family->width, 10'000'000);
   normalize = family->normalize || get_bool_or(c, "norm_topk_prob", where, false);
   if (type == "qwen2_moe") shared_width = count("shared_expert_intermediate_size", 10'000'000);
-  if (type == "mixtral" || type == "olmoe") return;
+  if (type == "gpt_oss")
+    activation = {.limit = static_cast<float>(get_number_or(c, "swiglu_limit", where, 7)),
+                  .alpha = static_cast<float>(get_number_or(c, "swiglu_alpha", where, 1.702))};
+  if (type == "gpt_oss" && !(activation.limit > 0 && std::isfinite(activation.limit)))
+    throw input_error("config.json: swiglu_limit", "a positive number", fmt::format("{}", activation.limit));
+  if (type == "mixtral" || type == "olmoe" || type == "gpt_oss") return;
   step = static_cast<int>(get_int_or(c, "decoder_sparse_step", where, 1, 10'000, 1));
   for (const Json& layer : c.value("mlp_only_layers", Json::array())) {
     const int64_t i = layer.is_number_integer() ? layer.get<int64_t>() : -1;
@@ -69,6 +83,26 @@ Moe::Moe(const Json& c, int layers) : without(static_cast<size_t>(layers)) {
                         printable(layer.dump(), 40));
     without[static_cast<size_t>(i)] = true;
   }
+}
+
+// Which layers see everything: layer_types, else every other one from the second on (gpt-oss).
+std::vector<bool> full_layers(const Json& c, int layers) {
+  std::vector<bool> full;
+  if (!c.contains("layer_types") || c["layer_types"].is_null()) {
+    for (int i = 0; i < layers; ++i) full.push_back(i % 2 == 1);
+    return full;
+  }
+  const Json& types = c["layer_types"];
+  if (!types.is_array() || std::ssize(types) != layers)
+    throw input_error("config.json: layer_types", fmt::format("an array of {}", layers),
+                      types.is_array() ? fmt::format("one of {}", types.size()) : types.type_name());
+  for (const Json& type : types) {
+    if (type != "full_attention" && type != "sliding_attention")
+      throw input_error("config.json: layer_types", "full_attention and sliding_attention",
+                        printable(type.dump(), 40));
+    full.push_back(type == "full_attention");
+  }
+  return full;
 }
 
 Config::Config(const Json& c)
@@ -96,7 +130,8 @@ Config::Config(const Json& c)
   if (activation != "silu")
     throw input_error("config.json: hidden_act", "silu", fmt::format("'{}'", printable(activation)));
 
-  const bool attention_bias = get_bool_or(c, "attention_bias", where, false);
+  const bool attention_bias = get_bool_or(c, "attention_bias", where, false) || type == "gpt_oss";
+  sinks = type == "gpt_oss";
   const bool qwen2 = type == "qwen2" || type == "qwen2_moe", qwen3 = type == "qwen3" || type == "qwen3_moe";
   qkv_bias = qwen2 || attention_bias;
   o_bias = !qwen2 && attention_bias;
@@ -109,7 +144,7 @@ Config::Config(const Json& c)
 
   // Mistral has a window unless it says null (4096 when the key is absent, as in transformers); Qwen has one
   // only when use_sliding_window says so, and then from layer max_window_layers on; Qwen3-MoE in all, Mixtral
-  // where there is one. Llama has none.
+  // where there is one; gpt-oss where layer_types say so. Llama has none.
   window = 0, window_from = 0;
   if (type == "mistral")
     window = c.contains("sliding_window")
@@ -121,6 +156,10 @@ Config::Config(const Json& c)
   }
   if (type == "mixtral" || (type == "qwen3_moe" && get_bool_or(c, "use_sliding_window", where, false)))
     window = static_cast<int>(get_int_or(c, "sliding_window", where, 1, INT32_MAX, 0));
+  if (type == "gpt_oss") {
+    window = static_cast<int>(get_int_or(c, "sliding_window", where, 1, INT32_MAX, 128));
+    full = full_layers(c, layers);
+  }
   if (type == "qwen2_moe" && get_bool_or(c, "use_sliding_window", where, false))
     throw input_error("config.json: use_sliding_window", "false in Qwen2-MoE", "true");
   const RopeTable table = rope_table(c, head_dim);
@@ -143,7 +182,8 @@ Value attention(Builder& g, const Config& c, Value x, int layer) {
                          .kv_heads = c.kv_heads,
                          .head_dim = c.head_dim,
                          .window = c.window_of(layer),
-                         .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim))});
+                         .scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim)),
+                         .sinks = c.sinks});
   return g.linear("o_proj", o, c.hidden, c.o_bias);
 }
 
@@ -158,10 +198,15 @@ Value mlp(Builder& g, const Config& c, Value x) {
 Value expert(Builder& g, const Config& c, std::string_view name, int number, int width, Value base, Value x,
              Value weights) {
   auto in = g.scope(name);
+  const MoeFamily& family = *c.moe.family;
   x = g.take_routed(x, weights, number);
-  Value gate = g.silu(g.linear(c.moe.family->gate, x, width));
-  Value up = g.linear(c.moe.family->up, x, width);
-  return g.add_routed(base, weights, number, g.linear(c.moe.family->down, gate * up, c.hidden));
+  const auto layer = [&](std::string_view matrix) { return g.linear(matrix, x, width, family.bias); };
+  const bool limited = c.moe.activation.limit > 0;
+  Value gate = layer(family.gate);
+  if (!limited) gate = g.silu(gate);
+  Value up = layer(family.up);
+  Value between = limited ? g.silu_mul(gate, up, c.moe.activation) : gate * up;
+  return g.add_routed(base, weights, number, g.linear(family.down, between, c.hidden, family.bias));
 }
 
 // A shared expert is one that every row sees, as much as a gate of its own says.
@@ -171,7 +216,7 @@ Value experts(Builder& g, const Config& c, Value base, Value x) {
     Value weight = g.route("shared_route", g.linear("shared_expert_gate", x, 1), {.sigmoid = true});
     base = expert(g, c, "shared_expert", 0, c.moe.shared_width, base, x, weight);
   }
-  Value weights = g.route("route", g.linear("gate", x, c.moe.experts),
+  Value weights = g.route("route", g.linear(c.moe.family->router, x, c.moe.experts, c.moe.family->bias),
                           {.top_k = c.moe.top_k, .normalize = c.moe.normalize});
   for (int e = 0; e < c.moe.experts; ++e)
     base = expert(g, c, fmt::format("experts.{}", e), e, c.moe.width, base, x, weights);

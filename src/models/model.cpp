@@ -21,8 +21,8 @@ namespace lathe {
 namespace {
 
 constexpr Architecture known[] = {
-    {"llama", llama},   {"mistral", llama},   {"qwen2", llama},     {"qwen3", llama},
-    {"mixtral", llama}, {"qwen2_moe", llama}, {"qwen3_moe", llama}, {"olmoe", llama},
+    {"llama", llama},     {"mistral", llama},   {"qwen2", llama}, {"qwen3", llama},   {"mixtral", llama},
+    {"qwen2_moe", llama}, {"qwen3_moe", llama}, {"olmoe", llama}, {"gpt_oss", llama},
 };
 
 // Tensors that checkpoints carry and no definition reads: precomputed rope tables and causal masks.
@@ -77,13 +77,13 @@ void require_finite(const Weight& weight, const Entry& entry) {
       throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name), "finite numbers",
                         fmt::format("NaN or infinity at element {}", at),
                         "the checkpoint is damaged; export it again");
-  // compressed-tensors stores exponents as u8, and the global scale as a divisor.
+  // compressed-tensors and gpt-oss store exponents as u8, the first the global scale as a divisor.
   const Numerics& n = weight.numerics;
   const auto damaged = [&](std::string_view expected, std::string_view found) {
     throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name), expected, found,
                       "the checkpoint is damaged; export it again");
   };
-  if (!weight.packing->name.starts_with("ct.")) return;
+  if (!weight.packing->name.starts_with("ct.") && weight.packing->name != "openai.mxfp4") return;
   if (n.dtype == DType::f8e8m0 && find_all_ones<uint8_t>(weight.parts[1].as<uint8_t>(), 0xff) >= 0)
     damaged("finite scales", "NaN (exponent 255)");
   if (n.global && !std::isnormal(1 / weight.parts[2].as<float>()[0]))
@@ -158,6 +158,7 @@ Model load(const Checkpoint& checkpoint) {
   const auto shapes = model.graph.param_shapes();
   std::set<std::string_view> used;
   std::vector<Loaded> loaded;
+  std::set<std::string_view> looked_at;  // entries: some are several parameters
   for (const auto& [name, shape] : shapes) {
     if (model.weights.contains(name)) continue;  // a scale of the cache that nothing stores
     auto it = bindings.find(name);
@@ -169,7 +170,7 @@ Model load(const Checkpoint& checkpoint) {
                         fmt::format("tensor '{}' of shape {}", name, to_string(shape)), "none",
                         "the checkpoint is incomplete or config.json describes another model");
     const Entry& entry = *checkpoint.find(it->second.stored);
-    if (entry.shape != shape)
+    if ((it->second.shape.empty() ? entry.shape : it->second.shape) != shape)
       throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name),
                         fmt::format("shape {} as config.json implies", to_string(shape)),
                         to_string(entry.shape));
@@ -178,7 +179,7 @@ Model load(const Checkpoint& checkpoint) {
                         "floats or a quantized format that Lathe reads",
                         fmt::format("{} elements", dtype_name(entry.numerics.dtype)));
     Weight weight = checkpoint.load(entry.name);
-    loaded.push_back({weight, &entry});
+    if (looked_at.insert(entry.name).second) loaded.push_back({weight, &entry});
     if (is_cache_scale(model.graph, name))
       require_scales(weight, fmt::format("{}: tensor '{}'", entry.file, entry.name));
     model.weights.emplace(name, it->second.transform ? it->second.transform(weight) : std::move(weight));

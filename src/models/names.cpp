@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "models/stacked_experts.h"
 
 namespace lathe {
 namespace {
@@ -123,7 +124,7 @@ std::map<std::string, Binding, std::less<>> bind_names(const Checkpoint& checkpo
   const std::string type = checkpoint.config().value("model_type", "");
   for (const Entry& entry : checkpoint.entries()) {
     if (!checkpoint.is_gguf()) {
-      out[entry.name] = {entry.name, {}};
+      if (!split_experts(entry, checkpoint.config(), out)) out[entry.name] = {entry.name, {}};
       continue;
     }
     std::string name = translated(entry.name, type, &Name::gguf, &Name::canonical);

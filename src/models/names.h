@@ -15,6 +15,7 @@ namespace lathe {
 struct Binding {
   std::string stored;                              // the checkpoint's name
   std::function<Weight(const Weight&)> transform;  // empty: as it is
+  Shape shape = {};                                // of what is a part of the stored one; empty: all of it
 };
 
 // Canonical (Hugging Face) name -> binding, for everything the checkpoint holds. Unknown names map to

@@ -106,8 +106,8 @@ void read_rows(const Weight& w, int64_t row, int64_t rows, float* out) {
 void read_rows(const Weight& w, int64_t row, int64_t rows, float* out, Codes& between) {
   if (row < 0 || rows < 0 || rows > w.rows() - row)
     fail("rows {}+{} of a weight of {} rows", row, rows, w.rows());
-  if (w.parts.size() == 1 &&
-      is_float(w.parts[0].dtype)) {  // dense and expand.f32: the stored elements are the values
+  if (w.parts.size() == 1 && is_float(w.parts[0].dtype) &&
+      w.parts[0].strides.empty()) {  // dense and expand.f32: the stored elements are the values
     const Tensor& values = w.parts[0];
     const int64_t cols = w.cols();
     to_f32(values.dtype, values.storage.data + static_cast<size_t>(row * cols) * dtype_bytes(values.dtype),

@@ -10,6 +10,7 @@
 #include "quant/columns.h"
 #include "runtime/attention_args.h"
 #include "runtime/expert_rows.h"
+#include "runtime/gating.h"
 #include "runtime/kv_type.h"
 #include "runtime/rope_angles.h"
 #include "runtime/transposed.h"
@@ -182,22 +183,31 @@ struct Walker::Impl {
     }
   }
   void compute(const op::GatedLinear&, const Node& node) {
-    gated(node, 0, in(node, 0), rows(node.outputs[0]), cols(node.inputs[0]), cols(node.outputs[0]),
+    gated(node, 0, 0, {}, in(node, 0), rows(node.outputs[0]), cols(node.inputs[0]), cols(node.outputs[0]),
           out(node));
   }
-  // Parameters i and i + 1.
-  void gated(const Node& node, size_t i, const float* x, int64_t m, int64_t k, int64_t n, float* y) {
+  // Parameters i and i + 1; their biases are `biases` further on, 0: none.
+  void gated(const Node& node, size_t i, size_t biases, const op::SiluMul& activation, const float* x,
+             int64_t m, int64_t k, int64_t n, float* y) {
     std::vector<float> up(static_cast<size_t>(m * n));
-    linear(node.params[i], x, m, k, nullptr, n, y);
-    linear(node.params[i + 1], x, m, k, nullptr, n, up.data());
-    parallel(elementwise_.silu_mul, BinaryArgs{.a = y,
-                                               .b = up.data(),
-                                               .out = y,
-                                               .rows = m,
-                                               .cols = n,
-                                               .a_stride = n,
-                                               .b_stride = n,
-                                               .out_stride = n});
+    for (const size_t matrix : {i, i + 1}) {
+      const std::vector<float> bias = biases > 0 ? param(node, matrix + biases) : std::vector<float>();
+      linear(node.params[matrix], x, m, k, biases > 0 ? bias.data() : nullptr, n,
+             matrix == i ? y : up.data());
+    }
+    multiply(activation, {.a = y,
+                          .b = up.data(),
+                          .out = y,
+                          .rows = m,
+                          .cols = n,
+                          .a_stride = n,
+                          .b_stride = n,
+                          .out_stride = n});
+  }
+  void multiply(const op::SiluMul& activation, const BinaryArgs& args) {
+    pool_.run([&](int worker, int workers) {
+      lathe::multiply(elementwise_, activation, args, {worker, workers, nullptr});
+    });
   }
   void compute(const op::Route& op, const Node& node) {
     parallel(route, RouteArgs{.logits = in(node, 0),
@@ -232,7 +242,8 @@ struct Walker::Impl {
   }
   void compute(const op::AddRouted&, const Node& node) { combine(experts_seen(node), node, in(node, 2)); }
   void compute(const op::Experts& op, const Node& node) {
-    const auto experts = static_cast<int64_t>(node.params.size() / 3);
+    const size_t matrices = node.params.size() / (op.bias ? 2 : 1), biases = op.bias ? matrices : 0;
+    const auto experts = static_cast<int64_t>(matrices / 3);
     const ExpertRows seen = experts_seen(node.inputs[2], op.first, experts);
     const int64_t k = cols(node.inputs[1]), n = cols(node.outputs[0]);
     std::vector<float> x, between, y(static_cast<size_t>(seen.entries() * n));
@@ -242,8 +253,10 @@ struct Walker::Impl {
       x.resize(static_cast<size_t>(m * k));
       between.resize(static_cast<size_t>(m * op.width));
       take(seen, e, in(node, 1), k, x.data());
-      gated(node, static_cast<size_t>(3 * e), x.data(), m, k, op.width, between.data());
-      linear(node.params[static_cast<size_t>(3 * e) + 2], between.data(), m, op.width, nullptr, n,
+      const auto gate = static_cast<size_t>(3 * e), down = gate + 2;
+      gated(node, gate, biases, op.activation, x.data(), m, k, op.width, between.data());
+      const std::vector<float> bias = op.bias ? param(node, down + biases) : std::vector<float>();
+      linear(node.params[down], between.data(), m, op.width, op.bias ? bias.data() : nullptr, n,
              y.data() + entries.begin * n);
     }
     combine(seen, node, y.data());
@@ -403,7 +416,7 @@ struct Walker::Impl {
   void compute(const op::Silu&, const Node& node) { parallel(elementwise_.silu, binary(node)); }
   void compute(const op::Add&, const Node& node) { parallel(elementwise_.add, binary(node)); }
   void compute(const op::Mul&, const Node& node) { parallel(elementwise_.mul, binary(node)); }
-  void compute(const op::SiluMul&, const Node& node) { parallel(elementwise_.silu_mul, binary(node)); }
+  void compute(const op::SiluMul& op, const Node& node) { multiply(op, binary(node)); }
 
   const Model& model_;
   const Graph& graph_;

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "core/error.h"
+#include "runtime/gating.h"
 #include "runtime/plan_impl.h"
 #include "runtime/rewrites/rewrites.h"
 #include "runtime/rope_angles.h"
@@ -68,7 +69,11 @@ void Plan::Impl::build(const Node& node, const ElementwiseKernels& kernels) {
                  [&](const op::Silu&) { chosen(), build_binary(node, kernels.silu); },
                  [&](const op::Add&) { chosen(), build_binary(node, kernels.add); },
                  [&](const op::Mul&) { chosen(), build_binary(node, kernels.mul); },
-                 [&](const op::SiluMul&) { chosen(), build_binary(node, kernels.silu_mul); },
+                 [&](const op::SiluMul& op) {
+                   chosen();
+                   if (op.limit == 0) return build_binary(node, kernels.silu_mul);
+                   add_row_step(with_limit(op, binary_args(node)), node.outputs[0], kernels.clamped_silu_mul);
+                 },
                  [&](const op::TakeRows&) { build_take_rows(node); },
                  [&](const op::Attention& a) { build_attention(node, a, nullptr, 0, kernels); },
                  [&](const op::RopeAttention& a) {

@@ -83,18 +83,21 @@ void Plan::Impl::build_low_rank(const Node& node, const op::LowRank& low, const 
   });
 }
 
-void Plan::Impl::build_binary(const Node& node, void (*run)(const BinaryArgs&, const Share&) noexcept) {
+BinaryArgs Plan::Impl::binary_args(const Node& node) const {
   const ValueId y = node.outputs[0];
   const int64_t width = cols(y);
-  BinaryArgs args{.a = buffer(node.inputs[0]),
-                  .b = node.inputs.size() > 1 ? buffer(node.inputs[1]) : nullptr,
-                  .out = buffer(y),
-                  .rows = 0,
-                  .cols = width,
-                  .a_stride = width,
-                  .b_stride = width,
-                  .out_stride = width};
-  add_row_step(args, y, run);
+  return {.a = buffer(node.inputs[0]),
+          .b = node.inputs.size() > 1 ? buffer(node.inputs[1]) : nullptr,
+          .out = buffer(y),
+          .rows = 0,
+          .cols = width,
+          .a_stride = width,
+          .b_stride = width,
+          .out_stride = width};
+}
+
+void Plan::Impl::build_binary(const Node& node, void (*run)(const BinaryArgs&, const Share&) noexcept) {
+  add_row_step(binary_args(node), node.outputs[0], run);
 }
 
 }  // namespace lathe

@@ -5,6 +5,7 @@
 
 #include "core/error.h"
 #include "kernels/routing.h"
+#include "runtime/gating.h"
 #include "runtime/plan_impl.h"
 
 namespace lathe {
@@ -91,16 +92,19 @@ class Plan::Impl::ExpertsStep {
       : plan_(plan),
         weights_(node.inputs[2]),
         sum_(node.outputs[0]),
-        first_(op.first),
-        experts_(static_cast<int64_t>(node.params.size() / roles)),
+        op_(op),
+        experts_(static_cast<int64_t>(matrices_of(node) / roles)),
         in_(plan.cols(node.inputs[1])),
-        width_(op.width),
         out_(plan.cols(sum_)),
         most_rows_(plan.most_rows(sum_)),
         most_entries_(most_rows_ * op.top_k),
         most_lists_(std::min(most_entries_, 2 * experts_)),
         seen_(most_rows_, op.top_k, experts_) {
-    for (const std::string& param : node.params) matrices_.push_back(&plan.packed.at(param));
+    for (size_t i = 0; i < node.params.size(); ++i)
+      if (i < matrices_of(node))
+        matrices_.push_back(&plan.packed.at(node.params[i]));
+      else
+        biases_.push_back(plan.vectors.at(node.params[i]).data());
     up_apart_ = any([&](int64_t e, Phase phase) { return !same_rows(e, phase); });
     lists_.reserve(static_cast<size_t>(most_lists_));
   }
@@ -108,8 +112,9 @@ class Plan::Impl::ExpertsStep {
   // Bytes of the buffers that use() wants.
   std::vector<size_t> buffers() const {
     const auto floats = [](int64_t n) { return static_cast<size_t>(n) * sizeof(float); };
-    std::vector<size_t> bytes = {floats(most_entries_ * std::max(in_, out_)), floats(most_entries_ * width_),
-                                 multiplies_apart() ? floats(most_entries_ * width_) : 0};
+    std::vector<size_t> bytes = {floats(most_entries_ * std::max(in_, out_)),
+                                 floats(most_entries_ * op_.width),
+                                 multiplies_apart() ? floats(most_entries_ * op_.width) : 0};
     for (size_t role = 0; role < roles; ++role) {
       bytes.push_back(takes_columns(role) ? floats(most_entries_ * cols(role)) : 0);
       bytes.push_back(packed_bytes(role));
@@ -134,7 +139,7 @@ class Plan::Impl::ExpertsStep {
 
   void run(const Batch& b, const ElementwiseKernels& kernels) {
     const int64_t rows = plan_.rows(sum_, b);
-    seen_.find(plan_.buffer(weights_), rows, plan_.cols(weights_), first_, experts_);
+    seen_.find(plan_.buffer(weights_), rows, plan_.cols(weights_), op_.first, experts_);
     make_lists(plan_.rows_of(sum_, Phase::prefill, b).end);
     if (!lists_.empty()) compute(kernels);
     combine(rows);
@@ -161,15 +166,16 @@ class Plan::Impl::ExpertsStep {
     int64_t rows() const { return entries.end - entries.begin; }
   };
 
-  int64_t cols(size_t role) const { return role == 2 ? width_ : in_; }
+  int64_t cols(size_t role) const { return role == 2 ? op_.width : in_; }
   const Packed& matrix(int64_t expert, size_t role) const {
     return *matrices_[static_cast<size_t>(expert) * roles + role];
   }
   const LinearPath& path(const List& list, size_t role) const {
     return matrix(list.expert, role).path(list.phase);
   }
-  bool gated(const List& list) const {
-    return runs_gated(matrix(list.expert, 0), matrix(list.expert, 1), list.phase);
+  // Gate, up and their product in one kernel, which has no biases and no limit.
+  bool gated(int64_t expert, Phase phase) const {
+    return !op_.bias && op_.activation.limit == 0 && runs_gated(matrix(expert, 0), matrix(expert, 1), phase);
   }
   template <class Test>
   bool any(Test test) const {
@@ -185,7 +191,7 @@ class Plan::Impl::ExpertsStep {
            gate.columns == up.columns;
   }
   bool multiplies_apart() const {
-    return any([&](int64_t e, Phase phase) { return !runs_gated(matrix(e, 0), matrix(e, 1), phase); });
+    return any([&](int64_t e, Phase phase) { return !gated(e, phase); });
   }
   bool uses(size_t role) const { return role != 1 || up_apart_; }
   bool takes_columns(size_t role) const {
@@ -265,13 +271,13 @@ class Plan::Impl::ExpertsStep {
   LinearArgs arguments(const List& list, size_t role, const float* x, float* y) const {
     const Packed& m = matrix(list.expert, role);
     const size_t from = uses(role) ? role : 0;
-    const int64_t k = cols(role), n = role == 2 ? out_ : width_;
+    const int64_t k = cols(role), n = role == 2 ? out_ : op_.width;
     const int group = m.weight.numerics.group;
     LinearArgs args{.codes = nullptr,
                     .scales = nullptr,
                     .zeros = nullptr,
                     .x = (m.columns < 0 ? x : taken_[from]) + list.entries.begin * k,
-                    .bias = nullptr,
+                    .bias = op_.bias ? biases_[static_cast<size_t>(list.expert) * roles + role] : nullptr,
                     .y = y + list.entries.begin * n,
                     .m = list.rows(),
                     .n = n,
@@ -288,29 +294,30 @@ class Plan::Impl::ExpertsStep {
     plan_.parallel([&](const Share& share) {
       for (const List& list : lists_) {
         GatedArgs args{arguments(list, 0, rows_, between_), arguments(list, 1, rows_, between_)};
-        if (gated(list)) {
+        if (gated(list.expert, list.phase)) {
           path(list, 0).gated(args, share);
           continue;
         }
-        args.up.y = up_ + list.entries.begin * width_;
+        args.up.y = up_ + list.entries.begin * op_.width;
         path(list, 0).run(args.gate, share);
         path(list, 1).run(args.up, share);
       }
     });
     if (!up_) return;
-    plan_.elementwise(seen_.entries() * width_, [&](const Share& share) {
+    plan_.elementwise(seen_.entries() * op_.width, [&](const Share& share) {
       for (const List& list : lists_) {
-        if (gated(list)) continue;
-        float* y = between_ + list.entries.begin * width_;
-        kernels.silu_mul({.a = y,
-                          .b = up_ + list.entries.begin * width_,
-                          .out = y,
-                          .rows = list.rows(),
-                          .cols = width_,
-                          .a_stride = width_,
-                          .b_stride = width_,
-                          .out_stride = width_},
-                         share);
+        if (gated(list.expert, list.phase)) continue;
+        float* y = between_ + list.entries.begin * op_.width;
+        multiply(kernels, op_.activation,
+                 {.a = y,
+                  .b = up_ + list.entries.begin * op_.width,
+                  .out = y,
+                  .rows = list.rows(),
+                  .cols = op_.width,
+                  .a_stride = op_.width,
+                  .b_stride = op_.width,
+                  .out_stride = op_.width},
+                 share);
       }
     });
   }
@@ -329,10 +336,12 @@ class Plan::Impl::ExpertsStep {
 
   Impl& plan_;
   ValueId weights_, sum_;
-  int64_t first_, experts_, in_, width_, out_, most_rows_, most_entries_, most_lists_;
+  op::Experts op_;
+  int64_t experts_, in_, out_, most_rows_, most_entries_, most_lists_;
   ExpertRows seen_;
   std::vector<const Packed*> matrices_;
-  bool up_apart_ = false;  // some up wants its rows otherwise than its gate
+  std::vector<const float*> biases_;  // of each matrix, where there are any
+  bool up_apart_ = false;             // some up wants its rows otherwise than its gate
   std::vector<List> lists_;
   const float *x_ = nullptr, *base_ = nullptr;
   float* rows_ = nullptr;     // of each entry: x, later what down makes of it
@@ -348,7 +357,7 @@ std::vector<size_t> Plan::Impl::bytes_of_experts(const Node& node, const op::Exp
 }
 
 void Plan::Impl::build_experts(const Node& node, const op::Experts& op, const ElementwiseKernels& kernels) {
-  for (const std::string& param : node.params) chose(node, param);
+  for (size_t i = 0; i < matrices_of(node); ++i) chose(node, node.params[i]);
   auto step = std::make_shared<ExpertsStep>(*this, node, op);
   step->use(node, locals.at(node.id));
   add_step([step, &kernels](const Batch& b) { step->run(b, kernels); });

@@ -31,7 +31,7 @@ constexpr int64_t serial_elements = 16 * 1024;
 inline size_t matrices_of(const Node& node) {
   if (std::holds_alternative<op::Linear>(node.op)) return 1;
   if (std::holds_alternative<op::MultiLinear>(node.op)) return node.outputs.size();
-  if (std::holds_alternative<op::Experts>(node.op)) return node.params.size();
+  if (const auto* e = std::get_if<op::Experts>(&node.op)) return node.params.size() / (e->bias ? 2 : 1);
   return std::holds_alternative<op::GatedLinear>(node.op) ? 2 : 0;
 }
 
@@ -293,6 +293,7 @@ struct Plan::Impl {
   void build_add_routed(const Node&, const op::AddRouted&);
   class ExpertsStep;
   void build_experts(const Node&, const op::Experts&, const ElementwiseKernels&);
+  BinaryArgs binary_args(const Node&) const;
   void build_binary(const Node&, void (*)(const BinaryArgs&, const Share&) noexcept);
 };
 

@@ -27,6 +27,29 @@ TEST(Tensor, ViewsShareBytesAndCheckTheElementSize) {
   EXPECT_EQ(reinterpret_cast<uintptr_t>(t.storage.data) % 64, 0u);
 }
 
+TEST(Tensor, SomeElementsAreAViewThatStaysWithin) {
+  std::vector<float> values(24);
+  for (size_t i = 0; i < 24; ++i) values[i] = static_cast<float>(i);
+  const Tensor all = Tensor::of<float>(DType::f32, {2, 4, 3}, values);
+  const Tensor row = all.view(15, {3}, {1});
+  EXPECT_TRUE(row.strides.empty());
+  EXPECT_THAT(row.as<float>(), testing::ElementsAre(15, 16, 17));
+  const Tensor odd = all.view(15, {2, 3}, {6, 1});  // rows 1 and 3 of the second matrix
+  EXPECT_EQ(odd.strides, (Shape{6, 1}));
+  EXPECT_EQ(odd.bytes(), 24u);
+  EXPECT_EQ(odd.storage.bytes, 36u);
+  EXPECT_EQ(odd.storage.data, all.storage.data + 60);
+  EXPECT_THROW(odd.as<float>(), Error);
+  EXPECT_THROW(odd.view(0, {1}, {1}), Error);
+  EXPECT_THROW(all.view(16, {2, 3}, {6, 1}), Error);  // one past the end
+  EXPECT_THROW(all.view(-1, {3}, {1}), Error);
+  EXPECT_THROW(all.view(24, {1}, {1}), Error);
+  EXPECT_THROW(all.view(0, {3}, {0}), Error);
+  EXPECT_THROW(all.view(0, {0}, {1}), Error);
+  EXPECT_THROW(all.view(0, {3, 1}, {1ll << 62, 1}), Error);
+  EXPECT_THROW(all.view(0, {3}, {1, 1}), Error);
+}
+
 TEST(Hash, KnownAnswers) {  // FIPS 180-4 examples
   EXPECT_EQ(sha256("abc"), "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
   EXPECT_EQ(sha256(""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");

@@ -283,6 +283,38 @@ TEST(Elementwise, PointwiseOps) {
   });
 }
 
+// alpha 1 and no limit that matters leave silu(a) * (b + 1); limits hold on both sides of b and above of a.
+TEST(Elementwise, ClampedSiluMulIsTheReferences) {
+  each_row([](const ElementwiseKernels& row) {
+    Rng rng(12);
+    for (int64_t cols : {1, 7, 8, 33, 1029})
+      for (const auto& [limit, alpha] : {std::pair{7.0f, 1.702f}, {1.5f, 1.0f}}) {
+        const int64_t rows = 3;
+        const Matrix a = random_matrix(rows, cols, rng, 4), b = random_matrix(rows, cols, rng, 4);
+        Matrix expected(rows, cols), got(rows, cols);
+        ClampedSiluArgs args{a.row(0), b.row(0), expected.row(0), rows,  cols,
+                             a.stride, b.stride, got.stride,      limit, alpha};
+        run_as(clamped_silu_mul_ref, args, 1);
+        for (int64_t c = 0; c < cols; ++c) {
+          const double g = std::min(a.at(1, c), limit), u = std::clamp(b.at(1, c), -limit, limit);
+          EXPECT_NEAR(expected.at(1, c), g / (1 + std::exp(-static_cast<double>(alpha) * g)) * (u + 1),
+                      1e-5 * (1 + std::fabs(g * u)));
+        }
+        args.out = got.row(0);
+        for (int workers : {1, 2, 5}) expect_partition(row.clamped_silu_mul, args, got, workers);
+        run_as(row.clamped_silu_mul, args, 2);
+        expect_close(got, expected, 6e-7f);  // as silu_mul: the other steps have one rounding each everywhere
+      }
+    // NaN shows.
+    const float one = 1, nan = NAN;
+    for (const auto& [a, b] : {std::pair{nan, one}, {one, nan}}) {
+      float out = 0;
+      row.clamped_silu_mul({&a, &b, &out, 1, 1, 1, 1, 1, 7, 1.702f}, {0, 1, nullptr});
+      EXPECT_TRUE(std::isnan(out));
+    }
+  });
+}
+
 // For x < -17, 1 + exp(-x) is exp(-x) within half a unit, so x / silu(x) shows the kernel's own exp, for
 // every mantissa of the reduced argument and exponents up to the largest.
 // A plan takes a row through several kernels at once: with as many workers as rows, worker r reads and writes

@@ -20,7 +20,8 @@ TEST_P(DefinitionText, MatchesTheGoldenFile) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, DefinitionText,
-                         testing::Values("llama3.2", "mistral_v01", "qwen2", "qwen3", "mixtral", "qwen2_moe"),
+                         testing::Values("llama3.2", "mistral_v01", "qwen2", "qwen3", "mixtral", "qwen2_moe",
+                                         "gpt_oss"),
                          [](const auto& tested) {
                            std::string name = tested.param;
                            for (char& c : name)
@@ -73,6 +74,39 @@ INSTANTIATE_TEST_SUITE_P(Keys, DefineRefuses,
                                          BadKey{"rope_scaling", Json{{"rope_type", "llama3"}}},
                                          BadKey{"rope_scaling", Json{{"rope_type", "later"}}},
                                          BadKey{"tie_word_embeddings", 3}, BadKey{"model_type", 7}));
+
+TEST(Define, LayersOfGptOssSlideByTurns) {
+  Json config = read_json(golden("gpt_oss") / "config.json");
+  const auto windows = [&] {
+    const Graph g = define(config);
+    std::vector<int> out;
+    for (const int i : {0, 1})
+      out.push_back(
+          std::get<op::Attention>(g.node(g.find(fmt::format("model.layers.{}.self_attn.attention", i))).op)
+              .window);
+    return out;
+  };
+  EXPECT_EQ(windows(), (std::vector{16, 0}));
+  config["layer_types"] = {"full_attention", "sliding_attention"};
+  EXPECT_EQ(windows(), (std::vector{0, 16}));
+  config.erase("layer_types");  // as transformers fills it in
+  EXPECT_EQ(windows(), (std::vector{16, 0}));
+  for (const auto& [key, value] : {std::pair{"layer_types", Json{"full_attention"}},
+                                   {"layer_types", Json{"full_attention", "chunked_attention"}},
+                                   {"layer_types", Json(2)},
+                                   {"swiglu_limit", Json(0)},
+                                   {"num_experts_per_tok", Json(5)},
+                                   {"num_local_experts", Json(100'000)}}) {
+    Json wrong = config;
+    wrong[key] = value;
+    try {
+      define(wrong);
+      ADD_FAILURE() << key << value;
+    } catch (const InputError& e) {
+      EXPECT_THAT(e.what(), HasSubstr(key));
+    }
+  }
+}
 
 TEST(Define, WindowsFollowTheFamily) {
   auto window = [](Json config) {

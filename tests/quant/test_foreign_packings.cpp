@@ -326,6 +326,47 @@ TEST(OpenAiMxfp4, BlocksOfStackedExperts) {  // two experts of one row of 64 col
   for (size_t i = 0; i < 128; ++i) EXPECT_EQ(found[i], values[(i / 2 + i % 2) % 16] * scales[i / 32]) << i;
 }
 
+// Rows of gate and of up by turns: one of them is a view, and nothing that needs dense bytes takes it.
+TEST(OpenAiMxfp4, RowsThatLieApart) {
+  Rng rng(3);
+  std::vector<uint8_t> blocks(2 * 6 * 2 * 16), scales(2 * 6 * 2);
+  for (uint8_t& b : blocks) b = static_cast<uint8_t>(rng.below(256));
+  for (uint8_t& s : scales) s = static_cast<uint8_t>(120 + rng.below(10));
+  Weight all{Numerics::mxfp4(), &packing("openai.mxfp4"), {2, 6, 64}, {}};
+  all.parts = {Tensor::of<uint8_t>(DType::u8, {2, 6, 2, 16}, blocks),
+               Tensor::of<uint8_t>(DType::u8, {2, 6, 2}, scales)};
+  Weight up{Numerics::mxfp4(), all.packing, {3, 64}, {}};  // of the second expert: rows 7, 9 and 11 of all
+  up.parts = {all.parts[0].view(7 * 32, {3, 2, 16}, {64, 16, 1}), all.parts[1].view(14, {3, 2}, {4, 1})};
+  check_parts(up, "up");
+  const std::vector<float> expected = read_all(all), found = read_all(up);
+  for (size_t r = 0; r < 3; ++r)
+    for (size_t c = 0; c < 64; ++c) ASSERT_EQ(found[r * 64 + c], expected[(7 + 2 * r) * 64 + c]) << r << c;
+  const Weight packed = repack(up, packing("ct.mxfp4"));
+  EXPECT_EQ(read_all(packed), found);
+  for (size_t r = 0; r < 3; ++r)  // byte for byte
+    for (size_t b = 0; b < 32; ++b)
+      ASSERT_EQ(packed.parts[0].as<uint8_t>()[r * 32 + b], blocks[(7 + 2 * r) * 32 + b]);
+}
+
+TEST(Dense, ElementsThatLieApart) {
+  for (const DType dtype : {DType::f32, DType::bf16, DType::f16}) {
+    std::vector<float> values(2 * 5 * 6);
+    for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+    Tensor all = Tensor::zeros(dtype, {2, 5, 6});
+    from_f32(dtype, values.data(), all.storage.data, 60);
+    // Row r of the second matrix transposed is its column 2 r + 1.
+    const Weight w{
+        Numerics::dense(dtype), &packing("dense.strided"), {3, 5}, {all.view(30 + 1, {3, 5}, {2, 6})}};
+    check_parts(w, "w");
+    const std::vector<float> found = read_all(w);
+    EXPECT_EQ(read_all(repack(w, packing("dense"))), found);
+    for (size_t r = 0; r < 3; ++r)
+      for (size_t c = 0; c < 5; ++c) ASSERT_EQ(found[r * 5 + c], values[30 + 6 * c + 2 * r + 1]);
+    const Weight vector{Numerics::dense(dtype), w.packing, {3}, {all.view(6, {3}, {2})}};
+    EXPECT_EQ(read_all(vector), (std::vector<float>{6, 8, 10}));
+  }
+}
+
 TEST(GgufFloat, GoldenBlocks) {
   const float e2m1[] = {0, .5f, 1, 1.5f, 2, 3, 4, 6, -.0f, -.5f, -1, -1.5f, -2, -3, -4, -6};
   const float table[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};

@@ -24,7 +24,7 @@ std::vector<Case> cases() {
   std::vector<Case> out;
   for (const char* family : {"llama2", "llama3", "llama3.1", "llama3.2", "mistral_v01", "mistral_nemo",
                              "qwen2", "qwen2.5", "qwen3", "smollm2", "tinyllama", "sharded",
-                             "rope_parameters", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe"})
+                             "rope_parameters", "mixtral", "qwen2_moe", "qwen3_moe", "olmoe", "gpt_oss"})
     out.push_back({family, golden(family)});
   out.push_back({"builtin", source_dir() / "models" / "builtin"});
   out.push_back({"tinystories656k", shared_data("lm/tinystories656K_hf")});

@@ -135,6 +135,40 @@ return %4
   EXPECT_EQ(rewritten(fuse_gate_up, apart), apart);
 }
 
+// Biases and a limit come along: matrices of all experts, then biases of all.
+TEST(Rewrites, ExpertsInARowAreOneNodeWithTheirBiases) {
+  constexpr std::string_view experts = R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear router(%1) {bias=true} [wr, br] : tokens x 2
+%3 = route r(%2) {top_k=1, normalize=true} : tokens x 2
+%4 = take_routed m.0.take(%1, %3) {expert=0} : routed x 4
+%5 = linear m.0.gate(%4) {bias=true} [g0, gb0] : routed x 6
+%6 = linear m.0.up(%4) {bias=true} [u0, ub0] : routed x 6
+%7 = silu_mul m.0.act(%5, %6) {limit=7, alpha=1.702} : routed x 6
+%8 = linear m.0.down(%7) {bias=true} [d0, db0] : routed x 4
+%9 = add_routed m.0.add(%1, %3, %8) {expert=0} : tokens x 4
+%10 = take_routed m.1.take(%1, %3) {expert=1} : routed x 4
+%11 = linear m.1.gate(%10) {bias=true} [g1, gb1] : routed x 6
+%12 = linear m.1.up(%10) {bias=true} [u1, ub1] : routed x 6
+%13 = silu_mul m.1.act(%11, %12) {limit=7, alpha=1.702} : routed x 6
+%14 = linear m.1.down(%13) {bias=true} [d1, db1] : routed x 4
+%15 = add_routed m.1.add(%9, %3, %14) {expert=1} : tokens x 4
+return %15
+)";
+  EXPECT_EQ(rewritten(fuse_gate_up, experts), experts);
+  EXPECT_EQ(rewritten(fuse_experts, experts), R"(block 0
+%1 = embedding e(%0) {vocab=7} [e] : tokens x 4
+%2 = linear router(%1) {bias=true} [wr, br] : tokens x 2
+%3 = route r(%2) {top_k=1, normalize=true} : tokens x 2
+%4 = experts m(%1, %1, %3) {top_k=1, width=6, bias=true, limit=7, alpha=1.702} [g0, u0, d0, g1, u1, d1, gb0, ub0, db0, gb1, ub1, db1] : tokens x 4
+return %4
+)");
+  // Not where only some have one, nor where somebody else reads what is between.
+  std::string other(experts);
+  other.replace(other.find("{bias=true} [d0, db0]"), 21, "[d0]");
+  EXPECT_THAT(rewritten(fuse_experts, other), HasSubstr("add_routed m.0.add"));
+}
+
 TEST(Rewrites, SumAndNormAreOneNode) {
   EXPECT_EQ(rewritten(fuse_add_norm, R"(block 0
 %1 = embedding e(%0) {vocab=7} [e] : tokens x 4

@@ -1,6 +1,7 @@
 // Row-wise ops: see kernels/simd/elementwise.inl, hadamard.inl.
 #include "kernels/avx512/avx512.h"
 #include "kernels/avx512/vec.h"
+#include "kernels/clamped_silu.h"
 // The bodies come last: they are written in the vectors of vec.h.
 // clang-format off
 #include "kernels/simd/elementwise.inl"
@@ -19,5 +20,6 @@ void add(const BinaryArgs& a, const Share& s) noexcept { add_rows(a, s); }
 void mul(const BinaryArgs& a, const Share& s) noexcept { mul_rows(a, s); }
 void silu(const BinaryArgs& a, const Share& s) noexcept { silu_rows(a, s); }
 void silu_mul(const BinaryArgs& a, const Share& s) noexcept { silu_mul_rows(a, s); }
+void clamped_silu_mul(const ClampedSiluArgs& a, const Share& s) noexcept { clamped_silu_mul_rows(a, s); }
 
 }  // namespace lathe::avx512

@@ -1,6 +1,8 @@
 // Norms, rotary embedding and the pointwise ops, one row at a time.
+#include <algorithm>
 #include <cmath>
 
+#include "kernels/clamped_silu.h"
 #include "kernels/ref/ref.h"
 
 namespace lathe {
@@ -122,6 +124,15 @@ void silu_ref(const BinaryArgs& a, const Share& share) noexcept {
 void silu_mul_ref(const BinaryArgs& a, const Share& share) noexcept {
   each_element(a, share,
                [&](int64_t r, int64_t c) { return silu(a.a[r * a.a_stride + c]) * a.b[r * a.b_stride + c]; });
+}
+
+void clamped_silu_mul_ref(const ClampedSiluArgs& a, const Share& share) noexcept {
+  const BinaryArgs both{a.a, a.b, a.out, a.rows, a.cols, a.a_stride, a.b_stride, a.out_stride};
+  each_element(both, share, [&](int64_t r, int64_t c) {
+    const float gate = std::min(a.a[r * a.a_stride + c], a.limit),
+                up = std::clamp(a.b[r * a.b_stride + c], -a.limit, a.limit);
+    return gate / (1 + std::exp(-a.alpha * gate)) * (up + 1);
+  });
 }
 
 }  // namespace lathe

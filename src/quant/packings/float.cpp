@@ -4,7 +4,8 @@
 // fp8, whose weight_scale_inv multiplies all the same. "modelopt.fp8", "modelopt.nvfp4" and "modelopt.mxfp4"
 // are ModelOpt's (https://github.com/NVIDIA/Model-Optimizer, modelopt/torch/export), whose weight_scale_2
 // multiplies where compressed-tensors' weight_global_scale divides; "openai.mxfp4" is that of gpt-oss, whose
-// matrices are stacked in one tensor of experts (transformers, integrations/mxfp4.py).
+// matrices are stacked in one tensor of experts (transformers, integrations/mxfp4.py), rows of gate and of up
+// by turns: one of them is a view whose rows lie apart.
 //
 // Codes of 8 bits are a byte each; of 4 bits, a byte holds columns 2 j (low) and 2 j + 1. Scales that rows
 // share are stored once: [1] for the whole weight, [row blocks, column blocks], the last ones ragged.
@@ -111,13 +112,15 @@ std::vector<Part> modelopt_fp4_parts(const Numerics& n, const Shape& shape) {
   return parts;
 }
 
-// [experts, rows, cols]: of 32 columns, 16 bytes.
+// [experts, rows, cols], or [rows, cols] of one: of 32 columns, 16 bytes.
 std::vector<Part> openai_parts(const Numerics& n, const Shape& shape) {
-  if (shape.size() != 3 || shape[2] % n.group != 0)
+  if (shape.size() < 2 || shape.size() > 3 || shape.back() % n.group != 0)
     fail("experts of rows of whole groups of {}, not {}", n.group, to_string(shape));
-  const int64_t groups = shape[2] / n.group;
-  return {{"blocks", DType::u8, {shape[0], shape[1], groups, n.group / 2}},
-          {"scales", DType::u8, {shape[0], shape[1], groups}}};
+  Shape scales = shape;
+  scales.back() /= n.group;
+  Shape blocks = scales;
+  blocks.push_back(n.group / 2);
+  return {{"blocks", DType::u8, std::move(blocks)}, {"scales", DType::u8, std::move(scales)}};
 }
 
 void pack_fp8(const Codes& c, int64_t row, Weight& out) {
@@ -179,6 +182,25 @@ void unpack_fp4(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   if (c.numerics.column_scales) std::ranges::copy(w.parts[3].as<float>(), c.columns.begin());
 }
 
+void unpack_openai(const Weight& w, int64_t row, int64_t rows, Codes& c) {
+  prepare(c, w.numerics, rows, w.cols());
+  const int64_t groups = w.numerics.groups(c.cols);
+  const auto of_row = [&](const Tensor& part, int64_t r, int64_t bytes) {
+    return reinterpret_cast<const uint8_t*>(part.storage.data) +
+           r * (part.strides.empty() ? bytes : part.strides[0]);
+  };
+  for (int64_t r = 0; r < rows; ++r) {
+    const uint8_t* pairs = of_row(w.parts[0], row + r, c.cols / 2);
+    int16_t* codes = &c.codes[static_cast<size_t>(r * c.cols)];
+    for (int64_t i = 0; i < c.cols; i += 2) {
+      codes[i] = static_cast<int16_t>(pairs[i / 2] & 15);
+      codes[i + 1] = static_cast<int16_t>(pairs[i / 2] >> 4);
+    }
+    to_f32(w.numerics.dtype, of_row(w.parts[1], row + r, groups), &c.scales[static_cast<size_t>(r * groups)],
+           groups);
+  }
+}
+
 constexpr Packing rows[] = {
     {"ct.fp8", holds_fp8, fp8_parts, pack_fp8, unpack_fp8},
     {"ct.mxfp8", holds_mxfp8, mxfp8_parts, pack_fp8, unpack_fp8},
@@ -188,7 +210,7 @@ constexpr Packing rows[] = {
     {"modelopt.fp8", holds_modelopt_fp8, modelopt_fp8_parts, pack_fp8, unpack_fp8},
     {"modelopt.nvfp4", holds_modelopt_nvfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
     {"modelopt.mxfp4", holds_mxfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
-    {"openai.mxfp4", holds_mxfp4, openai_parts, nullptr, unpack_fp4<as_it_is>},
+    {"openai.mxfp4", holds_mxfp4, openai_parts, nullptr, unpack_openai},
 };
 
 }  // namespace

@@ -5,7 +5,8 @@ void fuse_gate_up(Graph& g) {
   const std::vector<NodeId> order(g.order().begin(), g.order().end());
   for (NodeId id : order) {
     const Node mul = g.node(id);
-    if (!std::holds_alternative<op::SiluMul>(mul.op)) continue;
+    const auto* activation = std::get_if<op::SiluMul>(&mul.op);
+    if (!activation || activation->limit > 0) continue;
     const Node *gate = linear_without_bias(g, mul.inputs[0]), *up = linear_without_bias(g, mul.inputs[1]);
     if (!gate || !up || gate->inputs != up->inputs) continue;
     Node fused{.id = -1,

@@ -15,7 +15,7 @@ void take_rows_early(Graph&);
 void fuse_silu_mul(Graph&);  // silu(a) * b                -> silu_mul(a, b)
 void fuse_gate_up(Graph&);   // silu_mul(x Wg^T, x Wu^T)   -> gated_linear(x)
 // add_routed(base, w, linear(gated_linear(take_routed(x, w)))) -> experts(base, x, w), and those of one x and
-// w in a row become one.
+// w in a row become one; so with silu_mul of two linear layers, where these have biases or that a limit.
 void fuse_experts(Graph&);
 void fuse_add_norm(Graph&);  // s = a + b; rms_norm(s)     -> s, n = add_rms_norm(a, b)
 void fuse_qkv(Graph&);       // x Wq^T, x Wk^T, x Wv^T     -> q, k, v = multi_linear(x): one parallel region
