@@ -620,8 +620,12 @@ void expect_rows_alone(const LinearKernel& row, const Weight& w, const Weight& u
 
 TEST(Linear, RowsDoNotDependOnTheirBatch) {
   Rng rng(12);
-  std::vector<int64_t> every(37);
-  std::iota(every.begin(), every.end(), 0);
+#if defined(__aarch64__)  // an emulator's: the first and last rows of tiles and blocks
+  const std::vector<int64_t> alone = {0, 7, 8, 15, 16, 36};
+#else
+  std::vector<int64_t> alone(37);
+  std::iota(alone.begin(), alone.end(), 0);
+#endif
   std::set<std::string_view> seen;
   for (const LinearKernel& row : linear_kernels()) {
     if (!runs_here(row.isa)) continue;
@@ -634,7 +638,7 @@ TEST(Linear, RowsDoNotDependOnTheirBatch) {
       seen.insert(row.name);
       const Weight w = packed(random_codes(numerics, n, k, rng), row.packing),
                    up = packed(random_codes(numerics, n, k, rng), row.packing);
-      expect_rows_alone(row, w, up, random_matrix(37, k, rng), every);
+      expect_rows_alone(row, w, up, random_matrix(37, k, rng), alone);
     }
   }
   for (const LinearKernel& row : linear_kernels())
@@ -660,6 +664,11 @@ TEST(Linear, RowsOfLongPromptsDoNotDependOnTheirBlock) {
 }
 
 TEST(Linear, WorkersCoverTheOutputOnce) {
+#if defined(__aarch64__)  // an emulator's
+  const std::vector<int> several = {1, 3, 12};
+#else
+  const std::vector<int> several = {1, 2, 3, 4, 5, 12};
+#endif
   Rng rng(2);
   for (const LinearKernel& row : linear_kernels()) {
     if (!runs_here(row.isa)) continue;
@@ -672,7 +681,7 @@ TEST(Linear, WorkersCoverTheOutputOnce) {
         const Weight w = packed(codes, row.packing);
         const Matrix x = random_matrix(20, k, rng);
         for (int64_t m : {1, 2, 20})
-          for (int workers : {1, 2, 3, 4, 5, 12}) {
+          for (int workers : several) {
             SCOPED_TRACE(describe(row, codes, m, false));
             Matrix y(m, n);
             const PathArgs decode = path_arguments(row.decode, arguments(w, x, nullptr, y, m), 2);
