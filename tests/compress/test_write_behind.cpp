@@ -54,18 +54,11 @@ TEST(WriteBehind, AFailureStopsWhoeverMakesOrFinishes) {
   EXPECT_THROW(behind.spare_for(e), Error);
 }
 
-TEST(WriteBehind, WithoutFinishWhatWaitsIsDropped) {
+TEST(WriteBehind, EndsWithoutFinish) {  // a lost wake-up would be the time limit's to find
   std::promise<void> go;
-  int written = 0;
-  {
-    WriteBehind behind([&, wait = go.get_future().share()](const std::string&, const Weight&) {
-      wait.wait();
-      ++written;
-    });
-    for (int i = 0; i < 10; ++i) behind.push(std::to_string(i), made(behind, entry(32)), false);
-    go.set_value();
-  }
-  EXPECT_LE(written, 10);
+  WriteBehind behind([wait = go.get_future().share()](const std::string&, const Weight&) { wait.wait(); });
+  for (int i = 0; i < 10; ++i) behind.push(std::to_string(i), made(behind, entry(32)), false);
+  go.set_value();
 }
 
 }  // namespace
