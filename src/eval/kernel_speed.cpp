@@ -144,6 +144,12 @@ double fastest_call(double seconds, int calls, const std::function<void()>& call
   return best;
 }
 
+// W4A8 and the like.
+static Numerics beside_int8_rows(Numerics n) {
+  n.activations = Numerics::Activations::int8_per_row;
+  return n;
+}
+
 std::vector<Numerics> known_formats() {
   std::vector<Numerics> out = {Numerics::dense(DType::f32), Numerics::dense(DType::bf16),
                                Numerics::dense(DType::f16)};
@@ -151,6 +157,7 @@ std::vector<Numerics> known_formats() {
   for (int bits : {8, 4})
     for (int group : {0, 32, 128}) out.push_back(Numerics::integer(bits, group, false));
   out.push_back(Numerics::integer(4, 32, true));
+  for (int bits : {8, 4}) out.push_back(beside_int8_rows(Numerics::integer(bits, 32, false)));
   out.push_back(Numerics::integer(8, 32, false, DType::f16));                 // GGUF Q8_0
   out.push_back(Numerics::integer(4, 32, false, DType::f16));                 // GGUF Q4_0
   for (int bits : {4, 5}) out.push_back(Numerics::k_quant(bits, 32, true));   // GGUF Q4_K, Q5_K
@@ -169,7 +176,10 @@ std::vector<Numerics> all_formats() {
   for (DType scale : {DType::f16, DType::f32}) {
     out.push_back(Numerics::w8a8(scale));
     out.push_back(Numerics::fp8(scale));
-    for (int bits : {8, 4}) out.push_back(Numerics::integer(bits, 128, false, scale));
+    for (int bits : {8, 4}) {
+      out.push_back(Numerics::integer(bits, 128, false, scale));
+      out.push_back(beside_int8_rows(out.back()));
+    }
   }
   out.push_back({Numerics::Kind::integer, DType::f32, 8, 32, Numerics::Offset::minimum});
   return out;
