@@ -38,5 +38,15 @@ for file in models/*.cpp; do
   case "$file" in models/model.cpp | models/names.cpp | models/load_adapter.cpp | models/load_chat_format.cpp | models/load_tokenizer.cpp | models/load_transforms.cpp) continue ;; esac
   if grep -nE '^#include "(io|quant|kernels|runtime|text)/' "$file"; then fail "src/$file is a definition: it may include core/, graph/ and models/ only"; fi
 done
+# Types of the namespace lathe: two of a name are one to the linker, which keeps one's functions for both.
+types() {
+  find . -name '*.h' -exec awk '
+    FNR == 1 { scope = "" }
+    /^namespace/ { scope = scope "/" ($2 == "{" ? "" : $2) }
+    /^}  \/\/ namespace/ { sub("/[^/]*$", "", scope) }
+    scope == "/lathe" && /^(struct|class) [A-Za-z0-9]+( final)?( : .*)? {/ { print $2, FILENAME }' {} +
+}
+while read -r name; do fail "two headers define '$name': $(types | awk -v name="$name" '$1 == name { print $2 }' | xargs)"; done < <(types | awk '{ print $1 }' | sort | uniq -d)
+
 [ "$failed" = 0 ] && echo "layering: ok"
 exit "$failed"

@@ -276,7 +276,7 @@ Grouping grouping(const Module& m, std::string_view part, const Weight& w) {
 }
 
 // The scale as an entry [number of scales]; nothing where the tensor is none.
-std::optional<Bound> cache_scale(const std::string& name, const Stored& stored) {
+std::optional<BoundEntry> cache_scale(const std::string& name, const Stored& stored) {
   for (const CacheScale& scale : cache_scales) {
     if (!name.ends_with(scale.stored)) continue;
     const Tensor t = outline(stored);
@@ -286,7 +286,7 @@ std::optional<Bound> cache_scale(const std::string& name, const Stored& stored) 
                 {elements(t.shape)},
                 t.bytes(),
                 stored.file_name};
-    return Bound{std::move(entry), {name}};
+    return BoundEntry{std::move(entry), {name}};
   }
   return std::nullopt;
 }
@@ -297,7 +297,7 @@ class Binder {
       : directory_(directory), tensors_(tensors), config_(config) {}
 
   // The weight of a module, then what corrects it.
-  std::vector<Bound> bind(const std::string& module, std::string_view mark) const {
+  std::vector<BoundEntry> bind(const std::string& module, std::string_view mark) const {
     const Module m(directory_, tensors_, module, mark);
     const std::string_view codes = codes_of(m, mark);
     if (!config_)
@@ -308,7 +308,7 @@ class Binder {
     const Shape& stored = m.find(codes)->item->shape;
     if (stored.size() != (mark == expert_mark ? 4 : 2) || elements(stored) == 0)
       throw input_error(m.where(), "a matrix that is not empty", to_string(stored));
-    std::vector<Bound> out = {fit(m, codes)};
+    std::vector<BoundEntry> out = {fit(m, codes)};
     if (out[0].corrected) bind_correction(m, out);
     return out;
   }
@@ -316,7 +316,7 @@ class Binder {
  private:
   // The first scheme that the tensors fit. More than one is tried only where class names are all there is to
   // go by.
-  Bound fit(const Module& m, std::string_view codes) const {
+  BoundEntry fit(const Module& m, std::string_view codes) const {
     const auto schemes = config_->schemes_for(m.name());
     if (schemes.empty()) throw input_error(m.where(), "a config group that targets it", "none");
     for (size_t i = 0; i + 1 < schemes.size(); ++i) {
@@ -328,7 +328,7 @@ class Binder {
     return bind_as(m, codes, *schemes.back());
   }
 
-  Bound bind_as(const Module& m, std::string_view codes_name, const QuantScheme& scheme) const {
+  BoundEntry bind_as(const Module& m, std::string_view codes_name, const QuantScheme& scheme) const {
     const Form& form = *std::ranges::find(forms, scheme.packing->name, &Form::packing);
     const Stored& codes = *m.find(codes_name);
     if (form.codes != codes_name || codes.item->dtype != form.dtype)
@@ -342,7 +342,7 @@ class Binder {
     w.shape = form.shape                  ? form.shape(codes.item->shape, w.numerics)
               : form.packing == "bnb.nf4" ? nf4_shape(m, codes, w.numerics)
                                           : packed_shape(m, codes, w);
-    Bound out;
+    BoundEntry out;
     settle(m, w, out.uneven_groups);
     for (const Part& part : parts_of(m, w)) {
       const Stored* stored = m.find(part.name);
@@ -372,7 +372,7 @@ class Binder {
   // ModelOpt's low-rank factors, named as in its exports of transformers' models or as in those of
   // diffusers'. Layers whose decomposition it skipped have none. What they are called here:
   // models/low_rank.h.
-  void bind_correction(const Module& m, std::vector<Bound>& out) const {
+  void bind_correction(const Module& m, std::vector<BoundEntry>& out) const {
     const Entry weight = out[0].entry;
     const auto add = [&](const std::string& part, std::string_view name, size_t side) {
       const Stored* stored = m.find(part);
@@ -398,7 +398,7 @@ class Binder {
       add(prefix + "b", "b", 0);
       add(prefix + "a", "a", 1);
       if (weight.numerics.column_scales) {  // a sees the input after pre_quant_scale
-        Bound& a = out.back();
+        BoundEntry& a = out.back();
         a.entry.numerics.column_scales = true;
         a.entry.packing = &packing("modelopt.low_rank");
         a.entry.bytes += static_cast<size_t>(weight.shape[1]) * sizeof(float);
@@ -457,8 +457,8 @@ class Binder {
 };
 
 // What will be slow, said once.
-void warn_of_emulation(const fs::path& directory, const std::vector<Bound>& bound) {
-  if (const auto n = std::ranges::count(bound, true, &Bound::uneven_groups); n > 0)
+void warn_of_emulation(const fs::path& directory, const std::vector<BoundEntry>& bound) {
+  if (const auto n = std::ranges::count(bound, true, &BoundEntry::uneven_groups); n > 0)
     warn(
         "{}: groups of {} weights have different numbers of columns; no kernel has that: they are computed "
         "as f32",
@@ -478,10 +478,10 @@ Tensor as_part(Tensor stored, const Part& part) {
   return stored;
 }
 
-std::vector<Bound> bind_tensors(const fs::path& directory, const StoredTensors& tensors,
-                                const std::optional<QuantConfig>& config) {
+std::vector<BoundEntry> bind_tensors(const fs::path& directory, const StoredTensors& tensors,
+                                     const std::optional<QuantConfig>& config) {
   constexpr std::string_view packed = ".weight_packed";
-  std::vector<Bound> out;
+  std::vector<BoundEntry> out;
   std::set<std::string, std::less<>> taken;
   const Binder binder(directory, tensors, config);
   int64_t queries = 0;
@@ -497,7 +497,7 @@ std::vector<Bound> bind_tensors(const fs::path& directory, const StoredTensors& 
       if (taken.contains(module + ".weight"))
         throw input_error(fmt::format("{}: module '{}'", directory.string(), printable(module)),
                           "one kind of scales", "two");
-      for (Bound& bound : binder.bind(module, mark)) {
+      for (BoundEntry& bound : binder.bind(module, mark)) {
         taken.insert(bound.tensors.begin(), bound.tensors.end());
         out.push_back(std::move(bound));
       }
@@ -511,12 +511,12 @@ std::vector<Bound> bind_tensors(const fs::path& directory, const StoredTensors& 
     }
     if (!config || !config->has_cache_scales()) continue;
     if (name.ends_with(query_scale)) taken.insert(name), ++queries;
-    std::optional<Bound> scale = cache_scale(name, stored);
+    std::optional<BoundEntry> scale = cache_scale(name, stored);
     if (!scale) continue;
     taken.insert(name);
     // Of numbers that are not computed, or that rows find themselves.
     if (!config->cache().has_scales()) continue;
-    if (std::ranges::any_of(out, [&](const Bound& b) { return b.entry.name == scale->entry.name; }))
+    if (std::ranges::any_of(out, [&](const BoundEntry& b) { return b.entry.name == scale->entry.name; }))
       throw input_error(
           fmt::format("{}: tensor '{}'", (directory / stored.file_name).string(), printable(name)),
           fmt::format("one '{}'", printable(scale->entry.name)), "two, under different names");

@@ -22,7 +22,7 @@ struct Stored {
 using StoredTensors = std::map<std::string, Stored, std::less<>>;
 
 // An entry and the tensors that are its parts, in the packing's order.
-struct Bound {
+struct BoundEntry {
   Entry entry;
   std::vector<std::string> tensors;
   bool corrected = false;      // its module may have factors of low rank (QuantScheme::corrected)
@@ -31,8 +31,8 @@ struct Bound {
 
 // Every tensor in one entry, or known to be none of the weights' business (scales of activations). InputError
 // naming file, tensor or module, expected and found where tensors and config do not fit each other.
-std::vector<Bound> bind_tensors(const fs::path& directory, const StoredTensors&,
-                                const std::optional<QuantConfig>&);
+std::vector<BoundEntry> bind_tensors(const fs::path& directory, const StoredTensors&,
+                                     const std::optional<QuantConfig>&);
 
 // A stored tensor as that part: dimensions of 1 as one likes, and f32 where a narrower float is stored.
 Tensor as_part(Tensor stored, const Part&);

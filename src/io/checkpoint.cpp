@@ -110,10 +110,10 @@ struct Checkpoint::Impl {
     if (quantization) cache = quantization->cache();
     files = open_files(path);
     tensors = tensors_of(path, files);
-    std::vector<Bound> bound = bind_tensors(path, tensors, quantization);
+    std::vector<BoundEntry> bound = bind_tensors(path, tensors, quantization);
     std::sort(bound.begin(), bound.end(),
-              [](const Bound& a, const Bound& b) { return a.entry.name < b.entry.name; });
-    for (Bound& b : bound) {
+              [](const BoundEntry& a, const BoundEntry& b) { return a.entry.name < b.entry.name; });
+    for (BoundEntry& b : bound) {
       entries.push_back(std::move(b.entry));
       parts.push_back(std::move(b.tensors));
     }

@@ -31,7 +31,7 @@ void ItemReply::tell(size_t, const Event& e) {
       if (stream_) opened(items_.size() - 1);
     }
     if (p.kind == Kind::call) continue;
-    Item& item = items_.back();
+    ReplyItem& item = items_.back();
     item.text += p.text;
     const Json logprobs = std::exchange(untold_, Json::array());
     if (kind == Kind::text) item.logprobs.insert(item.logprobs.end(), logprobs.begin(), logprobs.end());

@@ -9,7 +9,7 @@
 
 namespace lathe {
 
-struct Item {
+struct ReplyItem {
   AnswerPart::Kind kind;          // thought, text or call
   std::string id;                 // of a call, the one by which its result will name it
   std::string name;               // of the tool
@@ -30,7 +30,7 @@ class ItemReply : public Reply {
   // The last of it; or the whole answer, where it is not streamed.
   virtual void ended() = 0;
 
-  const std::vector<Item>& items() const { return items_; }
+  const std::vector<ReplyItem>& items() const { return items_; }
   const Event& last() const { return last_; }
   bool made_calls() const { return !answer_.calls.empty(); }
   size_t thought_tokens() const { return thought_tokens_; }
@@ -42,7 +42,7 @@ class ItemReply : public Reply {
   const bool logprobs_;
   Json untold_ = Json::array();  // logprobs of tokens whose text is held back still
   Answer answer_;
-  std::vector<Item> items_;
+  std::vector<ReplyItem> items_;
   Event last_;
   size_t thought_tokens_ = 0;
   bool begun_ = false;

@@ -167,7 +167,7 @@ class MessagesReply final : public ItemReply {
     say({{"type", "message_start"}, {"message", message(Json::array(), nullptr, nullptr)}});
   }
   void opened(size_t index) override {
-    const Item& item = items()[index];
+    const ReplyItem& item = items()[index];
     Json block;
     if (item.kind == Kind::call)
       block = {{"type", "tool_use"}, {"id", item.id}, {"name", item.name}, {"input", Json::object()}};
@@ -197,7 +197,7 @@ class MessagesReply final : public ItemReply {
       return say({{"type", "message_stop"}});
     }
     Json content = Json::array();
-    for (const Item& item : items()) {
+    for (const ReplyItem& item : items()) {
       if (item.kind == Kind::thought) {
         content.push_back({{"type", "thinking"}, {"thinking", item.text}, {"signature", ""}});
       } else if (item.kind == Kind::text) {

@@ -143,7 +143,7 @@ class ResponsesReply final : public ItemReply {
 
  private:
   Json item_json(size_t index, bool done) const {
-    const Item& item = items()[index];
+    const ReplyItem& item = items()[index];
     const char* status = !done ? "in_progress" : cut(index) ? "incomplete" : "completed";
     if (item.kind == Kind::call)
       return {{"id", item_id(index)}, {"type", "function_call"}, {"status", status},
@@ -254,7 +254,7 @@ class ResponsesReply final : public ItemReply {
     say_of(index, text_event(index) + ".delta", j);
   }
   void closed(size_t index) override {
-    const Item& item = items()[index];
+    const ReplyItem& item = items()[index];
     if (item.kind == Kind::call) {
       say_of(index, "response.function_call_arguments.done", {{"name", item.name}, {"arguments", item.text}});
     } else {

@@ -15,7 +15,7 @@ char32_t code_point_before(std::string_view text, size_t position) {
 
 char32_t code_point_at(std::string_view text, size_t position) { return next_code_point(text, position); }
 
-bool is_single_word(std::string_view text, Range at) {
+bool is_single_word(std::string_view text, ByteRange at) {
   return (at.begin == 0 || !is_word(code_point_before(text, at.begin))) &&
          (at.end == text.size() || !is_word(code_point_at(text, at.end)));
 }
@@ -92,7 +92,7 @@ std::vector<AddedTokens::Stretch> AddedTokens::split(std::string_view text, bool
       continue;
     }
     const AddedToken& token = tokens_[static_cast<size_t>(index)];
-    Range range{at, at + length};
+    ByteRange range{at, at + length};
     at = range.end;
     if (token.special && !parse_special) continue;
     if (token.single_word && !is_single_word(text, range)) continue;

@@ -31,7 +31,7 @@ class AddedTokens {
 
   // A stretch of the text: a token, or text to be encoded when `id` is negative.
   struct Stretch {
-    Range range;
+    ByteRange range;
     int32_t id;
   };
   // Cuts `text` at the tokens that are looked for in raw or in `normalized` text, leftmost first, longest of

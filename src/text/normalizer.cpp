@@ -131,11 +131,11 @@ Normalizer replace_normalizer(std::string pattern, std::string replacement) {
 Normalizer replace_normalizer(Regex pattern, std::string replacement) {
   return [pattern = std::move(pattern), replacement = std::move(replacement)](const std::string& text,
                                                                               Budget& budget) {
-    std::vector<Range> matches;
+    std::vector<ByteRange> matches;
     pattern.find_all(text, budget, matches);
     std::string out;
     size_t done = 0;
-    for (const Range& match : matches) {
+    for (const ByteRange& match : matches) {
       out.append(text, done, match.begin - done);
       out += replacement;
       budget.check_bytes(out.size());

@@ -14,18 +14,18 @@ constexpr std::string_view kGpt2Pattern =
     R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 
 // Finds the matches in a piece, from left to right.
-using Finder = std::function<void(std::string_view piece, Budget&, std::vector<Range>& matches)>;
+using Finder = std::function<void(std::string_view piece, Budget&, std::vector<ByteRange>& matches)>;
 
 struct Part {
-  Range range;
+  ByteRange range;
   bool is_match;
 };
 
 // The piece as an alternation of matches and of what is between them.
-std::vector<Part> parts_of(size_t size, const std::vector<Range>& matches, bool invert) {
+std::vector<Part> parts_of(size_t size, const std::vector<ByteRange>& matches, bool invert) {
   std::vector<Part> parts;
   size_t done = 0;
-  for (const Range& match : matches) {
+  for (const ByteRange& match : matches) {
     if (match.begin > done) parts.push_back({{done, match.begin}, invert});
     parts.push_back({match, !invert});
     done = match.end;
@@ -36,7 +36,7 @@ std::vector<Part> parts_of(size_t size, const std::vector<Range>& matches, bool 
 
 // Appends the pieces that `parts` make, moved by `offset`; empty ones are dropped.
 void join_parts(const std::vector<Part>& parts, SplitBehavior behavior, size_t offset,
-                std::vector<Range>& out) {
+                std::vector<ByteRange>& out) {
   const size_t first = out.size();
   bool fresh = true;  // the next part begins a piece
   for (size_t i = 0; i < parts.size(); ++i) {
@@ -65,14 +65,14 @@ void join_parts(const std::vector<Part>& parts, SplitBehavior behavior, size_t o
     }
   }
   out.erase(std::remove_if(out.begin() + static_cast<ptrdiff_t>(first), out.end(),
-                           [](const Range& r) { return r.begin == r.end; }),
+                           [](const ByteRange& r) { return r.begin == r.end; }),
             out.end());
 }
 
 PreTokenizer split_by(Finder find, SplitBehavior behavior, bool invert) {
   return [find = std::move(find), behavior, invert](Pieces& pieces) {
-    std::vector<Range> out, matches;
-    for (const Range& piece : pieces.ranges) {
+    std::vector<ByteRange> out, matches;
+    for (const ByteRange& piece : pieces.ranges) {
       const std::string_view text =
           std::string_view(pieces.text).substr(piece.begin, piece.end - piece.begin);
       matches.clear();
@@ -87,8 +87,8 @@ PreTokenizer split_by(Finder find, SplitBehavior behavior, bool invert) {
 template <class Rewrite>
 void rewrite_pieces(Pieces& pieces, Rewrite rewrite) {
   std::string text;
-  std::vector<Range> ranges;
-  for (const Range& piece : pieces.ranges) {
+  std::vector<ByteRange> ranges;
+  for (const ByteRange& piece : pieces.ranges) {
     const size_t begin = text.size();
     const bool first = pieces.at_start && piece.begin == 0;
     text += rewrite(std::string_view(pieces.text).substr(piece.begin, piece.end - piece.begin), first);
@@ -104,7 +104,7 @@ void rewrite_pieces(Pieces& pieces, Rewrite rewrite) {
 
 PreTokenizer split_pre_tokenizer(Regex regex, SplitBehavior behavior, bool invert) {
   return split_by(
-      [regex = std::move(regex)](std::string_view text, Budget& budget, std::vector<Range>& matches) {
+      [regex = std::move(regex)](std::string_view text, Budget& budget, std::vector<ByteRange>& matches) {
         regex.find_all(text, budget, matches);
       },
       behavior, invert);
@@ -112,7 +112,7 @@ PreTokenizer split_pre_tokenizer(Regex regex, SplitBehavior behavior, bool inver
 
 PreTokenizer split_pre_tokenizer(std::string pattern, SplitBehavior behavior, bool invert) {
   return split_by(
-      [pattern = std::move(pattern)](std::string_view text, Budget&, std::vector<Range>& matches) {
+      [pattern = std::move(pattern)](std::string_view text, Budget&, std::vector<ByteRange>& matches) {
         for (size_t at = 0; (at = text.find(pattern, at)) != std::string_view::npos; at += pattern.size()) {
           matches.push_back({at, at + pattern.size()});
         }
@@ -122,7 +122,7 @@ PreTokenizer split_pre_tokenizer(std::string pattern, SplitBehavior behavior, bo
 
 PreTokenizer split_pre_tokenizer(bool (*is_match)(char32_t), SplitBehavior behavior) {
   return split_by(
-      [is_match](std::string_view text, Budget&, std::vector<Range>& matches) {
+      [is_match](std::string_view text, Budget&, std::vector<ByteRange>& matches) {
         for (size_t i = 0; i < text.size();) {
           const size_t begin = i;
           if (is_match(next_code_point(text, i))) matches.push_back({begin, i});

@@ -12,7 +12,7 @@ namespace lathe {
 // A text and its pieces, in order. What no range covers has been removed.
 struct Pieces {
   std::string text;
-  std::vector<Range> ranges;
+  std::vector<ByteRange> ranges;
   bool at_start = true;  // `text` begins where the whole input begins
   Budget& budget;
 };

@@ -70,7 +70,7 @@ Regex::Regex(std::string_view pattern, std::string_view where) : pattern_(patter
   pcre2_jit_compile(code, PCRE2_JIT_COMPLETE);  // without a JIT the interpreter runs instead
 }
 
-void Regex::find_all(std::string_view text, Budget& budget, std::vector<Range>& matches) const {
+void Regex::find_all(std::string_view text, Budget& budget, std::vector<ByteRange>& matches) const {
   thread_local const Matcher matcher;
   const auto* code = static_cast<const pcre2_code*>(code_.get());
   // One attempt may step back over all of the text a few times (\s*[\r\n]+ on a long run of spaces), not

@@ -13,7 +13,7 @@
 namespace lathe {
 
 // Bytes [begin, end) of a text.
-struct Range {
+struct ByteRange {
   size_t begin = 0, end = 0;
 };
 
@@ -25,7 +25,7 @@ class Regex {
 
   // All matches from left to right, none overlapping, empty ones included unless they touch the match before.
   // `text` must be valid UTF-8. Thread-safe.
-  void find_all(std::string_view text, Budget&, std::vector<Range>& matches) const;
+  void find_all(std::string_view text, Budget&, std::vector<ByteRange>& matches) const;
 
  private:
   std::string pattern_;  // as given, for messages

@@ -26,7 +26,7 @@ void encode_text(const TokenizerPipeline& pipeline, const Model& model, std::str
                  Budget& budget, typename Model::Scratch& scratch, std::vector<int32_t>& ids) {
   Pieces pieces{std::string(text), {{0, text.size()}}, at_start, budget};
   for (const PreTokenizer& step : pipeline.pre_tokenizers) step(pieces);
-  for (const Range& piece : pieces.ranges) {
+  for (const ByteRange& piece : pieces.ranges) {
     model.encode(std::string_view(pieces.text).substr(piece.begin, piece.end - piece.begin), ids, scratch);
   }
 }

@@ -9,12 +9,12 @@ namespace {
 
 // The matches, each in brackets.
 std::string marked(std::string_view pattern, std::string_view text) {
-  std::vector<Range> matches;
+  std::vector<ByteRange> matches;
   Budget budget(text.size());
   Regex(pattern, "test").find_all(text, budget, matches);
   std::string out;
   size_t done = 0;
-  for (const Range& m : matches) {
+  for (const ByteRange& m : matches) {
     out.append(text, done, m.begin - done).append("[").append(text, m.begin, m.end - m.begin).append("]");
     done = m.end;
   }
