@@ -571,6 +571,7 @@ TEST(App, WhoWaitedTooLongIsToldToComeBack) {
     });
   }
   while (s.engine().stats().waiting < 2) std::this_thread::sleep_for(std::chrono::milliseconds(5));
+  std::this_thread::sleep_for(2 * e.longest_wait);
   while (s.engine().step()) {
   }
   for (std::thread& c : clients) c.join();
