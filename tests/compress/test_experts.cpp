@@ -7,6 +7,8 @@
 #include "compress/matrices.h"
 #include "compress/method.h"
 #include "compress/policy.h"
+#include "compress/quantize.h"
+#include "compress/save.h"
 #include "mixture_model.h"
 #include "runtime/interpreter.h"
 #include "support.h"
@@ -88,6 +90,64 @@ TEST(MixtureOfExperts, ThoseThatSawTooFewRowsAreNamedAndRoundedToNearest) {
     }
     EXPECT_EQ(experts, 2 * 8 * 3);
   }
+}
+
+// gpt-oss: experts that are views of one tensor, with biases, and nothing to fold behind a clamped product.
+TEST(MixtureOfExperts, OfOneTensorAreCalibratedApart) {
+  std::vector<int32_t> tokens(512);
+  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>((i * i + 7 * i) % 127);
+  for (const char* family : {"gpt_oss", "gpt_oss_mxfp4"})
+    for (const char* method : {"gptq", "awq+gptq"}) {
+      Model m = load(Checkpoint::open(golden(family)));
+      const Assignment all = assign_all(m, int4, {});
+      EXPECT_FALSE(all.contains("model.layers.0.mlp.router.weight"));
+      const std::vector<LayerReport> layers =
+          quantize_calibrated(m, all, tokens, {.method = parse_method(method), .sweep = sweep_options()});
+      int experts = 0;
+      for (const LayerReport& layer : layers) {
+        if (!is_expert(layer.module)) continue;
+        ++experts;
+        EXPECT_THAT(layer.note, testing::Not(HasSubstr("rounded"))) << layer.module;
+        EXPECT_LT(layer.error, layer.nearest_error) << layer.module;
+      }
+      EXPECT_EQ(experts, 2 * 4 * 3);
+    }
+}
+
+// Each expert gets tensors of its own; numbers that compressed-tensors holds stay what they are.
+TEST(MixtureOfExperts, OfOneTensorAreWrittenApart) {
+  for (const char* family : {"gpt_oss", "gpt_oss_mxfp4"})
+    for (const bool rounded : {false, true}) {
+      SCOPED_TRACE(fmt::format("{} {}", family, rounded));
+      const TemporaryDirectory dir;
+      const Checkpoint from = Checkpoint::open(golden(family));
+      Model m = load(from);
+      const Assignment assignment = rounded ? assign_all(m, int4, {}) : Assignment{};
+      save(m, from, assignment, ScaleSearch::mse, dir.path(), 2);
+      quantize(m, assignment, ScaleSearch::mse);
+      const Checkpoint written = Checkpoint::open(dir.path());
+      EXPECT_TRUE(written.find("model.layers.1.mlp.experts.3.up_proj.weight"));
+      EXPECT_FALSE(written.find("model.layers.1.mlp.experts.gate_up_proj"));
+      const Model again = load(written);
+      for (const auto& [name, weight] : m.weights) {
+        EXPECT_EQ(again.weights.at(name).numerics, weight.numerics) << name;
+        ASSERT_EQ(read_all(again.weights.at(name)), read_all(weight)) << name;
+      }
+    }
+}
+
+// Two models that differ in one byte of up's last row, between rows of gate, are not taken for the same.
+TEST(MixtureOfExperts, HashesSeeEveryByteOfAView) {
+  Model m = load(Checkpoint::open(golden("gpt_oss_mxfp4")));
+  Weight& up = m.weights.at("model.layers.0.mlp.experts.1.up_proj.weight");
+  const std::string before = hash_of(m);
+  Tensor& blocks = up.parts[0];
+  Storage copy = Storage::allocate(blocks.storage.bytes);
+  std::copy_n(blocks.storage.data, blocks.storage.bytes, copy.data);
+  blocks.storage = copy;
+  EXPECT_EQ(hash_of(m), before);
+  copy.data[copy.bytes - 1] ^= std::byte{1};
+  EXPECT_NE(hash_of(m), before);
 }
 
 TEST(MixtureOfExperts, CorrectionsAreOfTheirOwnRows) {
