@@ -80,8 +80,9 @@ constexpr Op ops[] = {
      [](KernelRunner& r, const ElementwiseKernels& k, Data& d) { r.run(k.silu_mul, d.pointwise()); }},
     {"clamped_silu_mul", 2, 1,
      [](KernelRunner& r, const ElementwiseKernels& k, Data& d) {
-       r.run(k.clamped_silu_mul, ClampedSiluArgs{d.a.data(), d.b.data(), d.out.data(), d.rows, d.cols, d.cols,
-                                                 d.cols, d.cols, 7, 1.702f});
+       r.run(k.clamped_silu_mul,
+             ClampedSiluArgs{
+                 {d.a.data(), d.b.data(), d.out.data(), d.rows, d.cols, d.cols, d.cols, d.cols}, 7, 1.702f});
      }},
     // The passes of choosing a token: one thread, the numbers of all rows as one.
     {"largest", 1, 0,

@@ -96,7 +96,7 @@ Cost cost(const Graph& g, const Node& node, const Workload& w,
                    const double all = all_rows(out), share = share_by(g, node.inputs[2]);
                    for (const std::string& p : node.params) c.weight_bytes += bytes_of(p);
                    c.weight_bytes *= touched(share, all);
-                   c.flops = static_cast<double>(node.params.size() / (e.bias ? 6 : 3)) * share * all *
+                   c.flops = static_cast<double>(node.params.size() / e.params_each()) * share * all *
                              (6 * width(out) * static_cast<double>(e.width) + 2 * width(out));
                  },
                  [&](const op::LowRank& low) {

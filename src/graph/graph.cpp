@@ -160,7 +160,7 @@ std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() c
                      for (size_t i : {0u, 1u}) declare(node, i, {out, in});
                    },
                    [&](const op::Experts& experts) {
-                     const size_t matrices = node.params.size() / (experts.bias ? 2 : 1);
+                     const size_t matrices = experts.matrices(node.params.size());
                      for (size_t i = 0; i < matrices; i += 3) {
                        for (size_t matrix : {i, i + 1})
                          declare(node, matrix, {experts.width, value(node.inputs[1]).cols});

@@ -87,6 +87,8 @@ struct Experts {  // inputs: base, x, weights; base, plus the sum in rising orde
   int64_t width = 0;  // rows of gate and up
   bool bias = false;
   SiluMul activation = {};
+  size_t params_each() const { return bias ? 6 : 3; }
+  size_t matrices(size_t params) const { return params / params_each() * 3; }
 };  // params: gate, up, down of each expert; then their biases, likewise
 struct RopeAttention {
   Attention attention;

@@ -327,7 +327,7 @@ Arity arity(const Op& op, size_t params, size_t outputs) {
                           return Arity{1, o.bias ? 2 * outputs : outputs, outputs};
                         },
                         [&](const op::Experts& o) {
-                          const size_t each = o.bias ? 6 : 3;
+                          const size_t each = o.params_each();
                           return Arity{3, std::max<size_t>(1, params / each) * each, 1};
                         },
                         [](const op::RopeAttention& o) {

@@ -5,10 +5,7 @@
 
 namespace lathe {
 
-struct ClampedSiluArgs {  // out = op::SiluMul with a limit, of a and b
-  const float *a, *b;
-  float* out;
-  int64_t rows, cols, a_stride, b_stride, out_stride;
+struct ClampedSiluArgs : BinaryArgs {  // out = op::SiluMul with a limit, of a and b
   float limit, alpha;
 };
 

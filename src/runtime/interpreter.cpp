@@ -242,7 +242,7 @@ struct Walker::Impl {
   }
   void compute(const op::AddRouted&, const Node& node) { combine(experts_seen(node), node, in(node, 2)); }
   void compute(const op::Experts& op, const Node& node) {
-    const size_t matrices = node.params.size() / (op.bias ? 2 : 1), biases = op.bias ? matrices : 0;
+    const size_t matrices = op.matrices(node.params.size()), biases = op.bias ? matrices : 0;
     const auto experts = static_cast<int64_t>(matrices / 3);
     const ExpertRows seen = experts_seen(node.inputs[2], op.first, experts);
     const int64_t k = cols(node.inputs[1]), n = cols(node.outputs[0]);

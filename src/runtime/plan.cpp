@@ -5,7 +5,6 @@
 #include <utility>
 
 #include "core/error.h"
-#include "runtime/gating.h"
 #include "runtime/plan_impl.h"
 #include "runtime/rewrites/rewrites.h"
 #include "runtime/rope_angles.h"
@@ -72,7 +71,8 @@ void Plan::Impl::build(const Node& node, const ElementwiseKernels& kernels) {
                  [&](const op::SiluMul& op) {
                    chosen();
                    if (op.limit == 0) return build_binary(node, kernels.silu_mul);
-                   add_row_step(with_limit(op, binary_args(node)), node.outputs[0], kernels.clamped_silu_mul);
+                   add_row_step(ClampedSiluArgs{binary_args(node), op.limit, op.alpha}, node.outputs[0],
+                                kernels.clamped_silu_mul);
                  },
                  [&](const op::TakeRows&) { build_take_rows(node); },
                  [&](const op::Attention& a) { build_attention(node, a, nullptr, 0, kernels); },

@@ -31,7 +31,7 @@ constexpr int64_t serial_elements = 16 * 1024;
 inline size_t matrices_of(const Node& node) {
   if (std::holds_alternative<op::Linear>(node.op)) return 1;
   if (std::holds_alternative<op::MultiLinear>(node.op)) return node.outputs.size();
-  if (const auto* e = std::get_if<op::Experts>(&node.op)) return node.params.size() / (e->bias ? 2 : 1);
+  if (const auto* e = std::get_if<op::Experts>(&node.op)) return e->matrices(node.params.size());
   return std::holds_alternative<op::GatedLinear>(node.op) ? 2 : 0;
 }
 

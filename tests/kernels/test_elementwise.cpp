@@ -292,8 +292,8 @@ TEST(Elementwise, ClampedSiluMulIsTheReferences) {
         const int64_t rows = 3;
         const Matrix a = random_matrix(rows, cols, rng, 4), b = random_matrix(rows, cols, rng, 4);
         Matrix expected(rows, cols), got(rows, cols);
-        ClampedSiluArgs args{a.row(0), b.row(0), expected.row(0), rows,  cols,
-                             a.stride, b.stride, got.stride,      limit, alpha};
+        ClampedSiluArgs args{
+            {a.row(0), b.row(0), expected.row(0), rows, cols, a.stride, b.stride, got.stride}, limit, alpha};
         run_as(clamped_silu_mul_ref, args, 1);
         for (int64_t c = 0; c < cols; ++c) {
           const double g = std::min(a.at(1, c), limit), u = std::clamp(b.at(1, c), -limit, limit);
@@ -309,7 +309,7 @@ TEST(Elementwise, ClampedSiluMulIsTheReferences) {
     const float one = 1, nan = NAN;
     for (const auto& [a, b] : {std::pair{nan, one}, {one, nan}}) {
       float out = 0;
-      row.clamped_silu_mul({&a, &b, &out, 1, 1, 1, 1, 1, 7, 1.702f}, {0, 1, nullptr});
+      row.clamped_silu_mul({{&a, &b, &out, 1, 1, 1, 1, 1}, 7, 1.702f}, {0, 1, nullptr});
       EXPECT_TRUE(std::isnan(out));
     }
   });

@@ -1,5 +1,5 @@
 // Models to run plans on: in other formats than their files have, with Hadamard transforms, of random
-// weights.
+// weights; and tokens for them.
 #pragma once
 
 #include <algorithm>
@@ -11,6 +11,19 @@
 #include "quant/round_blocks.h"
 
 namespace lathe::testing_support {
+
+inline std::vector<int32_t> random_tokens(size_t n, uint64_t seed) {
+  Rng rng(seed);
+  std::vector<int32_t> out(n);
+  for (int32_t& t : out) t = static_cast<int32_t>(rng.below(128));
+  return out;
+}
+
+// Rows of logits as copies: a plan's own memory is overwritten by the next run.
+inline std::vector<float> rows_of(const Tensor& logits) {
+  const auto s = logits.as<float>();
+  return {s.begin(), s.end()};
+}
 
 // Every matrix rounded to `numerics` and stored so. Columns of act_order take turns among the groups; scales
 // of columns are 1/2, 1 and 2.

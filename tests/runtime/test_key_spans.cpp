@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/rng.h"
+#include "runtime/models.h"
 #include "runtime/plan.h"
 #include "support.h"
 
@@ -20,18 +21,6 @@ const Model& model() {
   return m;
 }
 
-std::vector<int32_t> text(uint64_t seed) {
-  Rng rng(seed);
-  std::vector<int32_t> out(length);
-  for (int32_t& t : out) t = static_cast<int32_t>(rng.below(128));
-  return out;
-}
-
-std::vector<float> floats(const Tensor& t) {
-  const auto s = t.as<float>();
-  return {s.begin(), s.end()};
-}
-
 // Positions [first, first + count) of a text in a slot or in pages: their logits.
 struct Cache {
   Plan plan;
@@ -44,7 +33,7 @@ struct Cache {
     const std::span<const int32_t> tables[] = {table};
     batch.slots = {&slot, 1};
     if (!table.empty()) batch.tables = tables;
-    return floats(plan.run(batch));
+    return rows_of(plan.run(batch));
   }
 };
 Cache slots(const IsaLevel& level) {
@@ -75,13 +64,13 @@ void append(std::vector<float>& to, const std::vector<float>& more) {
 }
 
 TEST(KeySpans, BitsDependNeitherOnTheCacheNorOnTheCut) {
-  const std::vector<int32_t> tokens = text(1);
+  const std::vector<int32_t> tokens = random_tokens(length, 1);
   for (const IsaLevel& level : isa_levels())
     for (const Phase phase : {Phase::prefill, Phase::decode}) {
       SCOPED_TRACE(level.name);
       Cache in_slot = slots(level), in_pages = pages(level, 64);
       const std::vector<float> expected =
-          floats(in_slot.plan.run(SingleSequence(tokens, 0, length, false, phase)));
+          rows_of(in_slot.plan.run(SingleSequence(tokens, 0, length, false, phase)));
       EXPECT_EQ(in_slot.run(tokens, 0, length, phase), expected);
       EXPECT_EQ(in_pages.run(tokens, 0, length, phase, 2), expected);
       for (const std::vector<int32_t>& cuts :
@@ -104,8 +93,8 @@ TEST(KeySpans, BitsDependNeitherOnTheCacheNorOnTheCut) {
 
 // Drafts may fill a span and begin the next before they are taken back.
 TEST(KeySpans, DraftsAreTakenBack) {
-  const std::vector<int32_t> tokens = text(1);
-  std::vector<int32_t> wrong = text(2);
+  const std::vector<int32_t> tokens = random_tokens(length, 1);
+  std::vector<int32_t> wrong = random_tokens(length, 2);
   for (const IsaLevel& level : isa_levels()) {
     SCOPED_TRACE(level.name);
     Cache cache = pages(level, 32);
@@ -121,7 +110,7 @@ TEST(KeySpans, DraftsAreTakenBack) {
 
 // A fork shares the blocks that are full, has a copy of the one that is not, and its own open keys.
 TEST(KeySpans, ForksGoOnAsTheOneTheyCameFrom) {
-  const std::vector<int32_t> tokens = text(1);
+  const std::vector<int32_t> tokens = random_tokens(length, 1);
   for (const IsaLevel& level : isa_levels()) {
     SCOPED_TRACE(level.name);
     Cache cache = pages(level, 64);
@@ -132,14 +121,14 @@ TEST(KeySpans, ForksGoOnAsTheOneTheyCameFrom) {
     const std::vector<int32_t> own = fork.table;
     fork.plan.copy_block(own[1], 0);
     fork.plan.copy_slot(0, 2);
-    fork.run(text(3), 110, 30, Phase::decode);  // the first goes its own way
+    fork.run(random_tokens(length, 3), 110, 30, Phase::decode);  // the first goes its own way
     fork.table = {own[0], 0, own[2]};
     EXPECT_EQ(fork.run(tokens, 110, 30, Phase::decode, 2), expected);
   }
 }
 
 TEST(KeySpans, ABatchOfPromptsAndDecodingHasTheBitsOfEachAlone) {
-  const std::vector<int32_t> a = text(1), b = text(2);
+  const std::vector<int32_t> a = random_tokens(length, 1), b = random_tokens(length, 2);
   for (const IsaLevel& level : isa_levels()) {
     SCOPED_TRACE(level.name);
     Cache cache = slots(level);
@@ -155,12 +144,12 @@ TEST(KeySpans, ABatchOfPromptsAndDecodingHasTheBitsOfEachAlone) {
     for (int32_t r = 0; r < 72; ++r) outputs.push_back(r);
     cache.run(a, 0, 20, Phase::prefill, 0);
     cache.run(b, 0, 63, Phase::prefill, 1);
-    const std::vector<float> together = floats(cache.plan.run({.tokens = tokens,
-                                                               .positions = positions,
-                                                               .starts = starts,
-                                                               .slots = where,
-                                                               .outputs = outputs,
-                                                               .prompts = 1}));
+    const std::vector<float> together = rows_of(cache.plan.run({.tokens = tokens,
+                                                                .positions = positions,
+                                                                .starts = starts,
+                                                                .slots = where,
+                                                                .outputs = outputs,
+                                                                .prompts = 1}));
     std::vector<float> expected = of_a;
     append(expected, of_b);
     EXPECT_EQ(together, expected);
@@ -191,7 +180,7 @@ TEST(KeySpans, WhatCannotBeIsRefused) {
   EXPECT_THROW(Plan::compile(model(), target), InputError);  // a block ends inside a span
   target.block_tokens = 64;
   Plan plan = Plan::compile(model(), target);
-  const std::vector<int32_t> tokens = text(1), table{0, 1};
+  const std::vector<int32_t> tokens = random_tokens(length, 1), table{0, 1};
   const SingleSequence sequence({tokens.data(), 3}, 0, 1, false);
   Batch batch = sequence;
   const std::span<const int32_t> tables[] = {table};

@@ -7,6 +7,7 @@
 #include "core/rng.h"
 #include "quant/packing.h"
 #include "runtime/interpreter.h"
+#include "runtime/models.h"
 #include "runtime/plan.h"
 #include "support.h"
 
@@ -16,19 +17,6 @@ namespace {
 using namespace testing_support;
 
 Model tiny(const char* family = "llama3") { return load(Checkpoint::open(golden(family))); }
-
-std::vector<int32_t> random_tokens(size_t n, uint64_t seed) {
-  Rng rng(seed);
-  std::vector<int32_t> out(n);
-  for (int32_t& t : out) t = static_cast<int32_t>(rng.below(128));
-  return out;
-}
-
-// Rows of logits as copies: a plan's own memory is overwritten by the next run.
-std::vector<float> rows_of(const Tensor& logits) {
-  const auto s = logits.as<float>();
-  return {s.begin(), s.end()};
-}
 
 void expect_close(const std::vector<float>& a, const std::vector<float>& b) {
   ASSERT_EQ(a.size(), b.size());

@@ -127,8 +127,7 @@ void silu_mul_ref(const BinaryArgs& a, const Share& share) noexcept {
 }
 
 void clamped_silu_mul_ref(const ClampedSiluArgs& a, const Share& share) noexcept {
-  const BinaryArgs both{a.a, a.b, a.out, a.rows, a.cols, a.a_stride, a.b_stride, a.out_stride};
-  each_element(both, share, [&](int64_t r, int64_t c) {
+  each_element(a, share, [&](int64_t r, int64_t c) {
     const float gate = std::min(a.a[r * a.a_stride + c], a.limit),
                 up = std::clamp(a.b[r * a.b_stride + c], -a.limit, a.limit);
     return gate / (1 + std::exp(-a.alpha * gate)) * (up + 1);

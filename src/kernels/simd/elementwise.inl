@@ -154,10 +154,8 @@ void silu_mul_rows(const BinaryArgs& args, const Share& share) {
 }
 // NaN stays NaN: the second operand of min and max is what they give then.
 void clamped_silu_mul_rows(const ClampedSiluArgs& args, const Share& share) {
-  const BinaryArgs both{args.a,    args.b,        args.out,      args.rows,
-                        args.cols, args.a_stride, args.b_stride, args.out_stride};
   const V most = set(args.limit), least = set(-args.limit), alpha = set(args.alpha), one = set(1.0f);
-  each_vector(both, share, [&](V a, V b) {
+  each_vector(args, share, [&](V a, V b) {
     const V gate = min(most, a), up = add(max(least, min(most, b)), one);
     return mul(div(gate, add(one, exp(mul(sub(zero(), alpha), gate)))), up);
   });

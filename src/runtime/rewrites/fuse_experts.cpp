@@ -12,7 +12,7 @@ const Node* experts_before(const Graph& g, const Node& one) {
   const Node* before = made_for_one<op::Experts>(g, one.inputs[0]);
   if (!before || before->inputs[1] != one.inputs[1] || before->inputs[2] != one.inputs[2]) return nullptr;
   const auto &a = std::get<op::Experts>(before->op), &b = std::get<op::Experts>(one.op);
-  const int next = a.first + static_cast<int>(before->params.size() / (a.bias ? 6 : 3));
+  const int next = a.first + static_cast<int>(before->params.size() / a.params_each());
   const bool alike = a.width == b.width && a.bias == b.bias && a.activation.limit == b.activation.limit &&
                      a.activation.alpha == b.activation.alpha;
   return next == b.first && alike ? before : nullptr;
