@@ -21,14 +21,20 @@ const Model& model() {
   return m;
 }
 
-// Positions [first, first + count) of a text in a slot or in pages: their logits.
+// Rows of a run that reach the head. Prompts that want more score a text, and their head takes the kernels
+// for many rows, which may be others (decision 005).
+int64_t outputs_of(int32_t count, Phase phase) {
+  return phase == Phase::prefill ? std::min<int64_t>(count, most_sampled_outputs) : count;
+}
+
+// Positions [first, first + count) of a text in a slot or in pages: the logits of the last outputs_of.
 struct Cache {
   Plan plan;
   std::vector<int32_t> table = {};  // empty: slots
   std::vector<float> run(std::span<const int32_t> tokens, int32_t first, int32_t count, Phase phase,
                          int32_t slot = 0) {
     const SingleSequence sequence(tokens.subspan(static_cast<size_t>(first), static_cast<size_t>(count)),
-                                  first, count, true, phase);
+                                  first, outputs_of(count, phase), true, phase);
     Batch batch = sequence;
     const std::span<const int32_t> tables[] = {table};
     batch.slots = {&slot, 1};
@@ -59,6 +65,9 @@ Cache pages(const IsaLevel& level, int64_t block_tokens) {
   return c;
 }
 
+std::vector<float> last(const std::vector<float>& rows, size_t numbers) {
+  return {rows.end() - static_cast<long>(std::min(numbers, rows.size())), rows.end()};
+}
 void append(std::vector<float>& to, const std::vector<float>& more) {
   to.insert(to.end(), more.begin(), more.end());
 }
@@ -70,7 +79,7 @@ TEST(KeySpans, BitsDependNeitherOnTheCacheNorOnTheCut) {
       SCOPED_TRACE(level.name);
       Cache in_slot = slots(level), in_pages = pages(level, 64);
       const std::vector<float> expected =
-          rows_of(in_slot.plan.run(SingleSequence(tokens, 0, length, false, phase)));
+          rows_of(in_slot.plan.run(SingleSequence(tokens, 0, outputs_of(length, phase), false, phase)));
       EXPECT_EQ(in_slot.run(tokens, 0, length, phase), expected);
       EXPECT_EQ(in_pages.run(tokens, 0, length, phase, 2), expected);
       for (const std::vector<int32_t>& cuts :
@@ -82,12 +91,12 @@ TEST(KeySpans, BitsDependNeitherOnTheCacheNorOnTheCut) {
           append(in_parts[1], in_pages.run(tokens, at, count, phase));
           at += count;
         }
-        EXPECT_EQ(in_parts[0], expected);
-        EXPECT_EQ(in_parts[1], expected);
+        EXPECT_EQ(last(in_parts[0], expected.size()), expected);
+        EXPECT_EQ(last(in_parts[1], expected.size()), expected);
       }
       std::vector<float> single;
       for (int32_t at = 0; at < length; ++at) append(single, in_pages.run(tokens, at, 1, phase));
-      EXPECT_EQ(single, expected);
+      EXPECT_EQ(last(single, expected.size()), expected);
     }
 }
 
@@ -133,15 +142,15 @@ TEST(KeySpans, ABatchOfPromptsAndDecodingHasTheBitsOfEachAlone) {
     SCOPED_TRACE(level.name);
     Cache cache = slots(level);
     cache.run(a, 0, 20, Phase::prefill, 0);
-    const std::vector<float> of_a = cache.run(a, 20, 70, Phase::prefill, 0);
+    const std::vector<float> of_a = cache.run(a, 20, 60, Phase::prefill, 0);
     cache.run(b, 0, 63, Phase::prefill, 1);
     const std::vector<float> of_b = cache.run(b, 63, 2, Phase::decode, 1);
-    std::vector<int32_t> tokens(a.begin() + 20, a.begin() + 90), positions, outputs, starts{0, 70, 72},
+    std::vector<int32_t> tokens(a.begin() + 20, a.begin() + 80), positions, outputs, starts{0, 60, 62},
         where{0, 1};
     tokens.insert(tokens.end(), {b[63], b[64]});
-    for (int32_t p = 20; p < 90; ++p) positions.push_back(p);
+    for (int32_t p = 20; p < 80; ++p) positions.push_back(p);
     positions.insert(positions.end(), {63, 64});
-    for (int32_t r = 0; r < 72; ++r) outputs.push_back(r);
+    for (int32_t r = 0; r < 62; ++r) outputs.push_back(r);
     cache.run(a, 0, 20, Phase::prefill, 0);
     cache.run(b, 0, 63, Phase::prefill, 1);
     const std::vector<float> together = rows_of(cache.plan.run({.tokens = tokens,
