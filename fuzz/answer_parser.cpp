@@ -50,7 +50,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
                                    "<｜tool▁sep｜>```json",
                                    "<｜tool▁sep｜>",
                                    ">>>${recipient}",
-                                   "\"parameters\": "};
+                                   "\"parameters\": ",
+                                   "<|channel|>analysis<|message|>"};
   const std::string source =
       std::string("tools ") + marks[data[0] % std::size(marks)] + (data[1] & 4 ? "</think>" : "");
   ChatSyntax syntax = chat_syntax(source);

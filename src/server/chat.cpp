@@ -50,6 +50,13 @@ void begin_behind_thoughts(const Service& service, Chat& chat, std::string& prom
   }
 }
 
+// Whatever the checkpoint says of it (GGUF files name one token): the model waits for its client there.
+void stop_behind_messages(const Service& service, Request& r) {
+  for (const std::string_view end : std::span(channel_ends).last(2))
+    if (const auto token = service.tokenizer.id(end); token && !std::ranges::count(r.stop_tokens, *token))
+      r.stop_tokens.push_back(*token);
+}
+
 // Thoughts begin where the prompt opened them, or where the model does.
 void bound_thoughts(const Service& service, Chat& chat, int64_t tokens) {
   const auto open = service.tokenizer.id("<think>"), close = service.tokenizer.id("</think>");
@@ -223,7 +230,9 @@ Chat parse_chat(Service& service, const Fields& f) {
   chat.syntax = chat_syntax(service.chat->source());
   const ToolFormat format = chat.syntax.tools;
   chat.thinking = opens_thoughts(prompt, chat.syntax);
-  r.special_tokens |= !chat.syntax.text_end.empty();  // thoughts and texts end with some
+  // Thoughts and texts end with some, messages in channels begin with them.
+  r.special_tokens |= !chat.syntax.text_end.empty() || chat.syntax.channels;
+  if (chat.syntax.channels && !f.boolean("ignore_eos", false)) stop_behind_messages(service, r);
   if (tools.mode == ToolChoice::Mode::none) {
     chat.syntax.tools = ToolFormat::none;
   } else {
@@ -264,6 +273,11 @@ Chat parse_chat(Service& service, const Fields& f) {
     }
     if (r.grammar && chat.thinking) {
       begin_behind_thoughts(service, chat, prompt);
+    } else if (r.grammar && tools.mode == ToolChoice::Mode::none && prompt.ends_with(channel_prompt)) {
+      const std::shared_ptr<TokenMasks> text = std::exchange(r.grammar, nullptr);
+      r.grammar = service.grammars.compile(
+          'f' + Grammars::source(f), "response_format", [&] { return channel_grammar(text->grammar()); },
+          tool_notation(ToolFormat::channels).tokens);
     } else if (r.grammar && tools.mode == ToolChoice::Mode::none) {
       prompt += chat.syntax.text_begin;
     }

@@ -91,6 +91,59 @@ void add_functions(Json& variables, const Json& tools, std::time_t now) {
     variables["datetime"] = fmt::format("{:%Y-%m-%d %H:%M:%S %Z}", fmt::localtime(now));
 }
 
+std::string text_at(const Json& message, std::string_view name) {
+  const auto it = message.find(name);
+  return it != message.end() && it->is_string() ? it->get<std::string>() : std::string();
+}
+
+bool instructs(const Json& message) { return message["role"] == "system" || message["role"] == "developer"; }
+
+// gpt-oss' template shows instructions where they are the first message, one call of a message, and beside it
+// its thoughts or its text, as thoughts. It knows thoughts by another name, and takes no null for a text.
+Json for_channels(const Json& messages) {
+  Json out = Json::array();
+  for (size_t i = 0; i < messages.size(); ++i) {
+    Json m = messages[i];
+    if (!out.empty() && instructs(m)) {
+      if (out.size() > 1 || !instructs(out[0]))
+        throw ApiError::bad_request(
+            fmt::format("messages[{}]: expected instructions before all other messages, which is where this "
+                        "model's chat template shows them",
+                        i),
+            "messages");
+      out[0]["content"] = text_at(out[0], "content") + "\n\n" + text_at(m, "content");
+      continue;
+    }
+    if (m["role"] == "assistant") {
+      const std::string text = text_at(m, "content");
+      std::string thoughts = text_at(m, m.contains("thinking") ? "thinking" : "reasoning_content");
+      m["content"] = text;
+      if (m.contains("tool_calls") && m["tool_calls"].empty()) m.erase("tool_calls");
+      if (m.contains("tool_calls")) {
+        if (m["tool_calls"].size() > 1)
+          throw ApiError::bad_request(
+              fmt::format("messages[{}].tool_calls: expected one, which is what this model's chat template "
+                          "shows of a message, found {}",
+                          i, m["tool_calls"].size()),
+              "messages");
+        if (!thoughts.empty() && !text.empty()) thoughts += "\n\n" + text;
+        if (!thoughts.empty()) m["content"] = "";
+      }
+      if (!thoughts.empty()) m["thinking"] = thoughts;
+    }
+    out.push_back(std::move(m));
+  }
+  return out;
+}
+
+// Which it must have there.
+Json with_descriptions(Json tools) {
+  if (tools.is_array())
+    for (Json& tool : tools)
+      if (Json& description = tool.at("function")["description"]; !description.is_string()) description = "";
+  return tools;
+}
+
 }  // namespace
 
 std::string chat_text(const Service& service, const Fields& f, const Json& tools) {
@@ -114,15 +167,19 @@ std::string chat_text(const Service& service, const Fields& f, const Json& tools
                                   "chat_template_kwargs");
     for (const auto& [name, value] : more->items()) options.variables[name] = value;
   }
-  if (chat_syntax(service.chat->source()).tools == ToolFormat::functools)
-    add_functions(options.variables, tools, options.now);
+  const ChatSyntax syntax = chat_syntax(service.chat->source());
+  if (syntax.tools == ToolFormat::functools) add_functions(options.variables, tools, options.now);
   const Json messages = checked_messages(f, Arguments::objects);
+  const auto render = [&](const Json& given) {
+    return syntax.channels ? service.chat->render(for_channels(given), with_descriptions(tools), options)
+                           : service.chat->render(given, tools, options);
+  };
   std::string text;
   try {
-    text = service.chat->render(messages, tools, options);
+    text = render(messages);
   } catch (const InputError&) {
     if (!has_calls(messages)) throw;
-    text = service.chat->render(checked_messages(f, Arguments::texts), tools, options);
+    text = render(checked_messages(f, Arguments::texts));
   }
   if (go_on) cut_behind(text, messages.back().value("content", Json()));
   return text;

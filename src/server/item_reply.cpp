@@ -1,5 +1,6 @@
 #include "server/item_reply.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "server/logprobs.h"
@@ -32,10 +33,13 @@ void ItemReply::tell(size_t, const Event& e) {
     }
     if (p.kind == Kind::call) continue;
     ReplyItem& item = items_.back();
-    item.text += p.text;
+    // Between messages of one item in channels there is a blank line, before another item there is none.
+    const size_t blank = item.text.empty() && items_.size() > 1 ? p.text.find_first_not_of('\n') : 0;
+    const std::string text = p.text.substr(std::min(blank, p.text.size()));
+    item.text += text;
     const Json logprobs = std::exchange(untold_, Json::array());
     if (kind == Kind::text) item.logprobs.insert(item.logprobs.end(), logprobs.begin(), logprobs.end());
-    if (stream_) more(items_.size() - 1, p.text, logprobs);
+    if (stream_) more(items_.size() - 1, text, logprobs);
   }
   if (e.token >= 0 && !parts.empty() && parts.back().kind == Kind::thought) ++thought_tokens_;
   if (e.finish == Finish::none) return;

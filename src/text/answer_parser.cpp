@@ -14,14 +14,8 @@ constexpr std::string_view arguments_mark = "[ARGS]", id_mark = "[CALL_ID]", fen
                            parameter_begin = "<parameter=", parameter_end = "</parameter>";
 constexpr size_t longest_name = 256;
 
-bool is_space(char c) { return c == ' ' || c == '\n' || c == '\t' || c == '\r'; }
-
-size_t leading_space(std::string_view s) {
-  return static_cast<size_t>(std::ranges::find_if_not(s, is_space) - s.begin());
-}
-
 std::string_view without_trailing_space(std::string_view s) {
-  while (!s.empty() && is_space(s.back())) s.remove_suffix(1);
+  while (!s.empty() && is_answer_space(s.back())) s.remove_suffix(1);
   return s;
 }
 
@@ -32,11 +26,6 @@ size_t begins_at_end(std::string_view s, std::string_view mark) {
   return 0;
 }
 
-// More may make `s` begin with `mark`.
-bool may_become(std::string_view s, std::string_view mark) {
-  return s.size() < mark.size() && mark.starts_with(s);
-}
-
 // Without the line break that tags stand on lines of their own by.
 std::string_view between_lines(std::string_view s) {
   if (s.starts_with('\n')) s.remove_prefix(1);
@@ -44,20 +33,14 @@ std::string_view between_lines(std::string_view s) {
   return s;
 }
 
-void add(std::vector<AnswerPart>& parts, Kind kind, std::string_view text, int64_t call = -1) {
-  if (text.empty()) return;
-  if (!parts.empty() && parts.back().kind == kind && parts.back().call == call && kind != Kind::call)
-    parts.back().text += text;
-  else
-    parts.push_back({kind, std::string(text), call});
-}
-
 }  // namespace
 
 AnswerParser::AnswerParser(ChatSyntax syntax, bool thinking, bool calling,
                            std::shared_ptr<const std::vector<Tool>> tools)
     : syntax_(syntax), tools_(std::move(tools)) {
-  if (calling)
+  if (syntax.channels)
+    channels_.emplace(syntax.tools != ToolFormat::none, calling, tools_);
+  else if (calling)
     begin_call("");
   else if (thinking)
     state_ = State::thought;
@@ -66,6 +49,7 @@ AnswerParser::AnswerParser(ChatSyntax syntax, bool thinking, bool calling,
 }
 
 std::vector<AnswerPart> AnswerParser::push(std::string_view piece) {
+  if (channels_) return channels_->push(piece);
   held_ += piece;
   Parts parts;
   while (step(parts, false)) {
@@ -74,6 +58,7 @@ std::vector<AnswerPart> AnswerParser::push(std::string_view piece) {
 }
 
 std::vector<AnswerPart> AnswerParser::finish() {
+  if (channels_) return channels_->finish();
   Parts parts;
   while (step(parts, true)) {
   }
@@ -91,7 +76,7 @@ bool AnswerParser::step(Parts& parts, bool last) {
     case State::text:
       return tell(parts, last);
     case State::plain:
-      add(parts, Kind::text, held_);
+      add_part(parts, Kind::text, held_);
       held_.clear();
       return false;
     case State::head:
@@ -142,7 +127,7 @@ bool AnswerParser::think(Parts& parts, bool last) {
     drop_space_ = !held_.empty();
   }
   if (const size_t end = held_.find(syntax_.think_end); end != std::string::npos) {
-    add(parts, Kind::thought, without_trailing_space(std::string_view(held_).substr(0, end)));
+    add_part(parts, Kind::thought, without_trailing_space(std::string_view(held_).substr(0, end)));
     held_.erase(0, end + syntax_.think_end.size());
     state_ = State::start;
     drop_space_ = true;
@@ -151,7 +136,7 @@ bool AnswerParser::think(Parts& parts, bool last) {
   std::string_view shown = held_;
   if (!last) shown.remove_suffix(begins_at_end(shown, syntax_.think_end));
   shown = without_trailing_space(shown);
-  add(parts, Kind::thought, shown);
+  add_part(parts, Kind::thought, shown);
   held_.erase(0, shown.size());
   return false;
 }
@@ -166,13 +151,13 @@ bool AnswerParser::tell(Parts& parts, bool last) {
   const auto found = [&](std::string_view s) { return s.empty() ? std::string::npos : held_.find(s); };
   const size_t call = found(mark), ends = found(end);
   if (ends < call) {
-    add(parts, Kind::text, std::string_view(held_).substr(0, ends));
+    add_part(parts, Kind::text, std::string_view(held_).substr(0, ends));
     held_.erase(0, ends + end.size());
     return true;
   }
   if (call != std::string::npos) {
     const std::string_view before = without_trailing_space(std::string_view(held_).substr(0, call));
-    add(parts, Kind::text, before);
+    add_part(parts, Kind::text, before);
     // A list's own bracket is read with what is in it.
     const size_t used = call + mark.size() - (mark.ends_with("[") ? 1 : 0);
     const std::string raw = held_.substr(before.size(), used - before.size());
@@ -185,7 +170,7 @@ bool AnswerParser::tell(Parts& parts, bool last) {
     shown.remove_suffix(std::max(begins_at_end(shown, mark), begins_at_end(shown, end)));
     if (!mark.empty()) shown = without_trailing_space(shown);
   }
-  add(parts, Kind::text, shown);
+  add_part(parts, Kind::text, shown);
   held_.erase(0, shown.size());
   return false;
 }
@@ -211,7 +196,7 @@ void AnswerParser::begin_call(std::string raw) {
 
 // What began like a call is text.
 void AnswerParser::give_up(Parts& parts) {
-  if (!call_.given) add(parts, Kind::text, call_.raw);
+  if (!call_.given) add_part(parts, Kind::text, call_.raw);
   state_ = State::text;
   drop_space_ = call_.given;
 }
@@ -327,7 +312,7 @@ bool AnswerParser::read_tags(Parts& parts, bool last) {
     if (take_tag(function_begin, call_.name, fits)) {
       call_.named = call_.given = true;
       call_.raw.clear();
-      add(parts, Kind::call, call_.name, calls_++);
+      add_part(parts, Kind::call, call_.name, calls_++);
       return true;
     }
   } else if (!call_.key.empty()) {  // within a value
@@ -335,9 +320,9 @@ bool AnswerParser::read_tags(Parts& parts, bool last) {
     if (end == std::string::npos) return false;
     const Json value =
         tagged_value(parameter(call_.key), between_lines(std::string_view(held_).substr(0, end)));
-    add(parts, Kind::arguments,
-        fmt::format("{}{}: {}", call_.has_arguments ? ", " : "{", Json(call_.key).dump(), value.dump()),
-        calls_ - 1);
+    add_part(parts, Kind::arguments,
+             fmt::format("{}{}: {}", call_.has_arguments ? ", " : "{", Json(call_.key).dump(), value.dump()),
+             calls_ - 1);
     call_.has_arguments = true;
     call_.key.clear();
     held_.erase(0, end + parameter_end.size());
@@ -346,7 +331,7 @@ bool AnswerParser::read_tags(Parts& parts, bool last) {
     return true;
   } else if (held_.starts_with(function_end)) {
     held_.erase(0, function_end.size());
-    add(parts, Kind::arguments, call_.has_arguments ? "}" : "{}", calls_ - 1);
+    add_part(parts, Kind::arguments, call_.has_arguments ? "}" : "{}", calls_ - 1);
     state_ = State::between;
     return true;
   } else {
@@ -354,7 +339,7 @@ bool AnswerParser::read_tags(Parts& parts, bool last) {
   }
   if (fits && !last) return false;
   if (held_.empty() && last) return false;
-  if (call_.given) add(parts, Kind::arguments, call_.has_arguments ? "}" : "{}", calls_ - 1);
+  if (call_.given) add_part(parts, Kind::arguments, call_.has_arguments ? "}" : "{}", calls_ - 1);
   give_up(parts);
   return true;
 }
@@ -372,17 +357,17 @@ bool AnswerParser::read_object(Parts& parts, bool) {
   held_.erase(0, used);
   if (gives && (!call_.given || !call_.arguments.empty())) {
     if (!std::exchange(call_.given, true)) {
-      add(parts, Kind::call, call_.name, calls_++);
+      add_part(parts, Kind::call, call_.name, calls_++);
       call_.raw.clear();
     }
-    add(parts, Kind::arguments, std::exchange(call_.arguments, {}), calls_ - 1);
+    add_part(parts, Kind::arguments, std::exchange(call_.arguments, {}), calls_ - 1);
   }
   if (call_.at == Call::At::bad || (call_.at == Call::At::done && !call_.given)) {
     give_up(parts);
     return true;
   }
   if (call_.at != Call::At::done) return false;
-  if (!call_.has_arguments) add(parts, Kind::arguments, "{}", calls_ - 1);
+  if (!call_.has_arguments) add_part(parts, Kind::arguments, "{}", calls_ - 1);
   state_ = State::between;
   return true;
 }
@@ -420,13 +405,13 @@ bool AnswerParser::read_between(bool last) {
 void AnswerParser::Call::read(char c) {
   switch (at) {
     case At::open:
-      if (!is_space(c)) at = c == '{' ? At::key : At::bad;
+      if (!is_answer_space(c)) at = c == '{' ? At::key : At::bad;
       return;
     case At::key:
       if (c == '"') {
         key.clear();
         at = At::in_key;
-      } else if (!is_space(c)) {
+      } else if (!is_answer_space(c)) {
         at = c == '}' ? At::done : At::bad;
       }
       return;
@@ -437,10 +422,10 @@ void AnswerParser::Call::read(char c) {
         key += c;
       return;
     case At::colon:
-      if (!is_space(c)) at = c == ':' ? At::value : At::bad;
+      if (!is_answer_space(c)) at = c == ':' ? At::value : At::bad;
       return;
     case At::value:
-      if (is_space(c)) return;
+      if (is_answer_space(c)) return;
       if (bare && c != '{') {
         at = At::bad;
         return;
@@ -451,7 +436,7 @@ void AnswerParser::Call::read(char c) {
     case At::in_value:
       return read_value(c);
     case At::next:
-      if (!is_space(c)) at = c == ',' ? At::key : c == '}' ? At::done : At::bad;
+      if (!is_answer_space(c)) at = c == ',' ? At::key : c == '}' ? At::done : At::bad;
       return;
     case At::done:
     case At::bad:
@@ -476,7 +461,7 @@ void AnswerParser::Call::read_value(char c) {
     ends = depth == 1;
     --depth;
   } else {
-    behind = depth == 0 && (c == ',' || is_space(c));
+    behind = depth == 0 && (c == ',' || is_answer_space(c));
   }
   if (!behind) {
     value += c;

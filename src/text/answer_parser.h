@@ -3,23 +3,20 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
 
+#include "text/answer_part.h"
+#include "text/channel_parser.h"
 #include "text/chat_syntax.h"
 
 namespace lathe {
 
-struct AnswerPart {
-  enum class Kind : uint8_t { text, thought, call, arguments };
-  Kind kind = Kind::text;
-  std::string text;   // of a call, the tool's name; of arguments, JSON
-  int64_t call = -1;  // whose, from 0
-};
-
 // Cutting the answer into other pieces gives the same parts, but for where texts of one kind are cut. Nothing
 // is lost: what begins like a call and is none is text. White space around thoughts and calls is left out.
+// Answers in channels have a reader of their own.
 class AnswerParser {
  public:
   // Where a prompt ends within thoughts, `thinking`; where a call must come behind it, `calling`. Calls are
@@ -31,7 +28,6 @@ class AnswerParser {
   // All pieces together are UTF-8, as a decoder gives them.
   std::vector<AnswerPart> push(std::string_view piece);
   std::vector<AnswerPart> finish();  // the answer ended, perhaps in the middle of something
-  int64_t calls() const { return calls_; }
 
  private:
   enum class State : uint8_t { start, thought, text, plain, head, name, tags, object, between };
@@ -79,6 +75,7 @@ class AnswerParser {
   Call call_;
   bool list_ = false;  // calls have commas between them
   int64_t calls_ = 0;
+  std::optional<ChannelParser> channels_;
 };
 
 }  // namespace lathe

@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t most_calls = 16;
 
 using Call = ToolNotation::Call;
+constexpr std::string_view thoughts_channel = "<|channel|>analysis<|message|>";
 constexpr std::string_view tag_end = "</function>", value_end = "</parameter>";
 // The first whose markers a template has is its own.
 constexpr ToolNotation notations[] = {
@@ -102,6 +103,12 @@ constexpr ToolNotation notations[] = {
      .closings = {"```", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>"},
      .tokens = {"<｜tool▁calls▁begin｜>", "<｜tool▁call▁begin｜>", "<｜tool▁sep｜>", "<｜tool▁call▁end｜>",
                 "<｜tool▁calls▁end｜>"}},
+    {.format = ToolFormat::channels,
+     .call = Call::named,
+     .marker = thoughts_channel,
+     .opening = "<|channel|>commentary to=functions.",
+     .behind_name = " <|constrain|>json<|message|>",
+     .tokens = {"<|start|>", "<|channel|>", "<|constrain|>", "<|message|>", "<|end|>"}},
     {.format = ToolFormat::recipients,
      .call = Call::named,
      .marker = ">>>${recipient}",
@@ -209,6 +216,19 @@ ExprPtr named_call(const ToolNotation& notation, const Tool& tool) {
   return grammar::sequence(std::move(parts));
 }
 
+// Thoughts, then `text` or the call. Any text, where it is null: then some of it may stand before a call too.
+ExprPtr in_channels(const ExprPtr& call, const Grammar* text) {
+  using namespace grammar;
+  const ExprPtr any = text_without(channel_ends);
+  const ExprPtr thoughts = bytes(std::string(thoughts_channel));
+  const ExprPtr begins =
+      text ? thoughts : alternatives({thoughts, bytes("<|channel|>commentary<|message|>")});
+  const ExprPtr aside = sequence({begins, any, bytes("<|end|>" + std::string(channel_prompt))});
+  const ExprPtr final = sequence({bytes("<|channel|>final"), repeat(bytes(" <|constrain|>json"), 0, 1),
+                                  bytes("<|message|>"), text ? grammar::compiled(text->network()) : any});
+  return sequence({repeat(aside, 0, -1), alternatives({final, call})});
+}
+
 }  // namespace
 
 const ToolNotation& tool_notation(ToolFormat format) {
@@ -229,6 +249,7 @@ ChatSyntax chat_syntax(std::string_view source) {
     syntax.text_end = "<|END_RESPONSE|>";
   }
   if (has(tool_notation(ToolFormat::recipients).marker)) syntax.text_begin = "all\n";
+  if (has(thoughts_channel)) syntax = {.thinks = true, .channels = true};
   if (!has("tools")) return syntax;
   for (const ToolNotation& n : notations)
     if (has(n.marker) && has(n.marker2)) {
@@ -237,6 +258,8 @@ ChatSyntax chat_syntax(std::string_view source) {
     }
   return syntax;
 }
+
+Grammar channel_grammar(const Grammar& text) { return compiled(in_channels(grammar::nothing(), &text)); }
 
 std::string_view tool_opening(ToolFormat format) { return tool_notation(format).opening; }
 
@@ -252,7 +275,8 @@ Grammar tool_grammar(ToolFormat format, std::span<const Tool> tools, bool parall
     grammar::Rules rules;
     const ExprPtr one = grammar::rule(rules.add("call", grammar::alternatives(std::move(calls))));
     const ExprPtr more = grammar::sequence({grammar::bytes(std::string(n.between)), one});
-    return compiled(grammar::sequence({one, grammar::repeat(more, 0, most - 1), grammar::bytes(after)}),
+    const int64_t others = n.between.empty() ? 0 : most - 1;  // or the model stops behind each
+    return compiled(grammar::sequence({one, grammar::repeat(more, 0, others), grammar::bytes(after)}),
                     std::move(rules));
   }
   const bool listed = n.call == Call::list;
@@ -285,6 +309,7 @@ Grammar answer_grammar(ToolFormat format, const Grammar& calls, const Grammar* t
   const auto told = [](std::string_view s) { return bytes(std::string(s)); };
   const ToolNotation& n = tool_notation(format);
   const ExprPtr called = sequence({told(n.opening), grammar::compiled(calls.network())});
+  if (format == ToolFormat::channels) return lathe::compiled(in_channels(called, text));
   if (format == ToolFormat::recipients) {
     const ExprPtr free = text_without(n.mark);
     const ExprPtr ended = sequence({free, characters(CharacterSet('>', '>').complement())});

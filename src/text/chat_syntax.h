@@ -30,6 +30,8 @@ namespace lathe {
 // <｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>f\n```json\n{...}\n```<｜tool▁call▁end｜>
 //          <｜tool▁calls▁end｜> (DeepSeek V3 and R1)
 // deepseek31: ...<｜tool▁call▁begin｜>f<｜tool▁sep｜>{...}<｜tool▁call▁end｜>... (DeepSeek V3.1)
+// channels: <|channel|>commentary to=functions.f <|constrain|>json<|message|>{...}<|call|> (gpt-oss; see
+//          channel_parser.h)
 // recipients: the prompt ends with >>>; all\ntext, or f\n{...}, and >>> between (Functionary 3.2)
 enum class ToolFormat : uint8_t {
   none,
@@ -43,6 +45,7 @@ enum class ToolFormat : uint8_t {
   action_tokens,
   deepseek,
   deepseek31,
+  channels,
   recipients
 };
 
@@ -74,7 +77,13 @@ struct ChatSyntax {
   bool thinks = false;  // think_begin thoughts think_end
   std::string_view think_begin = "<think>", think_end = "</think>";
   std::string_view text_begin = {}, text_end = {};  // what the answer's text stands between
+  bool channels = false;  // every message has a header that says what it is (channel_parser.h)
 };
+
+// What ends a message of an answer in channels; with the last two the model stops.
+inline constexpr std::array<std::string_view, 3> channel_ends = {"<|end|>", "<|return|>", "<|call|>"};
+// With what such an answer begins, the prompt of one ends.
+inline constexpr std::string_view channel_prompt = "<|start|>assistant";
 
 // None of what a template does not mention, or mentions in another notation.
 ChatSyntax chat_syntax(std::string_view chat_template);
@@ -100,7 +109,9 @@ std::string_view tool_mark(ToolFormat);
 // The texts behind tool_mark() that `calls` follow.
 Grammar behind_mark(ToolFormat, const Grammar& calls);
 // Whole answers: `text`, or tool_opening() and `calls`. Null: any text without tool_mark(), and calls behind
-// it or none.
+// it or none. In channels, both behind thoughts of any length, a call behind text too where `text` is null.
 Grammar answer_grammar(ToolFormat, const Grammar& calls, const Grammar* text);
+// The same of an answer in channels that calls no tool: behind thoughts, `text` in the channel final.
+Grammar channel_grammar(const Grammar& text);
 
 }  // namespace lathe

@@ -56,13 +56,13 @@ inline std::string without_chunks(const std::string& body) {
   return all;
 }
 
-// The built-in model behind a server on this machine.
+// The built-in model, or another one, behind a server on this machine.
 class Serving {
  public:
   explicit Serving(AppOptions options = {}, EngineOptions engine = small(),
                    const std::string& chat_template = plain_template, const ServiceLimits& limits = {},
-                   const std::function<void(Model&)>& change_model = {})
-      : checkpoint_(Checkpoint::open(resolve_model("builtin"))),
+                   const std::function<void(Model&)>& change_model = {}, const std::string& model = "builtin")
+      : checkpoint_(Checkpoint::open(resolve_model(model))),
         model_(changed(load(checkpoint_), change_model)),
         tokenizer_(load_tokenizer(checkpoint_)),
         chat_(ChatTemplate::parse(chat_template)),

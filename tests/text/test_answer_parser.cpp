@@ -35,7 +35,9 @@ std::string told(const std::vector<AnswerPart>& parts) {
   return out;
 }
 
-std::string read(ChatSyntax syntax, std::string_view answer, size_t piece, bool thinking, bool calling) {
+// In pieces of one length, the first one cut by `first`.
+std::string read(ChatSyntax syntax, std::string_view answer, size_t first, size_t piece, bool thinking,
+                 bool calling) {
   static const auto tools = std::make_shared<const std::vector<Tool>>(std::vector<Tool>{
       {"f", Json::parse(R"({"properties": {"s": {"type": "string"}, "n": {"type": "integer"}}})")}});
   AnswerParser parser(syntax, thinking, calling, tools);
@@ -46,15 +48,18 @@ std::string read(ChatSyntax syntax, std::string_view answer, size_t piece, bool 
       all.push_back(p);
     }
   };
-  for (size_t at = 0; at < answer.size(); at += piece) add(parser.push(answer.substr(at, piece)));
+  add(parser.push(answer.substr(0, first)));
+  for (size_t at = first; at < answer.size(); at += piece) add(parser.push(answer.substr(at, piece)));
   add(parser.finish());
   return told(all);
 }
 
-// However it is cut.
+// However it is cut: into short pieces, and everywhere into two.
 std::string read(ChatSyntax syntax, std::string_view answer, bool thinking = false, bool calling = false) {
-  const std::string whole = read(syntax, answer, answer.size() + 1, thinking, calling);
-  for (const size_t piece : {1, 2, 3, 7}) EXPECT_EQ(read(syntax, answer, piece, thinking, calling), whole);
+  const std::string whole = read(syntax, answer, answer.size(), 1, thinking, calling);
+  for (const size_t piece : {1, 2, 3, 7}) EXPECT_EQ(read(syntax, answer, 0, piece, thinking, calling), whole);
+  for (size_t at = 1; at < answer.size(); ++at)
+    EXPECT_EQ(read(syntax, answer, at, answer.size(), thinking, calling), whole) << "cut at " << at;
   return whole;
 }
 
@@ -64,7 +69,8 @@ constexpr ChatSyntax plain{}, thinker{ToolFormat::none, true}, hermes{ToolFormat
     deepseek{ToolFormat::deepseek, true}, deepseek31{ToolFormat::deepseek31, true};
 // As their templates have them.
 const ChatSyntax recipients = chat_syntax(">>>${recipient} tools"),
-                 cohere = chat_syntax("<|END_THINKING|><|START_ACTION|><|START_RESPONSE|> tools");
+                 cohere = chat_syntax("<|END_THINKING|><|START_ACTION|><|START_RESPONSE|> tools"),
+                 channels = chat_syntax("<|channel|>analysis<|message|> tools");
 
 TEST(AnswerParser, TextIsText) {
   EXPECT_EQ(read(plain, "  a <think> b </think> <tool_call> \n"),
@@ -234,6 +240,144 @@ TEST(AnswerParser, FunctionarysRecipients) {
   EXPECT_EQ(read(without_tools, "all\nHello >>>f\n{}"), "text(Hello >>>f\n{})");
 }
 
+// Behind the prompt's "<|start|>assistant"; the token with which the model stops is not shown.
+TEST(AnswerParser, MessagesInChannels) {
+  const std::string thought = "<|channel|>analysis<|message|>Two and two.\n<|end|><|start|>assistant",
+                    commentary = "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant";
+  EXPECT_EQ(read(channels, thought + "<|channel|>final<|message|> It is *4*. \n"),
+            "thought(Two and two.\n)text( It is *4*. \n)")
+      << "contents keep their white space";
+  EXPECT_EQ(read(channels, thought + "<|channel|>final<|message|>4<|return|>"),
+            "thought(Two and two.\n)text(4)");
+  EXPECT_EQ(read(channels, thought + "<|channel|>final <|constrain|>json<|message|>{\"a\": 4}"),
+            "thought(Two and two.\n)text({\"a\": 4})");
+  EXPECT_EQ(read(channels, thought + commentary +
+                               "<|channel|>commentary to=functions.f <|constrain|>json<|message|>{\"n\": 1}"),
+            "thought(Two and two.\n)text(I look.)call0(f, {\"n\": 1})");
+  EXPECT_EQ(read(channels, thought + thought + commentary + thought + "<|channel|>final<|message|>4"),
+            "thought(Two and two.\n\n\nTwo and two.\n)text(I look.)thought(\n\nTwo and two.\n)text(\n\n4)")
+      << "a blank line between two of a kind, wherever they stand";
+  EXPECT_EQ(read(channels, thought + "<|channel|>final<|message|>1 <|2 <|en |<|> <|end"),
+            "thought(Two and two.\n)text(1 <|2 <|en |<|> <|end)");
+  ChatSyntax without_tools = channels;
+  without_tools.tools = ToolFormat::none;
+  EXPECT_EQ(read(without_tools, thought + "<|channel|>final<|message|>4"), "thought(Two and two.\n)text(4)");
+}
+
+TEST(AnswerParser, CallsInChannels) {
+  const std::string shown = R"(call0(f, {"s": "a <|end|> \\\"<|call|>", "n": [1, {}]}))",
+                    object = R"({"s": "a <|end|> \\\"<|call|>", "n": [1, {}]})";
+  for (const std::string header : {"<|channel|>commentary to=functions.f <|constrain|>json<|message|>",
+                                   "<|channel|>commentary to=functions.f<|constrain|>json<|message|>",
+                                   "<|channel|>commentary to=functions.f json<|message|>",
+                                   "<|channel|>commentary to=functions.f<|message|>",
+                                   " to=functions.f<|channel|>commentary <|constrain|>json<|message|>",
+                                   "<|start|>assistant to=functions.f<|channel|>commentary json<|message|>",
+                                   "<|channel|>analysis to=functions.f code<|message|>",
+                                   "<|channel|>commentary to=f<|message|>", "to=functions.f<|message|>"})
+    for (const std::string end : {"", "<|call|>", "<|end|>\n"})
+      EXPECT_EQ(read(channels, header + object + end), shown) << header << end;
+  EXPECT_EQ(read(channels, "f <|constrain|>json<|message|>" + object, false, true), shown)
+      << "the prompt opened it";
+  const std::string f = "<|channel|>commentary to=functions.f<|message|>",
+                    g = "<|start|>assistant<|channel|>commentary to=functions.g<|message|>";
+  EXPECT_EQ(read(channels, f + "{}<|call|>" + g +
+                               "{\"a\": 1}<|call|><|start|>assistant<|channel|>final"
+                               "<|message|>Done."),
+            "call0(f, {})call1(g, {\"a\": 1})text(Done.)");
+  EXPECT_EQ(read(channels, f), "call0(f, {})") << "no arguments";
+  EXPECT_EQ(read(channels, f + "<|call|>"), "call0(f, {})");
+  // What the arguments are is for the client to judge.
+  EXPECT_EQ(read(channels, f + "print(\"a\")<|call|>" + g + "{\"a\": tru<|call|>"),
+            "call0(f, print(\"a\"))call1(g, {\"a\": tru)");
+  EXPECT_EQ(read(channels, f + "{\"s\": \"lo"), "call0(f, {\"s\": \"lo)");
+  EXPECT_EQ(read(channels, f + "{\"s\": \"lo<|end|>" + g), "call0(f, {\"s\": \"lo<|end|>" + g + ")")
+      << "within a text of JSON nothing ends";
+  // Nobody is there to be called.
+  EXPECT_EQ(read(channels, "<|channel|>analysis to=python code<|message|>print(1)<|call|>"),
+            "thought(print(1))");
+  EXPECT_EQ(read(channels, "<|channel|>commentary to=browser.search<|message|>{}<|call|>"),
+            "text(<|channel|>commentary to=browser.search<|message|>{})");
+  ChatSyntax without_tools = channels;
+  without_tools.tools = ToolFormat::none;
+  EXPECT_EQ(read(without_tools, f + "{}<|call|>"), "text(" + f + "{})");
+}
+
+TEST(AnswerParser, WhatIsNoMessageInChannelsIsText) {
+  const std::string final = "<|start|>assistant<|channel|>final<|message|>";
+  EXPECT_EQ(read(channels, ""), "");
+  EXPECT_EQ(read(channels, " Hello <|channel|>final"), "text( Hello <|channel|>final)") << "no header";
+  EXPECT_EQ(read(channels, "to=5 is wrong"), "text(to=5 is wrong)");
+  EXPECT_EQ(read(channels, "<b>to"), "text(<b>to)");
+  EXPECT_EQ(read(channels, "Hello<|end|>" + final + "you"), "text(Hello\n\nyou)");
+  EXPECT_EQ(read(channels, "<|channel|>musing<|message|>Hm.<|end|>" + final + "Yes."), "text(Hm.\n\nYes.)")
+      << "a channel of no known name";
+  EXPECT_EQ(read(channels, "<|message|>Hm."), "text(Hm.)") << "none at all";
+  EXPECT_EQ(read(channels, "<|start|>assistant<|message|>Hm."), "text(Hm.)");
+  // Cut off, a header announces nothing.
+  for (const std::string header :
+       {"<|channel|>", "<|channel|>ana", "<|channel|>commentary to=functions.f <|constr", "<|start|>assis",
+        "<|end|><|start|>assistant<|channel|>final <|constrain|>js",
+        " to=functions.f<|channel|>commentary json"})
+    EXPECT_EQ(read(channels, header), "") << header;
+  EXPECT_EQ(read(channels, "<|channel|>analysis<|message|>"), "");
+  // What cannot be a header is shown as it is.
+  for (const std::string text : {"<|channel|>final It is 4.", "<|channel|>final <b><|message|>4",
+                                 "<|start|>assistant says: four words", "<|channel|>analysis<|im_start|>x"})
+    EXPECT_EQ(read(channels, text), "text(" + text + ")");
+  EXPECT_EQ(read(channels, "<|channel|>final<|end|>" + final + "4"), "text(<|channel|>final\n\n4)");
+  const std::string edge = "<|channel|>" + std::string(501, 'a') + "<|message|>";
+  EXPECT_EQ(read(channels, edge + "4"), "text(4)") << "the longest header";
+  EXPECT_EQ(read(channels, "<|channel|>a" + edge.substr(11) + "4"),
+            "text(<|channel|>a" + edge.substr(11) + "4)");
+  // Within a content, all but its ends is content.
+  EXPECT_EQ(read(channels, final + "a<|channel|>analysis<|message|>b<|start|>c<|end|>"),
+            "text(a<|channel|>analysis<|message|>b<|start|>c)");
+  EXPECT_EQ(read(channels, "<|channel|>analysis<|message|>a<|return|><|end|>\n<|end|>" + final + "b"),
+            "thought(a)text(b)");
+}
+
+TEST(ChatSyntax, GrammarsOfAnswersInChannels) {
+  const Tool f{"f", Json::parse(R"({"properties": {"n": {"type": "integer"}}, "required": ["n"],
+                                    "additionalProperties": false})")};
+  const std::string next = "<|end|><|start|>assistant",
+                    thought = "<|channel|>analysis<|message|>a <|b" + next,
+                    said = "<|channel|>commentary<|message|>I look." + next,
+                    call = "<|channel|>commentary to=functions.f <|constrain|>json<|message|>",
+                    final = "<|channel|>final<|message|>";
+  const Grammar calls = tool_grammar(ToolFormat::channels, {&f, 1}, true);
+  EXPECT_TRUE(calls.accepts("f <|constrain|>json<|message|>{\"n\":1}"));
+  EXPECT_FALSE(calls.accepts("f <|constrain|>json<|message|>{\"n\":\"1\"}"));
+  EXPECT_FALSE(calls.accepts("g <|constrain|>json<|message|>{\"n\":1}"));
+  EXPECT_EQ(std::string(tool_opening(ToolFormat::channels)) + "f <|constrain|>json<|message|>", call);
+  const Grammar free = answer_grammar(ToolFormat::channels, calls, nullptr);
+  for (const std::string& before : {std::string(), thought, thought + said + thought}) {
+    EXPECT_TRUE(free.accepts(before + final + "any <|channel|> text"));
+    EXPECT_TRUE(free.accepts(before + call + "{\"n\":1}"));
+    EXPECT_FALSE(free.accepts(before + call + "{\"n\":true}"));
+    EXPECT_FALSE(free.accepts(before + final + "a" + next + call + "{}"));
+    EXPECT_FALSE(free.accepts(before + final + "<|call|>"));
+    EXPECT_FALSE(free.accepts(before)) << "thoughts are no answer";
+    EXPECT_FALSE(free.accepts(before + "any text"));
+  }
+  const std::string words[] = {"yes", "no"};
+  const Grammar yes = Grammar::choice(words), either = answer_grammar(ToolFormat::channels, calls, &yes),
+                only = channel_grammar(yes);
+  for (const std::string& before : {std::string(), thought, thought + thought})
+    for (const std::string& header : {final, std::string("<|channel|>final <|constrain|>json<|message|>")}) {
+      EXPECT_TRUE(either.accepts(before + header + "yes"));
+      EXPECT_TRUE(only.accepts(before + header + "yes"));
+      EXPECT_FALSE(either.accepts(before + header + "perhaps"));
+      EXPECT_FALSE(only.accepts(before + header + "perhaps"));
+      EXPECT_FALSE(only.accepts(before + said + header + "yes"))
+          << "a text beside the one that was asked for";
+      EXPECT_FALSE(either.accepts(before + said + header + "yes"));
+      EXPECT_TRUE(either.accepts(before + call + "{\"n\":1}"));
+      EXPECT_FALSE(only.accepts(before + call + "{\"n\":1}"));
+    }
+  EXPECT_FALSE(only.accepts("yes"));
+}
+
 TEST(ChatSyntax, GrammarsOfNamedCalls) {
   const Tool f{"f", Json::parse(R"({"properties": {"n": {"type": "integer"}}, "required": ["n"],
                                     "additionalProperties": false})")};
@@ -390,6 +534,10 @@ TEST(ChatSyntax, IsReadOffTheTemplate) {
   EXPECT_EQ(chat_syntax("{% if tools %}Action: \"tool_name\": {% endif %}").tools, ToolFormat::actions);
   EXPECT_EQ(chat_syntax("{% if tools %}<｜tool▁sep｜>```json{% endif %}").tools, ToolFormat::deepseek);
   EXPECT_EQ(chat_syntax("{% if tools %}<｜tool▁sep｜>{% endif %}").tools, ToolFormat::deepseek31);
+  const ChatSyntax harmony = chat_syntax("{% if tools %}<|channel|>analysis<|message|>{% endif %}");
+  EXPECT_EQ(harmony.tools, ToolFormat::channels);
+  EXPECT_TRUE(harmony.channels && harmony.thinks);
+  EXPECT_TRUE(chat_syntax("<|channel|>analysis<|message|>").channels) << "without tools too";
   EXPECT_TRUE(chat_syntax("{{ content.split('</think>') }}").thinks);
   EXPECT_FALSE(chat_syntax("<tool_call> tools").thinks);
 }

@@ -1,6 +1,7 @@
 #include "text/grammar/expr.h"
 
 #include <algorithm>
+#include <map>
 
 #include "text/utf8.h"
 
@@ -118,26 +119,37 @@ ExprPtr compiled(std::shared_ptr<const Network> network) {
 // What begins like the mark either goes on otherwise, or is followed by the mark's first character again, or
 // by the end.
 ExprPtr text_without(std::string_view mark) {
-  const auto one = [](char32_t c) { return CharacterSet(c, c); };
-  std::vector<char32_t> letters;
-  std::vector<size_t> ends;
-  for (size_t at = 0; at < mark.size(); ends.push_back(at)) letters.push_back(next_code_point(mark, at));
-  const ExprPtr other = characters(one(letters[0]).complement());
-  if (std::ranges::count(letters, letters[0]) == std::ssize(letters)) {
-    const ExprPtr fewer = repeat(characters(one(letters[0])), 0, std::ssize(letters) - 1);
-    return sequence({repeat(sequence({fewer, other}), 0, -1), fewer});
+  size_t at = 0;
+  const char32_t letter = next_code_point(mark, at);
+  int64_t letters = 1;
+  for (; at < mark.size(); ++letters)
+    if (next_code_point(mark, at) != letter) return text_without({&mark, 1});
+  const CharacterSet only(letter, letter);
+  const ExprPtr fewer = repeat(characters(only), 0, letters - 1);
+  return sequence({repeat(sequence({fewer, characters(only.complement())}), 0, -1), fewer});
+}
+
+ExprPtr text_without(std::span<const std::string_view> marks) {
+  size_t first_end = 0;
+  const char32_t letter = next_code_point(marks[0], first_end);
+  const CharacterSet first(letter, letter);
+  std::map<std::string, CharacterSet> begun;  // what makes a beginning of a mark a longer one, or another
+  for (const std::string_view mark : marks)
+    for (size_t at = first_end; at < mark.size();) {
+      CharacterSet& goes_on = begun.try_emplace(std::string(mark.substr(0, at)), first).first->second;
+      const char32_t next = next_code_point(mark, at);
+      goes_on.add(next, next);
+    }
+  std::vector<ExprPtr> beginnings, otherwise;
+  for (const auto& [beginning, goes_on] : begun) {
+    beginnings.push_back(bytes(beginning));
+    otherwise.push_back(sequence({bytes(beginning), characters(goes_on.complement())}));
   }
-  std::vector<ExprPtr> begun, otherwise;
-  for (size_t n = 1; n < letters.size(); ++n) {
-    const ExprPtr beginning = bytes(std::string(mark.substr(0, ends[n - 1])));
-    CharacterSet goes_on = one(letters[0]);
-    goes_on.add(one(letters[n]));
-    begun.push_back(beginning);
-    otherwise.push_back(sequence({beginning, characters(goes_on.complement())}));
-  }
-  const ExprPtr many = repeat(alternatives(std::move(begun)), 0, -1);
-  return sequence(
-      {repeat(alternatives({other, sequence({many, alternatives(std::move(otherwise))})}), 0, -1), many});
+  const ExprPtr many = repeat(alternatives(std::move(beginnings)), 0, -1);
+  return sequence({repeat(alternatives({characters(first.complement()),
+                                        sequence({many, alternatives(std::move(otherwise))})}),
+                          0, -1),
+                   many});
 }
 
 }  // namespace lathe::grammar

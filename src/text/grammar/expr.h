@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -54,6 +55,8 @@ ExprPtr rule(int32_t index);
 ExprPtr compiled(std::shared_ptr<const Network>);  // the texts of another grammar
 ExprPtr text_without(
     std::string_view mark);  // any text; the mark's first character is not in its rest, or all of it
+// Any text without these marks, which begin with one character that is in the rest of none.
+ExprPtr text_without(std::span<const std::string_view> marks);
 inline ExprPtr nothing() { return alternatives({}); }  // matches no text at all
 
 struct Rules {
