@@ -48,5 +48,11 @@ types() {
 }
 while read -r name; do fail "two headers define '$name': $(types | awk -v name="$name" '$1 == name { print $2 }' | xargs)"; done < <(types | awk '{ print $1 }' | sort | uniq -d)
 
+# Documents that comments cite, by name or by number. (Not the paths of URLs.)
+cd ..
+while IFS=: read -r file line cited; do
+  compgen -G "$cited*" > /dev/null || fail "$file:$line cites $cited, which is not there"
+done < <(grep -rnoP '(?<![\w/.-])docs/[\w/-]+(\.md|\.yaml)?' src tests bench fuzz --include='*.h' --include='*.cpp' --include='*.inl')
+
 [ "$failed" = 0 ] && echo "layering: ok"
 exit "$failed"

@@ -12,6 +12,7 @@
 #include "compress/matrices.h"
 #include "compress/save.h"
 #include "core/cpu.h"
+#include "core/leftovers.h"
 #include "core/log.h"
 #include "models/kv_cache.h"
 #include "models/low_rank.h"
@@ -155,13 +156,6 @@ void print_reasons(const std::vector<ModuleRow>& modules) {
   for (const auto& [key, n] : counts) fmt::print("{:<18} {:>8}  {}\n", key.second, n, key.first);
 }
 
-// "<output>.sweep" beside the output: where a killed run leaves its finished blocks.
-fs::path beside(const fs::path& output, const char* suffix) {
-  fs::path path = output.has_filename() ? output : output.parent_path();
-  path += suffix;
-  return path;
-}
-
 // The layers that lost most, and all that are special.
 void print_layers(std::vector<LayerReport> layers) {
   std::ranges::stable_sort(layers, std::greater(), &LayerReport::error);
@@ -215,7 +209,7 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
     return source_hash.get();
   };
   Model model = from.model;
-  const fs::path work = beside(output, ".sweep");
+  const fs::path work = beside(output, "sweep");  // where a killed run leaves its finished blocks
   const StepsResult steps =
       run_steps(model, recipe, from.checkpoint, checked_source, {.work = work, .threads = threads});
   AtomicDirectory directory(output);

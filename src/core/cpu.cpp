@@ -136,11 +136,19 @@ uint32_t allowed_features() {
                     printable(wish));
 }
 
+// "model name" on x86; ARM has none, but numbers of who made the core and of which it is.
 std::string cpu_model() {
   std::ifstream info("/proc/cpuinfo");
-  for (std::string line; std::getline(info, line);)
-    if (line.starts_with("model name")) return line.substr(line.find(':') + 2);
-  return "unknown CPU";
+  std::string maker, part;
+  for (std::string line; std::getline(info, line);) {
+    const size_t colon = std::min(line.find(':'), line.size());
+    const std::string value = line.substr(std::min(line.find_first_not_of(": ", colon), line.size()));
+    if (line.starts_with("model name") && !value.empty()) return value;
+    if (line.starts_with("CPU implementer") && maker.empty()) maker = value;
+    if (line.starts_with("CPU part") && part.empty()) part = value;
+  }
+  if (maker.empty() || part.empty()) return "unknown CPU";
+  return fmt::format("ARM implementer {} part {}", maker, part);
 }
 
 int physical_cores() { return static_cast<int>(cores().size()); }

@@ -1,6 +1,7 @@
 #include "core/file.h"
 
 #include <cerrno>
+#include <cstdio>
 #include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -26,6 +27,12 @@ void sync_path(const fs::path& path) {
 
 fs::path parent_of(const fs::path& path) {
   return path.has_parent_path() ? path.parent_path() : fs::path(".");
+}
+
+// One becomes the other at once: of two renames the first leaves nothing there, should the second not come.
+// False where one is missing or the file system cannot.
+bool exchange(const fs::path& a, const fs::path& b) {
+  return ::renameat2(AT_FDCWD, a.c_str(), AT_FDCWD, b.c_str(), RENAME_EXCHANGE) == 0;
 }
 
 }  // namespace
@@ -96,13 +103,11 @@ void FileWriter::finish() {
 }
 
 void write_file_atomically(const fs::path& path, std::string_view contents) {
-  fs::path temporary = path;
-  temporary += fmt::format(".tmp-{}", ::getpid());
-  FileWriter out(temporary);
+  AtomicFile file(path);
+  FileWriter out(file.path());
   out.write(contents);
   out.finish();
-  fs::rename(temporary, path);
-  sync_path(parent_of(path));
+  file.commit();
 }
 
 AtomicDirectory::AtomicDirectory(const fs::path& target) : target_(target) {
@@ -117,8 +122,8 @@ AtomicDirectory::AtomicDirectory(const fs::path& target) : target_(target) {
       throw input_error(target_.string(), "a new path, an empty directory or an earlier model",
                         "something else", "choose another -o");
   }
-  temporary_ = target_;
-  temporary_ += fmt::format(".tmp-{}", ::getpid());
+  temporary_ = temporary_beside(target_);
+  fs::remove_all(temporary_);  // of a process that is gone and had the same number, as in containers
   fs::create_directories(temporary_);
 }
 
@@ -130,23 +135,24 @@ AtomicDirectory::~AtomicDirectory() {
 void AtomicDirectory::commit() {
   for (const auto& entry : fs::recursive_directory_iterator(temporary_)) sync_path(entry.path());
   sync_path(temporary_);
-  fs::path old = target_;
-  old += fmt::format(".old-{}", ::getpid());
-  const bool replaces = fs::exists(target_);
-  if (replaces) fs::rename(target_, old);
-  fs::rename(temporary_, target_);
+  fs::path old = temporary_;  // where the earlier directory is afterwards
+  if (!exchange(temporary_, target_)) {
+    old = old_beside(target_);
+    if (fs::exists(target_)) fs::rename(target_, old);
+    fs::rename(temporary_, target_);
+  }
   committed_ = true;
   sync_path(parent_of(target_));
   std::error_code ignored;
-  if (replaces) fs::remove_all(old, ignored);
+  fs::remove_all(old, ignored);
 }
 
-AtomicFile::AtomicFile(const fs::path& target) : target_(target), temporary_(target) {
+AtomicFile::AtomicFile(const fs::path& target) : target_(target) {
   if (!target_.has_filename() || fs::is_directory(target_))
     throw input_error(target_.string(), "the path of a file", "that of a directory", "choose another -o");
   fs::create_directories(parent_of(target_));
   sweep_leftovers(target_);
-  temporary_ += fmt::format(".tmp-{}", ::getpid());
+  temporary_ = temporary_beside(target_);
 }
 
 AtomicFile::~AtomicFile() {

@@ -29,10 +29,10 @@ class Mapping {
   size_t size_ = 0;
 };
 
-// Writes `<path>.tmp-<pid>`, fsyncs it and renames it over `path`.
+// An AtomicFile of these contents.
 void write_file_atomically(const fs::path& path, std::string_view contents);
 
-// A sequential writer with a buffer; throws Error naming the file when the disk says no.
+// A sequential writer without a buffer; throws Error naming the file when the disk says no.
 class FileWriter {
  public:
   explicit FileWriter(const fs::path&);
@@ -41,15 +41,15 @@ class FileWriter {
   FileWriter& operator=(const FileWriter&) = delete;
   void write(const void* data, size_t bytes);
   void write(std::string_view text) { write(text.data(), text.size()); }
-  void finish();  // flush and fsync; without it the file is not to be trusted
+  void finish();  // fsync and close; without it the file is not to be trusted
 
  private:
   fs::path path_;
   int fd_ = -1;
 };
 
-// A directory that appears at `target` all at once. Write into path(), then commit(). Without a commit the
-// temporary directory is removed. What a killed run left beside `target` is removed by the next one.
+// A directory that appears at `target` all at once, in place of an earlier one: write into path(), then
+// commit(). Without one it is removed; what a killed run left beside `target` (leftovers.h) is by the next.
 class AtomicDirectory {
  public:
   // Refuses (InputError) a target that exists and is not a directory that this tool wrote (a `lathe/` folder
@@ -66,7 +66,7 @@ class AtomicDirectory {
   bool committed_ = false;
 };
 
-// One file, by the same rules: write to path(), then commit(). InputError where `target` is a directory.
+// One file by the same rules, and the folders on the way to it. InputError where `target` is a directory.
 class AtomicFile {
  public:
   explicit AtomicFile(const fs::path& target);
@@ -74,7 +74,7 @@ class AtomicFile {
   AtomicFile(const AtomicFile&) = delete;
   AtomicFile& operator=(const AtomicFile&) = delete;
   const fs::path& path() const { return temporary_; }
-  void commit();  // what was written there is finished (FileWriter::finish)
+  void commit();  // what was written is finished, or who reads it can tell
 
  private:
   fs::path target_, temporary_;

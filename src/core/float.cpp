@@ -12,7 +12,7 @@ namespace {
 
 // One rounding routine for the IEEE-like formats narrower than f32: `E` exponent and `M` mantissa bits.
 // Returns the code without its sign for a finite magnitude; the caller deals with overflow and NaN.
-// Scaling by a power of two is exact, and adding then subtracting 1.5 * 2^23 rounds to nearest even.
+// Scaling by a power of two is exact.
 template <int E, int M>
 uint32_t round_magnitude(float magnitude) {
   constexpr int bias = (1 << (E - 1)) - 1;

@@ -6,10 +6,12 @@
 #include <pthread.h>
 #include <sched.h>
 #include <string_view>
+#include <system_error>
 #include <thread>
 #include <vector>
 
 #include "core/cores.h"
+#include "core/error.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -92,6 +94,12 @@ struct ThreadPool::State {
   std::vector<std::jthread> threads;
 
   explicit State(int workers) : taken(static_cast<size_t>(workers)) {}
+  // Before the threads are joined, which wait for regions.
+  ~State() {
+    stop = true;
+    generation.value.fetch_add(1);
+    generation.wake();
+  }
 
   void take_parts(int worker, uint32_t region) {
     const int parts = static_cast<int>(taken.size());
@@ -110,25 +118,26 @@ struct ThreadPool::State {
 
 ThreadPool::ThreadPool(int threads) : state_(std::make_unique<State>(std::max(1, threads))) {
   const int workers = std::max(1, threads);
-  for (int worker = 1; worker < workers; ++worker)
-    state_->threads.emplace_back([this, worker] {
-      uint32_t seen = 0;
-      for (;;) {
-        state_->generation.wait_while_equal(seen);
-        seen = state_->generation.value.load(std::memory_order_acquire);
-        if (state_->stop) return;
-        state_->take_parts(worker, seen);
-      }
-    });
+  const auto work = [state = state_.get()](int worker) {
+    uint32_t seen = 0;
+    for (;;) {
+      state->generation.wait_while_equal(seen);
+      seen = state->generation.value.load(std::memory_order_acquire);
+      if (state->stop) return;
+      state->take_parts(worker, seen);
+    }
+  };
+  for (int worker = 1; worker < workers; ++worker) try {
+      state_->threads.emplace_back(work, worker);
+    } catch (const std::system_error& e) {
+      fail("{} threads asked for, {} started: {}; ask for fewer, or raise the limit of this process (ulimit)",
+           workers, worker, e.what());
+    }
   const std::vector<int> cpus = cpus_of_workers(workers);
   for (size_t i = 0; i < cpus.size(); ++i) pin(state_->threads[i], cpus[i]);
 }
 
-ThreadPool::~ThreadPool() {
-  state_->stop = true;
-  state_->generation.value.fetch_add(1);
-  state_->generation.wake();
-}
+ThreadPool::~ThreadPool() = default;
 
 int ThreadPool::size() const { return static_cast<int>(state_->taken.size()); }
 

@@ -16,6 +16,24 @@ Json scalar(const YAML::Node& node) {
   return node.Scalar();
 }
 
+// An alias is the node that it names, so a few lines can hold billions of values, or one that holds itself.
+constexpr int most_depth = 64, most_values = 1 << 20;
+
+void count(const YAML::Node& node, std::string_view where, int depth, int& values) {
+  if (depth > most_depth)
+    throw input_error(at_line(where, node.Mark()), fmt::format("at most {} levels", most_depth), "more");
+  if (++values > most_values)
+    throw input_error(at_line(where, node.Mark()), fmt::format("at most {} values", most_values),
+                      "more, each alias counted as what it names");
+  if (node.IsSequence())
+    for (const YAML::Node& item : node) count(item, where, depth + 1, values);
+  if (node.IsMap())
+    for (const auto& item : node) {
+      count(item.first, where, depth + 1, values);
+      count(item.second, where, depth + 1, values);
+    }
+}
+
 }  // namespace
 
 std::string at_line(std::string_view where, const YAML::Mark& mark) {
@@ -24,7 +42,10 @@ std::string at_line(std::string_view where, const YAML::Mark& mark) {
 
 YAML::Node parse_yaml(std::string_view text, std::string_view where) {
   try {
-    return YAML::Load(std::string(text));
+    YAML::Node root = YAML::Load(std::string(text));
+    int values = 0;
+    count(root, where, 0, values);
+    return root;
   } catch (const YAML::Exception& e) {
     throw input_error(at_line(where, e.mark), "valid YAML", printable(e.msg));
   }

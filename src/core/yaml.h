@@ -12,7 +12,7 @@ namespace lathe {
 
 std::string at_line(std::string_view where, const YAML::Mark&);  // "file.yaml: line 3"
 
-// InputError when it is not YAML. `where` names the source.
+// InputError when it is not YAML, or too much or too deep of it, aliases written out. `where`: the source.
 YAML::Node parse_yaml(std::string_view text, std::string_view where);
 
 // InputError at a key that is not known, or is there twice.

@@ -69,7 +69,7 @@ class Graph {
   NodeId next_ = 0;
 };
 
-// The text form: golden files, reviews, and graph.txt beside a model whose structure a pass changed.
+// The text form: `lathe inspect --graph`, golden files and graphs that tests write by hand.
 std::ostream& operator<<(std::ostream&, const Graph&);
 std::string to_string(const Graph&);
 Graph parse_graph(std::string_view);  // round-trips operator<<; InputError with the line on bad text

@@ -12,7 +12,6 @@
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/json.h"
-#include "core/leftovers.h"
 #include "core/log.h"
 
 namespace lathe {
@@ -142,26 +141,19 @@ void write(const fs::path& path, const Json& key, const std::map<std::string, We
   header.resize(data_begin(header.size()) - fixed_bytes, ' ');
   const uint64_t length = header.size();
 
-  fs::path temporary = path;
-  temporary += fmt::format(".tmp-{}", ::getpid());
-  try {
-    {  // Not synced to the disk: what a crash cuts short, the checksums tell.
-      FileWriter out(temporary);
-      out.write(magic);
-      out.write(&length, sizeof length);
-      out.write(checksum(std::as_bytes(std::span(header))));
-      out.write(header);
-      for (const auto& [name, weight] : weights) {
-        join(weight);
-        out.write(together.data(), together.size());
-      }
+  AtomicFile file(path);
+  {  // Not synced to the disk: what a crash cuts short, the checksums tell.
+    FileWriter out(file.path());
+    out.write(magic);
+    out.write(&length, sizeof length);
+    out.write(checksum(std::as_bytes(std::span(header))));
+    out.write(header);
+    for (const auto& [name, weight] : weights) {
+      join(weight);
+      out.write(together.data(), together.size());
     }
-    fs::rename(temporary, path);
-  } catch (...) {
-    std::error_code ignored;
-    fs::remove(temporary, ignored);
-    throw;
   }
+  file.commit();
 }
 
 }  // namespace
@@ -214,8 +206,6 @@ void write_packed(const PackedCache& cache, const std::map<std::string, Weight>&
   const Json key = key_of(cache, weights);
   const fs::path path = path_of(cache, key);
   try {
-    fs::create_directories(cache.folder);
-    sweep_leftovers(path);
     write(path, key, weights);
     // In a model's own folder, files of other weights than its present ones are of no use to anyone.
     if (cache.folder.parent_path().filename() != "lathe") return;

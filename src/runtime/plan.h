@@ -97,7 +97,7 @@ class Plan {
 
   // Parallel regions of the last run, each a barrier for all workers: a decode step of one sequence has five
   // per layer (q k v, attention, o, gate and up, down) and one for the head; where rows are worth sharing
-  // out, nine, or ten with packed rows (docs/decisions/023-rows-in-chains.md).
+  // out, nine, or ten with packed rows (docs/decisions/025-rows-in-chains.md).
   int64_t regions_per_step() const;
 
   size_t weight_bytes() const;  // as packed

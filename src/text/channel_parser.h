@@ -1,5 +1,5 @@
-// Answers in channels, as gpt-oss writes them (Harmony, https://github.com/openai/harmony,
-// docs/format.md): messages, each with a header and a content.
+// Answers in channels, as gpt-oss writes them (Harmony,
+// https://github.com/openai/harmony/blob/main/docs/format.md): messages, each with a header and a content.
 //   <|channel|>analysis<|message|>thoughts<|end|><|start|>assistant<|channel|>final<|message|>text<|return|>
 //   <|channel|>commentary to=functions.f <|constrain|>json<|message|>{...}<|call|>
 // The recipient may stand before the channel: <|start|>assistant to=functions.f<|channel|>commentary ...

@@ -1,10 +1,15 @@
+#include <atomic>
+#include <cstdio>
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <thread>
 #include <unistd.h>
 
 #include "core/error.h"
 #include "core/file.h"
+#include "core/leftovers.h"
 #include "support.h"
 
 namespace lathe {
@@ -61,7 +66,8 @@ TEST(WriteFileAtomically, ReplacesAndLeavesNothingElse) {
   write_file_atomically(dir / "a", "two");
   EXPECT_EQ(testing_support::read_text_file(dir / "a"), "two");
   EXPECT_THAT(names_in(dir.path()), ElementsAre("a"));
-  EXPECT_THROW(write_file_atomically(dir / "no" / "a", "x"), InputError);
+  EXPECT_THROW(write_file_atomically(dir / "a" / "b", "x"), fs::filesystem_error);
+  EXPECT_THROW(write_file_atomically(dir.path(), "x"), InputError);
 }
 
 TEST(AtomicDirectory, AppearsOnCommitAndOnlyThen) {
@@ -105,25 +111,76 @@ TEST(AtomicDirectory, RefusesWhatItDidNotWrite) {
   EXPECT_NO_THROW(AtomicDirectory(dir / "empty"));
 }
 
+// A reader looks all the while.
+TEST(AtomicDirectory, ThereIsAModelAtEveryMoment) {
+  testing_support::TemporaryDirectory dir;
+  put(dir / "model/config.json", "{}");
+  put(dir / "other/config.json", "{}");
+  if (::renameat2(AT_FDCWD, (dir / "model").c_str(), AT_FDCWD, (dir / "other").c_str(), RENAME_EXCHANGE) != 0)
+    GTEST_SKIP() << "this file system exchanges no names";
+  std::atomic<bool> done = false;
+  int64_t missing = 0;
+  std::thread reader([&] {
+    while (!done) missing += fs::exists(dir / "model") ? 0 : 1;
+  });
+  for (int i = 0; i < 20; ++i) {
+    AtomicDirectory out(dir / "model");
+    put(out.path() / "config.json", std::to_string(i));
+    out.commit();
+  }
+  done = true;
+  reader.join();
+  EXPECT_EQ(missing, 0);
+  EXPECT_EQ(testing_support::read_text_file(dir / "model/config.json"), "19");
+  EXPECT_THAT(names_in(dir.path()), ElementsAre("model", "other"));
+}
+
 TEST(AtomicDirectory, SweepsWhatDeadRunsLeft) {
   testing_support::TemporaryDirectory dir;
   const std::string dead = std::to_string(dead_pid()), alive = std::to_string(::getppid());
-  put(dir / ("model.tmp-" + dead) / "half", "x");
-  put(dir / ("model.tmp-" + alive) / "half", "x");
-  put(dir / ("other.tmp-" + dead) / "half", "x");
+  const auto left = [&](const char* target, const std::string& pid) {
+    return beside(dir / target, "tmp-" + pid);
+  };
+  put(left("model", dead) / "half", "x");
+  put(left("model", alive) / "half", "x");
+  put(left("other", dead) / "half", "x");
   { AtomicDirectory out(dir / "model"); }
-  EXPECT_THAT(names_in(dir.path()), testing::UnorderedElementsAre("model.tmp-" + alive, "other.tmp-" + dead));
+  EXPECT_THAT(names_in(dir.path()),
+              testing::UnorderedElementsAre(left("model", alive).filename(), left("other", dead).filename()));
 }
 
-TEST(AtomicDirectory, RestoresTheOldModelAfterACrashBetweenTheRenames) {
+TEST(AtomicDirectory, LeavesWhatOthersCallAlike) {
   testing_support::TemporaryDirectory dir;
   const std::string dead = std::to_string(dead_pid());
-  put(dir / ("model.old-" + dead) / "config.json", "old");
+  for (const std::string& name :
+       {std::string("model.old-backup"), std::string("model.tmp-notes"), "model.old-" + dead,
+        "model.tmp-" + dead, std::string("model.old-99999999"), std::string(".model.lathe-old-"),
+        ".model.lathe-tmp-" + dead + "x", ".model.lathe-tmp--" + dead, ".model.lathe-old-" + dead + ".1",
+        std::string(".model.lathe-tmp-99999999999999999999")})
+    put(dir / name / "thesis.txt", "precious");
+  const std::vector<std::string> before = names_in(dir.path());
+  { AtomicDirectory out(dir / "model"); }
+  EXPECT_EQ(names_in(dir.path()), before);
+}
+
+// Of a process with this one's number: in containers all are 1.
+TEST(AtomicDirectory, BeginsEmpty) {
+  testing_support::TemporaryDirectory dir;
+  put(temporary_beside(dir / "model") / "half", "x");
+  AtomicDirectory out(dir / "model");
+  EXPECT_THAT(names_in(out.path()), testing::IsEmpty());
+}
+
+// Where the file system exchanges no names.
+TEST(AtomicDirectory, RestoresTheOldModelAfterACrashBetweenTheRenames) {
+  testing_support::TemporaryDirectory dir;
+  const fs::path old = beside(dir / "model", "old-" + std::to_string(dead_pid()));
+  put(old / "config.json", "old");
   { AtomicDirectory out(dir / "model"); }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
   EXPECT_EQ(testing_support::read_text_file(dir / "model/config.json"), "old");
   // With the new model in place the old one is litter.
-  put(dir / ("model.old-" + dead) / "config.json", "older");
+  put(old / "config.json", "older");
   { AtomicDirectory out(dir / "model"); }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
   EXPECT_EQ(testing_support::read_text_file(dir / "model/config.json"), "old");

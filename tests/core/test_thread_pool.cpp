@@ -4,11 +4,14 @@
 #include <latch>
 #include <sched.h>
 #include <set>
+#include <sys/resource.h>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 #include "core/cores.h"
 #include "core/cpu.h"
+#include "core/error.h"
 #include "core/thread_pool.h"
 
 namespace lathe {
@@ -152,6 +155,23 @@ TEST(ThreadPool, NoWorkAndManyPools) {
   for (int i = 0; i < 50; ++i) ThreadPool idle(4);
   EXPECT_EQ(ThreadPool(0).size(), 1);
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)  // which reserve terabytes of addresses
+TEST(ThreadPool, WhatCannotStartIsAnErrorNotAWait) {
+  const auto ask = [] {
+    ::alarm(60);  // a pool that waits for those that did start waits for ever
+    const rlimit addresses{size_t{1} << 30, size_t{1} << 30};  // room for some stacks of 8 MiB, not for 4096
+    if (::setrlimit(RLIMIT_AS, &addresses) != 0) ::_exit(0);
+    try {
+      ThreadPool pool(4096);
+    } catch (const Error& e) {
+      ::_exit(std::string_view(e.what()).starts_with("4096 threads asked for") ? 0 : 1);
+    }
+    ::_exit(2);
+  };
+  EXPECT_EXIT(ask(), testing::ExitedWithCode(0), "");
+}
+#endif
 
 }  // namespace
 }  // namespace lathe

@@ -2,6 +2,7 @@
 
 #include "core/cpu.h"
 #include "core/float.h"
+#include "core/leftovers.h"
 #include "core/rng.h"
 #include "runtime/packed_cache.h"
 #include "runtime/plan.h"
@@ -168,7 +169,7 @@ TEST(PackedCache, WhatAKilledWriterLeftIsRemoved) {
   write_packed(cache, some_weights());
   const fs::path file = only_file(cache.folder);
   // No process has a number above 2^22.
-  std::ofstream(file.string() + ".tmp-99999999", std::ios::binary) << "half";
+  std::ofstream(beside(file, "tmp-99999999"), std::ios::binary) << "half";
   write_packed(cache, some_weights());
   EXPECT_EQ(only_file(cache.folder), file);
 }
