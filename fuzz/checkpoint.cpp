@@ -3,36 +3,13 @@
 // experts of gpt-oss are split as those.
 #include "io/checkpoint.h"
 
-#include <cstdlib>
-#include <fstream>
-#include <unistd.h>
-
 #include "core/error.h"
+#include "directory.h"
 #include "models/stacked_experts.h"
 
-namespace {
-
-using namespace lathe;
-
-// Written again for every input; memory where the machine has that.
-const fs::path& directory() {
-  static const fs::path path = [] {
-    const fs::path out =
-        fs::path(fs::exists("/dev/shm") ? "/dev/shm" : "/tmp") / fmt::format("lathe-fuzz-{}", getpid());
-    fs::create_directories(out);
-    std::atexit([] { fs::remove_all(directory()); });
-    return out;
-  }();
-  return path;
-}
-
-void put(const char* name, std::string_view contents) {
-  std::ofstream(directory() / name, std::ios::binary) << contents;
-}
-
-}  // namespace
-
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  using namespace lathe;
+  using namespace lathe::fuzzing;
   const std::string_view all(reinterpret_cast<const char*>(data), size);
   const size_t end = all.find('\0');
   if (end == std::string_view::npos) return 0;

@@ -13,8 +13,8 @@ namespace lathe {
 
 struct Text {
   std::string path;           // where it came from
-  std::string sha256;         // of the bytes used
-  size_t begin = 0, end = 0;  // the byte range of the file that was used
+  std::string sha256;         // of those bytes
+  size_t begin = 0, end = 0;  // the bytes of the file that were read; max_tokens are the first tokens of them
   std::vector<int32_t> tokens;
 };
 

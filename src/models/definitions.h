@@ -25,4 +25,7 @@ struct RopeTable {
 };
 RopeTable rope_table(const Json& config, int head_dim);
 
+// A number of a config as the float that kernels see. InputError where that is not above 0 and finite.
+float positive(double number, std::string_view where);
+
 }  // namespace lathe

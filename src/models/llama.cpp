@@ -70,10 +70,9 @@ Moe::Moe(const Json& c, int layers) : without(static_cast<size_t>(layers)) {
   normalize = family->normalize || get_bool_or(c, "norm_topk_prob", where, false);
   if (type == "qwen2_moe") shared_width = count("shared_expert_intermediate_size", 10'000'000);
   if (type == "gpt_oss")
-    activation = {.limit = static_cast<float>(get_number_or(c, "swiglu_limit", where, 7)),
-                  .alpha = static_cast<float>(get_number_or(c, "swiglu_alpha", where, 1.702))};
-  if (type == "gpt_oss" && !(activation.limit > 0 && std::isfinite(activation.limit)))
-    throw input_error("config.json: swiglu_limit", "a positive number", fmt::format("{}", activation.limit));
+    activation = {
+        .limit = positive(get_number_or(c, "swiglu_limit", where, 7), "config.json: swiglu_limit"),
+        .alpha = positive(get_number_or(c, "swiglu_alpha", where, 1.702), "config.json: swiglu_alpha")};
   if (type == "mixtral" || type == "olmoe" || type == "gpt_oss") return;
   step = static_cast<int>(get_int_or(c, "decoder_sparse_step", where, 1, 10'000, 1));
   for (const Json& layer : c.value("mlp_only_layers", Json::array())) {
@@ -121,7 +120,11 @@ Config::Config(const Json& c)
   head_dim = count_or("head_dim", 65'536, std::max(1, hidden / heads));
   ffn = count("intermediate_size", 10 * million);
   vocab = count("vocab_size", 100 * million);
-  eps = static_cast<float>(get_number_or(c, "rms_norm_eps", where, 1e-6));
+  eps = positive(get_number_or(c, "rms_norm_eps", where, 1e-6), "config.json: rms_norm_eps");
+  // Columns are counted in int, up to those of queries, keys and values together.
+  if (int64_t{heads} * head_dim > 10 * million)
+    throw input_error("config.json: num_attention_heads * head_dim", fmt::format("at most {}", 10 * million),
+                      fmt::format("{} * {}", heads, head_dim));
   if (heads % kv_heads)
     throw input_error("config.json: num_key_value_heads", fmt::format("a divisor of {} heads", heads),
                       fmt::format("{}", kv_heads));

@@ -42,11 +42,12 @@ AdapterConfig read_config(const fs::path& file) {
   if (!r.is_number_integer() || r.get<int64_t>() < 1 || r.get<int64_t>() > most_rank)
     refuse(fmt::format("r of 1 to {}", most_rank), r.dump());
   c.rank = r.get<int64_t>();
-  if (!alpha.is_number() || !std::isfinite(alpha.get<double>())) refuse("a number lora_alpha", alpha.dump());
+  if (!alpha.is_number()) refuse("a number lora_alpha", alpha.dump());
   const Json rslora = config.value("use_rslora", Json(false));
   if (!rslora.is_boolean()) refuse("use_rslora true or false", rslora.dump());
   const auto rank = static_cast<double>(c.rank);
   c.scale = static_cast<float>(alpha.get<double>() / (rslora.get<bool>() ? std::sqrt(rank) : rank));
+  if (!std::isfinite(c.scale)) refuse("lora_alpha within the range of floats", alpha.dump());
   return c;
 }
 

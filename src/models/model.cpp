@@ -77,18 +77,6 @@ void require_finite(const Weight& weight, const Entry& entry) {
       throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name), "finite numbers",
                         fmt::format("NaN or infinity at element {}", at),
                         "the checkpoint is damaged; export it again");
-  // compressed-tensors and gpt-oss store exponents as u8, the first the global scale as a divisor.
-  const Numerics& n = weight.numerics;
-  const auto damaged = [&](std::string_view expected, std::string_view found) {
-    throw input_error(fmt::format("{}: tensor '{}'", entry.file, entry.name), expected, found,
-                      "the checkpoint is damaged; export it again");
-  };
-  if (!weight.packing->name.starts_with("ct.") && weight.packing->name != "openai.mxfp4") return;
-  if (n.dtype == DType::f8e8m0 && find_all_ones<uint8_t>(weight.parts[1].as<uint8_t>(), 0xff) >= 0)
-    damaged("finite scales", "NaN (exponent 255)");
-  if (n.global && !std::isnormal(1 / weight.parts[2].as<float>()[0]))
-    damaged("a global scale whose inverse is a finite number",
-            fmt::format("{}", weight.parts[2].as<float>()[0]));
 }
 
 struct Loaded {

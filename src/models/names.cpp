@@ -84,7 +84,7 @@ std::string translated(std::string_view name, std::string_view type, std::string
 // bytes.
 Weight permute_rope_rows(const Weight& w, int64_t heads, bool to_gguf) {
   const int64_t rows = w.shape.empty() ? 0 : w.shape[0], head_dim = rows / heads, half = head_dim / 2;
-  if (heads < 1 || rows % heads || head_dim % 2)
+  if (rows < 1 || rows % heads || head_dim % 2)
     throw input_error("attention rows", fmt::format("a multiple of {} heads of even size", heads),
                       fmt::format("{} rows", rows));
   Weight out = w;

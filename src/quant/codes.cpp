@@ -29,7 +29,11 @@ void dequantize(const Codes& c, float* out) {
   const int64_t groups = c.numerics.groups(c.cols), group = c.numerics.group == 0 ? c.cols : c.numerics.group;
   const std::span<const float> grid =
       c.numerics.is_grid() ? grid_values(c.numerics.kind) : std::span<const float>();
-  if (c.numerics.act_order) return dequantize_scattered(c, out);
+  if (c.numerics.act_order) {
+    dequantize_scattered(c, out);
+    if (c.numerics.column_scales) scale_columns(c, out);
+    return;
+  }
   for (int64_t row = 0; row < c.rows; ++row)
     for (int64_t g = 0; g < groups; ++g) {
       const size_t at = static_cast<size_t>(row * groups + g);

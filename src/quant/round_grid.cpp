@@ -187,10 +187,19 @@ Codes round_to_grid(const float* values, int64_t rows, int64_t cols, const Numer
   Codes c{numerics, rows, cols, {}, {}, {}, {}, global_scale(numerics, rule.search, largest)};
   c.codes.resize(static_cast<size_t>(rows * cols));
   c.scales.resize(static_cast<size_t>(rows * numerics.groups(cols)));
-  if (numerics.kind == Kind::e4m3) round_blocks<E4M3>(values, c, rule, largest);
-  if (numerics.kind == Kind::e2m1) round_blocks<E2M1>(values, c, rule, largest);
-  if (numerics.kind == Kind::nf4) round_blocks<NF4>(values, c, rule, largest);
-  return c;
+  switch (numerics.kind) {
+    case Kind::e4m3:
+      round_blocks<E4M3>(values, c, rule, largest);
+      return c;
+    case Kind::e2m1:
+      round_blocks<E2M1>(values, c, rule, largest);
+      return c;
+    case Kind::nf4:
+      round_blocks<NF4>(values, c, rule, largest);
+      return c;
+    default:
+      fail("{} is not a grid of floats that is rounded to", to_string(numerics));
+  }
 }
 
 }  // namespace lathe

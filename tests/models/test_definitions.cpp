@@ -64,16 +64,25 @@ TEST_P(DefineRefuses, AndNamesTheKey) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(Keys, DefineRefuses,
-                         testing::Values(BadKey{"hidden_size", -1}, BadKey{"hidden_size", 1e300},
-                                         BadKey{"hidden_size", "64"}, BadKey{"num_hidden_layers", 0},
-                                         BadKey{"num_hidden_layers", 1ull << 60},
-                                         BadKey{"num_key_value_heads", 3}, BadKey{"head_dim", 15},
-                                         BadKey{"vocab_size", Json()}, BadKey{"hidden_act", "gelu"},
-                                         BadKey{"rope_theta", "x"}, BadKey{"rope_theta", 0},
-                                         BadKey{"rope_scaling", Json{{"rope_type", "llama3"}}},
-                                         BadKey{"rope_scaling", Json{{"rope_type", "later"}}},
-                                         BadKey{"tie_word_embeddings", 3}, BadKey{"model_type", 7}));
+INSTANTIATE_TEST_SUITE_P(
+    Keys, DefineRefuses,
+    testing::Values(BadKey{"hidden_size", -1}, BadKey{"hidden_size", 1e300}, BadKey{"hidden_size", "64"},
+                    BadKey{"num_hidden_layers", 0}, BadKey{"num_hidden_layers", 1ull << 60},
+                    BadKey{"num_key_value_heads", 3}, BadKey{"head_dim", 15}, BadKey{"vocab_size", Json()},
+                    BadKey{"hidden_act", "gelu"}, BadKey{"rope_theta", "x"}, BadKey{"rope_theta", 0},
+                    BadKey{"rope_theta", 1e300}, BadKey{"rms_norm_eps", 0}, BadKey{"rms_norm_eps", -1e-5},
+                    BadKey{"rms_norm_eps", 1e300}, BadKey{"rope_scaling", Json{{"rope_type", "llama3"}}},
+                    BadKey{"rope_scaling", Json{{"rope_type", "later"}}}, BadKey{"tie_word_embeddings", 3},
+                    BadKey{"model_type", 7}));
+
+TEST(Define, HeadsAreCountedWithoutOverflow) {
+  Json config = small_config();
+  for (const char* key : {"num_attention_heads", "num_key_value_heads", "head_dim"}) config[key] = 65'536;
+  EXPECT_THAT([&] { define(config); },
+              testing::ThrowsMessage<InputError>(HasSubstr("num_attention_heads * head_dim")));
+  config["head_dim"] = 152;  // a little below ten million columns
+  EXPECT_NO_THROW(define(config));
+}
 
 TEST(Define, LayersOfGptOssSlideByTurns) {
   Json config = read_json(golden("gpt_oss") / "config.json");
@@ -95,6 +104,7 @@ TEST(Define, LayersOfGptOssSlideByTurns) {
                                    {"layer_types", Json{"full_attention", "chunked_attention"}},
                                    {"layer_types", Json(2)},
                                    {"swiglu_limit", Json(0)},
+                                   {"swiglu_alpha", Json(1e300)},
                                    {"num_experts_per_tok", Json(5)},
                                    {"num_local_experts", Json(100'000)}}) {
     Json wrong = config;

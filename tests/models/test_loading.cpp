@@ -3,6 +3,7 @@
 #include "core/float.h"
 #include "edited_checkpoint.h"
 #include "models/model.h"
+#include "models/names.h"
 
 namespace lathe {
 namespace {
@@ -129,10 +130,18 @@ TEST(Load, StacksOfExpertsThatDoNotFitAreNamed) {
   Tensor scales = Tensor::zeros(DType::u8, {4, 64, 1});
   scales.as_mutable<uint8_t>()[200] = 255;
   EXPECT_THAT(with("gpt_oss_mxfp4", ".gate_up_proj_scales", scales),
-              AllOf(HasSubstr("gate_up_proj"), HasSubstr("exponent 255")));
+              AllOf(HasSubstr("gate_up_proj"), HasSubstr("finite scales"), HasSubstr("block 200")));
   Edited e("gpt_oss");
   e.tensors.erase(scope + ".down_proj_bias");
   EXPECT_THAT(load_error(e.write()), AllOf(HasSubstr("experts.0.down_proj.bias"), HasSubstr("none")));
+}
+
+TEST(Load, HeadsOfNoRowsAreRefused) {
+  const auto transform = gguf_binding("model.layers.0.self_attn.q_proj.weight",
+                                      {{"model_type", "llama"}, {"num_attention_heads", 2}})
+                             .transform;
+  EXPECT_NO_THROW(transform(dense_weight(Tensor::zeros(DType::f32, {4, 8}))));
+  EXPECT_THROW(transform(dense_weight(Tensor::zeros(DType::f32, {0, 8}))), InputError);
 }
 
 TEST(Load, TiedHeadStoredUnderEitherName) {

@@ -68,5 +68,38 @@ TEST(RopeTable, ParametersKeyOfNewerConfigsWins) {
   EXPECT_EQ(rope_table(modern, 8).inv_freq, rope_table(Json::object(), 8).inv_freq);
 }
 
+// What would be an infinite frequency or none, or no number at all.
+TEST(RopeTable, RefusesWhatMakesNoFrequencies) {
+  const auto refused = [](Json scaling, const char* key, const Json& value) {
+    scaling[key] = value;
+    EXPECT_THROW(rope_table({{"rope_scaling", scaling}}, 8), InputError) << scaling.dump();
+  };
+  const Json linear{{"rope_type", "linear"}, {"factor", 2.0}},
+      llama3{{"rope_type", "llama3"},
+             {"factor", 32.0},
+             {"low_freq_factor", 1.0},
+             {"high_freq_factor", 4.0},
+             {"original_max_position_embeddings", 8192}},
+      yarn{{"rope_type", "yarn"}, {"factor", 32.0}},
+      divisors{{"rope_type", "divisors"}, {"divisors", {1.0, 2.0, 4.0, 8.0}}};
+  for (const Json& sound : {linear, llama3, yarn, divisors})
+    EXPECT_NO_THROW(rope_table({{"rope_scaling", sound}}, 8)) << sound.dump();
+  for (const double bad : {0.0, -1.0, 1e300, 1e-60}) {
+    for (const Json& scaling : {linear, llama3, yarn}) refused(scaling, "factor", bad);
+    for (const char* key : {"beta_fast", "beta_slow", "attention_factor", "original_max_position_embeddings"})
+      refused(yarn, key, bad);
+    for (const char* key : {"low_freq_factor", "high_freq_factor", "original_max_position_embeddings"})
+      refused(llama3, key, bad);
+    refused(divisors, "divisors", {1.0, 2.0, bad, 8.0});
+  }
+  refused(llama3, "low_freq_factor", 4.0);
+  refused(divisors, "divisors", {1.0, 2.0, 4.0});
+  refused(divisors, "divisors", {1.0, 2.0, NAN, 8.0});
+  refused(divisors, "divisors", {1.0, 2.0, "x", 8.0});
+  refused(divisors, "divisors", "1248");
+  EXPECT_THROW(rope_table({{"rope_scaling", {{"rope_type", "divisors"}}}}, 8), InputError);
+  EXPECT_THROW(rope_table({{"rope_scaling", yarn}, {"max_position_embeddings", 0}}, 8), InputError);
+}
+
 }  // namespace
 }  // namespace lathe

@@ -396,6 +396,28 @@ TEST(GgufFloat, GoldenBlocks) {
   }
 }
 
+// What is stored as bytes or as a divisor; scales that are floats are looked at as such.
+TEST(FloatPackings, ScalesThatAreNoNumbersAreFound) {
+  for (const auto& [name, numerics] :
+       {std::pair("ct.mxfp8", Numerics::mxfp8()), std::pair("ct.mxfp4", Numerics::mxfp4()),
+        std::pair("modelopt.mxfp4", Numerics::mxfp4()), std::pair("openai.mxfp4", Numerics::mxfp4())}) {
+    Weight w = make_weight(numerics, packing(name), {3, 64});
+    ASSERT_NE(w.packing->nonfinite, nullptr) << name;
+    w.parts[0].as_mutable<uint8_t>()[7] = 0xff;  // codes may be anything
+    w.parts[1].as_mutable<uint8_t>()[1] = 0xfe;
+    EXPECT_EQ(w.packing->nonfinite(w), -1) << name;
+    w.parts[1].as_mutable<uint8_t>()[4] = 0xff;
+    EXPECT_EQ(w.packing->nonfinite(w), 4) << name;
+  }
+  Weight w = make_weight(Numerics::nvfp4(), packing("ct.nvfp4"), {2, 32});
+  for (const float divisor : {0.0f, -0.0f, 1e-39f, INFINITY, NAN}) {
+    w.parts[2].as_mutable<float>()[0] = divisor;
+    EXPECT_EQ(w.packing->nonfinite(w), 0) << divisor;
+  }
+  w.parts[2].as_mutable<float>()[0] = 2048;
+  EXPECT_EQ(w.packing->nonfinite(w), -1);
+}
+
 TEST(GgufFloat, ScalesThatAreNoNumbersAreFound) {
   const auto nonfinite = [](std::string_view name, const Numerics& n, int64_t cols, size_t at,
                             uint8_t value) {

@@ -132,6 +132,16 @@ TEST(Dequantize, TheThreeOffsets) {
   EXPECT_THAT(out, testing::ElementsAre(-5, 2.5, 5.75));
 }
 
+TEST(Dequantize, ColumnsAreScaledWhateverTheirGroups) {
+  Codes c{Numerics::integer(4, 2, false), 1, 4, {}, {1, 2, 3, 4}, {10, 100}, {}};
+  c.numerics.act_order = c.numerics.column_scales = true;
+  c.group_of = {1, 0, 1, 0};
+  c.columns = {1, 2, 3, 4};
+  float out[4];
+  dequantize(c, out);
+  EXPECT_THAT(out, testing::ElementsAre(100, 40, 900, 160));
+}
+
 TEST(Dequantize, GridsTimesBothScales) {
   Codes c{Numerics::nvfp4(), 1, 18, {}, std::vector<int16_t>(18, 7), {448, 0.5f}, {}, 1 / 1792.0f};
   c.codes[1] = 9;

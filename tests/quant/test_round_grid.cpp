@@ -6,6 +6,7 @@
 #include "core/float.h"
 #include "core/rng.h"
 #include "quant/round.h"
+#include "quant/round_parts.h"
 
 namespace lathe {
 namespace {
@@ -251,6 +252,11 @@ TEST(RoundToGrid, ZerosAndExtremesStayFinite) {
           EXPECT_THAT(deq, testing::Each(0)) << to_string(n);
         }
       }
+}
+
+TEST(RoundToGrid, AGridThatNothingRoundsToIsAnError) {
+  const std::vector<float> w(64, 1.0f);
+  EXPECT_THROW(round_to_grid(w.data(), 2, 32, Numerics::iq4_nl(), {}, 1), Error);
 }
 
 }  // namespace

@@ -194,6 +194,7 @@ TEST_F(Adapters, WhatIsNoPlainAdapterIsRefused) {
   refused(with("r", 1e9), first, "r of 1 to 1024");
   refused(with("r", 4), first, "shape [4, ");
   refused(with("lora_alpha", nullptr), first, "lora_alpha");
+  refused(with("lora_alpha", 1e300), first, "lora_alpha");
   std::vector<Factor> all = first;
   all[0].name += "x";
   refused(adapter_config(), all, "a tensor 'base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight'");

@@ -201,16 +201,28 @@ void unpack_openai(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   }
 }
 
+// Exponents are stored as u8: of all values 255 alone is no number.
+int64_t nonfinite_exponent(const Weight& w) {
+  const auto exponents = w.parts[1].as<uint8_t>();
+  const auto found = std::ranges::find(exponents, 0xff);
+  return found == exponents.end() ? -1 : found - exponents.begin();
+}
+
+int64_t nonfinite_divisor(const Weight& w) {
+  return std::isnormal(inverse(w.parts[2].as<float>()[0])) ? -1 : 0;
+}
+
 constexpr Packing rows[] = {
     {"ct.fp8", holds_fp8, fp8_parts, pack_fp8, unpack_fp8},
-    {"ct.mxfp8", holds_mxfp8, mxfp8_parts, pack_fp8, unpack_fp8},
-    {"ct.mxfp4", holds_mxfp4, fp4_parts, pack_fp4<inverted>, unpack_fp4<inverse>},
-    {"ct.nvfp4", holds_nvfp4, fp4_parts, pack_fp4<inverted>, unpack_fp4<inverse>},
+    {"ct.mxfp8", holds_mxfp8, mxfp8_parts, pack_fp8, unpack_fp8, nonfinite_exponent},
+    {"ct.mxfp4", holds_mxfp4, fp4_parts, pack_fp4<inverted>, unpack_fp4<inverse>, nonfinite_exponent},
+    {"ct.nvfp4", holds_nvfp4, fp4_parts, pack_fp4<inverted>, unpack_fp4<inverse>, nonfinite_divisor},
     {"hf.fp8", holds_fp8_blocks, hf_fp8_parts, pack_fp8, unpack_fp8},
     {"modelopt.fp8", holds_modelopt_fp8, modelopt_fp8_parts, pack_fp8, unpack_fp8},
     {"modelopt.nvfp4", holds_modelopt_nvfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
-    {"modelopt.mxfp4", holds_mxfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
-    {"openai.mxfp4", holds_mxfp4, openai_parts, nullptr, unpack_openai},
+    {"modelopt.mxfp4", holds_mxfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>,
+     nonfinite_exponent},
+    {"openai.mxfp4", holds_mxfp4, openai_parts, nullptr, unpack_openai, nonfinite_exponent},
 };
 
 }  // namespace

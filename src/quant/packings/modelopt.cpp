@@ -1,9 +1,7 @@
 // ModelOpt (https://github.com/NVIDIA/Model-Optimizer, modelopt/torch/export/quant_utils.py). Its floats are
 // in float.cpp. A pre_quant_scale multiplies the columns where no layer before could take it.
 //
-//   "modelopt.int4"      W4A16_AWQ, W4A8_AWQ: byte [r, k] of the weight holds rows 2 r (low nibble) and 2 r +
-//   1,
-//                        both signed
+//   "modelopt.int4"      W4A16_AWQ, W4A8_AWQ: byte [r, k] holds rows 2 r (low nibble) and 2 r + 1, signed
 //   "modelopt.int8"      W8A16, W8A8_SQ_PER_CHANNEL: a byte each
 //   "modelopt.low_rank"  NVFP4_SVD's svdquant_lora_a, which sees what pre_quant_scale makes of the input
 #include <algorithm>

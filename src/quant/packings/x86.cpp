@@ -4,16 +4,14 @@
 //
 //   x86.f32, x86.bf16, x86.f16, expand.x86   elements [panels, cols, 32]
 //   amx.bf16                                 elements [panels, ceil(cols / 32), 2, 16, 16, 2]: see tile_at()
-//   x86.int4 (2 to 4 bits)                   words [panels, ceil(cols / 8), 32]: 8 columns of a row, lowest
-//   bits first x86.int8 (5 to 8 bits)                   words [panels, ceil(cols / 4), 32]: 4 columns of a
-//   row
+//   x86.int4 (2 to 4 bits)                   words [panels, ceil(cols / 8), 32]: 8 columns, lowest bits first
+//   x86.int8 (5 to 8 bits)                   words [panels, ceil(cols / 4), 32]: 4 columns of a row
 //     scales [panels, groups, 32]            of numerics.dtype; f32 where there is a minimum
 //     zeros  [panels, groups, 32]            i8 zero points, or f32 minima
 //   x86.lut4 (e2m1, nf4)                     as x86.int4
 //     scales [panels, groups, 32]            of numerics.dtype
 //     table  [17]                            f32: what the 16 codes mean, and the global scale
-//   x86.fp8 (e4m3)                           bytes [panels, cols, 32]; scales as above, also of rows that
-//   share
+//   x86.fp8 (e4m3)                           bytes [panels, cols, 32]; scales as above, shared ones too
 //
 // Codes are stored without sign: q + 2^(stored bits - 1), or q itself with a minimum and of grids. Rows and
 // columns that pad are 0. Elements are stored as integers of their size: the tensors are bits for one kernel,
