@@ -29,8 +29,8 @@ void check_text(const Json& value, std::string_view where, int depth = 0) {
   }
 }
 
-// What transformers does to messages: reasoning under any of its names is there under the names that
-// templates read.
+// What transformers does to messages (5.24, utils/chat_template_utils.py): reasoning under any of its names
+// is there under those that templates read, "thinking" in gpt-oss', "reasoning_content" in all others.
 Json with_reasoning(const Json& messages) {
   Json out = Json::array();
   for (const Json& message : messages) {
@@ -69,7 +69,7 @@ std::string ChatTemplate::render(const Json& messages, const Json& tools, const 
   const Json with_aliases = with_reasoning(messages);
   const Json add_generation_prompt = options.add_generation_prompt;
   std::vector<std::pair<std::string, const Json*>> variables = {
-      {"messages", &messages},
+      {"messages", &with_aliases},
       {"tools", &tools},
       {"documents", &options.documents},
       {"add_generation_prompt", &add_generation_prompt}};

@@ -108,6 +108,20 @@ TEST(ChatTemplate, RefusalsNameLineAndConstruct) {
             "chat template: line 1: expected {% endfor %}, found the end of the template");
 }
 
+// As transformers 5.24 aliases them: reasoning_content before thinking before reasoning, where not null.
+TEST(ChatTemplate, ReasoningIsThereUnderTheNamesThatTemplatesRead) {
+  const auto read = [](const Json& message) {
+    return ChatTemplate::parse("{{ messages[0].thinking }}, {{ messages[0].reasoning_content }}")
+        .render(Json::array({message}));
+  };
+  EXPECT_EQ(read({{"reasoning", "a"}}), "a, a");
+  EXPECT_EQ(read({{"thinking", "a"}, {"reasoning", "b"}}), "a, a");
+  EXPECT_EQ(read({{"reasoning_content", "a"}, {"reasoning", "b"}}), "a, a");
+  EXPECT_EQ(read({{"reasoning_content", "a"}, {"thinking", "b"}}), "b, a");
+  EXPECT_EQ(read({{"reasoning_content", nullptr}, {"reasoning", "b"}}), "b, b");
+  EXPECT_EQ(read({{"role", "user"}}), ", ");
+}
+
 TEST(ChatTemplate, WorkTextAndDepthAreLimited) {
   const auto expect_limit = [](const std::string& source, const std::string& limit) {
     EXPECT_THAT(refusal(source), testing::HasSubstr(limit)) << source.substr(0, 80);
