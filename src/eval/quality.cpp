@@ -85,9 +85,11 @@ Side side_of(std::span<const float> x, std::span<const float> other) {
 }
 
 // KL(p || q) = E_p[p_logit - q_logit] - (log_sum(p) - log_sum(q)). Differences of logits are small where the
-// models agree, so nothing cancels that matters. Rounding may leave a tiny negative where the truth is zero.
+// models agree, so nothing cancels that matters. Rounding may leave a tiny negative where the truth is zero;
+// NaN stays NaN.
 double divergence(const Side& p, const Side& q) {
-  return std::max(0.0, p.sums.differences / p.sums.exponentials - (p.log_sum() - q.log_sum()));
+  const double kl = p.sums.differences / p.sums.exponentials - (p.log_sum() - q.log_sum());
+  return kl < 0 ? 0 : kl;
 }
 
 struct Mean {
@@ -163,7 +165,7 @@ std::vector<Score> score(Plan& model, std::span<const int32_t> tokens, const Qua
     for (size_t i = 0; i < rows; ++i) {
       if (!std::isfinite(scores[first + i].loss))
         fail("logits at token {} are not finite: the model cannot be scored", begin + i);
-      if (!std::isfinite(scores[first + i].kl))
+      if (!std::isfinite(scores[first + i].kl) || !std::isfinite(scores[first + i].kl_reverse))
         fail("logits of the base model at token {} are not finite", begin + i);
     }
     if (progress) progress->advance(static_cast<int64_t>(window.size()));

@@ -177,7 +177,16 @@ std::map<std::string, std::vector<int64_t>, std::less<>> Graph::param_shapes() c
                    },
                    [&](const op::Attention& a) { attention(node, a); },
                    [&](const op::RopeAttention& a) { attention(node, a.attention); },
-                   [](const auto&) {},
+                   [](const op::Rope&) {},
+                   [](const op::Silu&) {},
+                   [](const op::Add&) {},
+                   [](const op::Mul&) {},
+                   [](const op::SiluMul&) {},
+                   [](const op::Hadamard&) {},
+                   [](const op::TakeRows&) {},
+                   [](const op::Route&) {},
+                   [](const op::TakeRouted&) {},
+                   [](const op::AddRouted&) {},
                },
                node.op);
   }

@@ -1,6 +1,7 @@
 // The text form of a graph. One line per node:
-//   %4 = rms_norm model.layers.0.input_layernorm(%3) {eps=1e-05} [model.layers.0.input_layernorm.weight] :
-//   tokens x 64
+//
+//   %4 = rms_norm model.layers.0.norm(%3) {eps=1e-05} [model.layers.0.norm.weight] : tokens x 64
+//
 // preceded by "block N" where the decoder block changes, and closed by "return %N".
 #include <algorithm>
 #include <charconv>
@@ -100,8 +101,16 @@ void attributes(op::RopeAttention& o, V&& v) {
   v("inv_freq", o.rope.inv_freq, std::vector<float>{});
   v("hadamard", o.hadamard, 0);
 }
-template <class Plain, class V>
-void attributes(Plain&, V&&) {}
+template <class V>
+void attributes(op::Silu&, V&&) {}
+template <class V>
+void attributes(op::Add&, V&&) {}
+template <class V>
+void attributes(op::Mul&, V&&) {}
+template <class V>
+void attributes(op::TakeRows&, V&&) {}
+template <class V>
+void attributes(op::GatedLinear&, V&&) {}
 
 constexpr std::string_view row_names[] = {"tokens", "outputs", "routed"};
 

@@ -92,10 +92,11 @@ bool k_quant(const Numerics& numerics, int64_t, int64_t k) {
 }
 
 // int8 per channel without zero points, which is all that Numerics::w8a8 makes. A scale of the input that is
-// given comes with PackRowsArgs.
+// given comes with PackRowsArgs. A row's sum stays in one int32: fewer than 2^17 products, each of at most
+// 2^7 * 2^7, are below 2^31. (Rows of other formats sum at most a block of 256 columns in integers.)
 template <DType scale>
-bool w8a8(const Numerics& numerics, int64_t, int64_t) {
-  return numerics == Numerics::w8a8(scale) || numerics == Numerics::w8a8_static(scale);
+bool w8a8(const Numerics& numerics, int64_t, int64_t k) {
+  return k < 1 << 17 && (numerics == Numerics::w8a8(scale) || numerics == Numerics::w8a8_static(scale));
 }
 
 size_t int8_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Rows(m, k).bytes()); }

@@ -49,6 +49,7 @@ void check(const Batch& b, int64_t vocab, const KvBounds& kv) {
                         "is this the model's tokenizer?");
   for (size_t s = 0; s + 1 < b.starts.size(); ++s) {
     if (b.starts[s] >= b.starts[s + 1]) fail("batch: sequence {} has no rows", s);
+    if (b.starts[s + 1] > rows) fail("batch: sequence {} ends at row {} of {}", s, b.starts[s + 1], rows);
     const int32_t first = b.positions[static_cast<size_t>(b.starts[s])];
     if (first < 0 || (!b.cached() && first != 0)) fail("batch: sequence {} starts at position {}", s, first);
     for (int32_t r = b.starts[s]; r < b.starts[s + 1]; ++r)

@@ -121,7 +121,11 @@ Plan Plan::compile(const Model& model, const Target& target) {
   impl.plan_packed_rows();
   impl.place_buffers();
   const ElementwiseKernels& kernels = choose_elementwise(target.isa);
-  for (NodeId id : impl.graph.order()) impl.build(impl.graph.node(id), kernels);
+  for (NodeId id : impl.graph.order()) {
+    const size_t before = impl.steps.size(), links = before > 0 ? impl.steps.back().chain.size() : 0;
+    impl.build(impl.graph.node(id), kernels);
+    impl.check_row_steps(impl.graph.node(id), before, links);
+  }
   for (NodeId id : impl.graph.order())
     if (const auto* e = std::get_if<op::Embedding>(&impl.graph.node(id).op)) impl.vocab = e->vocab;
   impl.logits.shape = {0, impl.cols(impl.graph.output())};

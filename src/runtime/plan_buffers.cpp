@@ -1,6 +1,7 @@
 // Where every value and every packed x lies in the arena.
 #include <algorithm>
 
+#include "core/error.h"
 #include "runtime/plan_impl.h"
 
 namespace lathe {
@@ -11,27 +12,48 @@ struct Moment {
   int rows;  // of taking and packing rows for linear layers
   int rest;
 };
-static bool goes_by_rows(const Op& op) {
+template <class O, class... Any>
+constexpr bool is_any = (std::is_same_v<O, Any> || ...);
+
+Plan::Impl::RowSteps Plan::Impl::row_steps(const Op& op) {
   return std::visit(
-      []<class O>(const O&) {
-        return (std::is_same_v<O, op::RmsNorm> || std::is_same_v<O, op::AddRmsNorm> ||
-                std::is_same_v<O, op::Hadamard> || std::is_same_v<O, op::Rope> ||
-                std::is_same_v<O, op::Silu> || std::is_same_v<O, op::Add> || std::is_same_v<O, op::Mul> ||
-                std::is_same_v<O, op::SiluMul>);
+      []<class O>(const O&) -> RowSteps {
+        if constexpr (is_any<O, op::RmsNorm, op::AddRmsNorm, op::Hadamard, op::Rope, op::Silu, op::Add,
+                             op::Mul, op::SiluMul>) {
+          return {.begins = true, .ends = true};
+        } else if constexpr (is_any<O, op::Attention, op::RopeAttention>) {
+          return {.begins = true};
+        } else if constexpr (is_any<O, op::Linear, op::MultiLinear>) {
+          return {.packs = true};
+        } else if constexpr (is_any<O, op::GatedLinear>) {
+          return {.packs = true, .ends = true};
+        } else {
+          static_assert(is_any<O, op::Embedding, op::TakeRows, op::Route, op::TakeRouted, op::AddRouted,
+                               op::Experts, op::LowRank>,
+                        "where does building this op call add_row_step()?");
+          return {};
+        }
       },
       op);
 }
+
+void Plan::Impl::check_row_steps(const Node& node, size_t steps_before, size_t links_before) const {
+  const RowSteps known = row_steps(node.op);
+  const bool joined = steps_before > 0 && steps[steps_before - 1].chain.size() > links_before,
+             ended = (joined || steps.size() > steps_before) && !steps.back().chain.empty();
+  if ((joined && !known.packs && !known.begins) || (ended && !known.ends))
+    fail("{}: {} has row steps where its buffers do not know of any", node.name, op_name(node.op));
+}
+
 static std::vector<Moment> moments_of(const Graph& graph) {
   std::vector<Moment> moments;
   bool after_rows = false;  // the last step goes by rows
   for (NodeId id : graph.order()) {
-    const Op& op = graph.node(id).op;
     const int last = moments.empty() ? -1 : moments.back().rest;
-    const bool begins = goes_by_rows(op) || std::holds_alternative<op::Attention>(op) ||
-                        std::holds_alternative<op::RopeAttention>(op);
-    const int rest = begins && after_rows ? last : last + 1;
+    const Plan::Impl::RowSteps row_steps = Plan::Impl::row_steps(graph.node(id).op);
+    const int rest = row_steps.begins && after_rows ? last : last + 1;
     moments.push_back({after_rows ? last : rest, rest});
-    after_rows = goes_by_rows(op) || std::holds_alternative<op::GatedLinear>(op);
+    after_rows = row_steps.ends;
   }
   return moments;
 }

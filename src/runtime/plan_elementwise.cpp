@@ -1,6 +1,7 @@
 // Steps that go row by row: table lookups, copies, norms, sums and products.
 #include <cstring>
 
+#include "models/low_rank.h"
 #include "runtime/plan_impl.h"
 #include "runtime/transposed.h"
 
@@ -42,6 +43,8 @@ void Plan::Impl::build_take_rows(const Node& node) {
 }
 
 // One region whatever the mixture of adapters: rows that do not use this one are copied.
+static_assert(most_rank <= most_low_rank, "models may have layers that kernels have no room for");
+
 void Plan::Impl::build_low_rank(const Node& node, const op::LowRank& low, const ElementwiseKernels& kernels) {
   const ValueId y = node.outputs[0];
   const int64_t k = cols(node.inputs[1]), n = cols(y);

@@ -159,12 +159,23 @@ struct Plan::Impl {
   std::string building;  // the node whose steps are being added
   void add_step(std::function<void(const Batch&)> run) { steps.push_back({building, std::move(run)}); }
   void add_row_step(RowStep);
+  // Which of a node's steps go by rows: what lies in buffers at the same time follows from that.
+  struct RowSteps {
+    bool packs = false;   // first it takes or packs rows of x, for its matrices,
+    bool begins = false;  // or its own work begins so
+    bool ends = false;    // so is its last step
+  };
+  static RowSteps row_steps(const Op&);
+  // Error where building a node added others: the node's steps follow the first `steps_before`, the last of
+  // which had so many links.
+  void check_row_steps(const Node&, size_t steps_before, size_t links_before) const;
   void run_chain(std::vector<RowStep>&, const Batch&);
   Tensor logits;
 
   explicit Impl(const Target&);
   void set_threads(int threads, int prefill_threads);
   void set_rows(const Tuning&);  // of matrices that are packed already
+  const LinearKernel* tuned_row(const Tuning&, const Packed&, Phase) const;  // null: none, or none that fits
 
   int64_t cols(ValueId v) const { return graph.value(v).cols; }
   float* buffer(ValueId v) const { return buffers.at(v); }

@@ -143,21 +143,21 @@ void Plan::Impl::map_packed(std::vector<Repacking>& jobs) {
   jobs.clear();
 }
 
+const LinearKernel* Plan::Impl::tuned_row(const Tuning& tuning, const Packed& matrix, Phase phase) const {
+  const auto found = tuning.rows.find({Tuning::kind_of(matrix.weight), phase});
+  if (found == tuning.rows.end()) return nullptr;
+  for (const LinearKernel& row : linear_kernels())
+    if (row.name == found->second.kernel && row.packing == matrix.kernel->packing &&
+        (row.isa & ~target.isa) == 0 &&
+        row.accepts(matrix.weight.numerics, matrix.weight.rows(), matrix.weight.cols()))
+      return &row;
+  return nullptr;
+}
+
 void Plan::Impl::set_rows(const Tuning& tuning) {
   for (auto& [name, matrix] : packed) {
-    const std::string kind = Tuning::kind_of(matrix.weight);
-    const auto tuned = [&](Phase phase) -> const LinearKernel* {
-      const auto found = tuning.rows.find({kind, phase});
-      if (found == tuning.rows.end()) return nullptr;
-      for (const LinearKernel& row : linear_kernels())
-        if (row.name == found->second.kernel && row.packing == matrix.kernel->packing &&
-            (row.isa & ~target.isa) == 0 &&
-            row.accepts(matrix.weight.numerics, matrix.weight.rows(), matrix.weight.cols()))
-          return &row;
-      return nullptr;
-    };
-    matrix.prompts = tuned(Phase::prefill);
-    matrix.decoding = tuned(Phase::decode);
+    matrix.prompts = tuned_row(tuning, matrix, Phase::prefill);
+    matrix.decoding = tuned_row(tuning, matrix, Phase::decode);
   }
 }
 
@@ -185,6 +185,13 @@ void Plan::Impl::settle() {
   }
   if (settling.empty() || next_to_settle < settling.size()) return;
   for (auto& [name, matrix, settled] : settling) {
+    // Tuned rows that want x as it is packed by now: the steps and buffers for that are made.
+    const auto tuned = [&, &to = settled](Phase phase) -> const LinearKernel* {
+      const LinearKernel* row = target.tuning ? tuned_row(*target.tuning, to, phase) : nullptr;
+      return row && row->path(phase == Phase::prefill).rows == to.path(phase).rows ? row : nullptr;
+    };
+    settled.prompts = tuned(Phase::prefill);
+    settled.decoding = tuned(Phase::decode);
     *matrix = std::move(settled);
     repacked.push_back(name);
   }

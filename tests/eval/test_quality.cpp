@@ -219,14 +219,23 @@ TEST(Evaluate, ScoresTheBuiltInModelLikeHuggingFace) {
               static_cast<double>(nll.as<float>()[0]), 2e-5);
 }
 
+TEST(KlDivergence, OfWhatIsNoNumberIsNone) {
+  const std::vector<float> p = {1, 2, 3}, q = {1, NAN, 3};
+  EXPECT_TRUE(std::isnan(kl_divergence(p, q)));
+  EXPECT_TRUE(std::isnan(kl_divergence(q, p)));
+}
+
 TEST(Evaluate, RefusesLogitsThatAreNotFinite) {
   Model model = golden_model("llama2");
+  Plan sound = plan_of(model, 32);
   auto& norm = model.weights.at("model.norm.weight");
   std::vector<float> values = read_all(norm);
   values[0] = NAN;
   norm = dense_weight(Tensor::of<float>(DType::f32, norm.shape, values));
   Plan plan = plan_of(model, 32);
   EXPECT_THROW(evaluate(plan, random_tokens(32, 128), {.context = 32, .progress = {}}), Error);
+  EXPECT_THROW(evaluate(sound, random_tokens(32, 128), {.context = 32, .progress = {}}, &plan), Error);
+  EXPECT_NO_THROW(evaluate(sound, random_tokens(32, 128), {.context = 32, .progress = {}}));
 }
 
 }  // namespace

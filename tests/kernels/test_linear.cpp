@@ -763,6 +763,20 @@ TEST(Linear, ARowThatStartsForAnotherGivesItsBits) {
   EXPECT_GT(checked, 0);
 }
 
+// A row's products, each up to 2^14, are summed in one int32.
+TEST(Linear, SumsOfWholeRowsFitTheirIntegers) {
+  for (const Numerics& numerics : {Numerics::w8a8(), Numerics::w8a8_static()})
+    for (const IsaLevel& level : isa_levels()) {
+      const int64_t most = (1 << 17) - 1;
+      EXPECT_EQ(choose_linear(numerics, 64, most, level.features).name.find("w8a8") != std::string_view::npos,
+                level.features != 0)
+          << level.name;
+      EXPECT_EQ(choose_linear(numerics, 64, most + 1, level.features).name.find("w8a8"),
+                std::string_view::npos)
+          << level.name;
+    }
+}
+
 TEST(Linear, DispatchTakesTheFirstRowThatFits) {
   const Numerics q4_k = Numerics::k_quant(4, 32, true);
   const Numerics int4 = Numerics::integer(4, 32, false), odd = Numerics::integer(4, 6, false);

@@ -383,7 +383,12 @@ TEST(Plan, RefusesWhatItWasNotCompiledFor) {
   EXPECT_THROW(plan.run(SingleSequence(bad, 0, 1, false)), InputError);
   EXPECT_THROW(plan.run(SingleSequence(two, 3, 1, false)),
                Error);  // within the batch, a sequence starts at 0
-  const std::vector<int32_t> positions{0, 1}, starts{0, 2}, outputs{1, 0}, slots{1};
+  const std::vector<int32_t> positions{0, 1}, starts{0, 2}, outputs{1, 0}, slots{1}, past_rows{0, 9, 2};
+  EXPECT_THAT(
+      [&] {
+        plan.run({.tokens = two, .positions = positions, .starts = past_rows, .slots = {}, .outputs = {}});
+      },
+      testing::ThrowsMessage<Error>(testing::HasSubstr("ends at row 9 of 2")));
   EXPECT_THROW(
       plan.run({.tokens = two, .positions = positions, .starts = starts, .slots = {}, .outputs = outputs}),
       Error);

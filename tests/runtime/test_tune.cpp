@@ -58,6 +58,19 @@ TEST(Tune, ChangesNoBit) {
     }
 }
 
+// A tuning holds for weights that settle too, as far as x is packed alike.
+TEST(Tune, ChangesNoBitOfWeightsThatSettle) {
+  const Model model =
+      in_format(load(Checkpoint::open(golden("llama3"))), Numerics::dense(DType::bf16), "dense");
+  for (const IsaLevel& level : isa_levels()) {
+    Target target{.threads = 2, .isa = level.features, .max_tokens = 16, .max_outputs = 16, .context = 32};
+    const std::vector<float> expected = text_of(model, target, 4);
+    target.tuning = tune(model, target);
+    target.ready_at_once = true;
+    EXPECT_EQ(text_of(model, target, 4), expected) << level.name;
+  }
+}
+
 TEST(Tune, IsKeptByModelMachineAndThreads) {
   const TemporaryDirectory dir;
   const Target limits{.threads = 4, .isa = 0};

@@ -161,7 +161,7 @@ struct Lut4Dot {
 #pragma GCC unroll 8
         for (int r = 0; r < R; ++r) {
           const V x_scale = set(x_scales[(row + r) * x.count + g * columns / x.columns]);
-          // Integers below 2^24, and so are their sums: exact.
+          // Integers of a part are below 2^24, and so are their sums: exact. fma rounds two parts once.
           constexpr int offset = parts == 1 ? middle : code_offset;
           const V excess = set(static_cast<float>(-offset * x_sums[(row + r) * steps + g]));
 #pragma GCC unroll 8
