@@ -416,10 +416,12 @@ void AnswerParser::Call::read(char c) {
       }
       return;
     case At::in_key:
-      if (c == '"')
+      if (c == '"' && !escaped) {
         at = At::colon;
-      else
-        key += c;
+        return;
+      }
+      escaped = c == '\\' && !escaped;
+      key += c;
       return;
     case At::colon:
       if (!is_answer_space(c)) at = c == ':' ? At::value : At::bad;

@@ -15,7 +15,6 @@ namespace {
 constexpr std::string_view kSpace = "\xE2\x96\x81";  // U+2581
 
 // Expressions as the models' own tokenizer.json files have them; each is a Split, one after the other.
-constexpr const char* kGpt2 = R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
 constexpr const char* kLlama3 =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
 constexpr const char* kQwen2 =
@@ -44,9 +43,9 @@ struct PreRow {
 const std::vector<PreRow>& pre_table() {
   static const std::vector<PreRow> rows = {
       // What llama.cpp does with files that do not say.
-      {"default", {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2, R"(\p{N}+)", "[0-9][0-9][0-9]"}},
-      {"gpt-2 phi-2 mpt olmo jais gigachat exaone4 trillion granite-docling", {kGpt2}},
-      {"smollm starcoder refact command-r codeshell exaone minerva-7b", {R"(\p{N})", kGpt2}},
+      {"default", {R"([\p{P}\$\+<=>\^~\|]+)", kGpt2Pattern, R"(\p{N}+)", "[0-9][0-9][0-9]"}},
+      {"gpt-2 phi-2 mpt olmo jais gigachat exaone4 trillion granite-docling", {kGpt2Pattern}},
+      {"smollm starcoder refact command-r codeshell exaone minerva-7b", {R"(\p{N})", kGpt2Pattern}},
       {"llama-bpe llama3 llama-v3 falcon3", {kLlama3}, true, true},
       {"dbrx smaug-bpe glm4 chatglm-bpe", {kLlama3}},
       {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan grok-2 solar-open", {kQwen2}},
@@ -54,7 +53,7 @@ const std::vector<PreRow>& pre_table() {
       {"gpt-4o llama4", {kGpt4o}},
       {"tekken", {kTekken}, true, true},
       {"deepseek-v3 hunyuan-dense", {R"(\p{N}{1,3})", "[一-龥぀-ゟ゠-ヿ]+", kDeepseek3}},
-      {"falcon", {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2, "[0-9][0-9][0-9]"}},
+      {"falcon", {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2Pattern, "[0-9][0-9][0-9]"}},
   };
   return rows;
 }
@@ -164,7 +163,7 @@ std::vector<AddedToken> added_tokens_of(const VocabularySpec& spec) {
 std::string_view gguf_pre_tokenizer(const std::vector<std::string>& expressions, bool gpt2,
                                     bool ignore_merges) {
   std::vector<std::string_view> wanted(expressions.begin(), expressions.end());
-  if (gpt2) wanted.push_back(kGpt2);
+  if (gpt2) wanted.push_back(kGpt2Pattern);
   for (const PreRow& row : pre_table())
     if (row.ignore_merges == ignore_merges && std::ranges::equal(row.patterns, wanted))
       return row.names.substr(0, row.names.find(' '));

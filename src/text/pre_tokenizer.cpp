@@ -10,9 +10,6 @@ namespace lathe {
 
 namespace {
 
-constexpr std::string_view kGpt2Pattern =
-    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
-
 // Finds the matches in a piece, from left to right.
 using Finder = std::function<void(std::string_view piece, Budget&, std::vector<ByteRange>& matches)>;
 

@@ -27,6 +27,9 @@ PreTokenizer split_pre_tokenizer(Regex, SplitBehavior, bool invert);
 PreTokenizer split_pre_tokenizer(std::string pattern, SplitBehavior, bool invert);  // a literal, not empty
 PreTokenizer split_pre_tokenizer(bool (*is_match)(char32_t), SplitBehavior);        // single code points
 
+inline constexpr const char* kGpt2Pattern =
+    R"('s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+)";
+
 // Each piece's bytes in GPT-2's byte alphabet, cut by GPT-2's expression before that when `use_regex`.
 PreTokenizer byte_level_pre_tokenizer(bool add_prefix_space, bool use_regex);
 

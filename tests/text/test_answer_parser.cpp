@@ -101,6 +101,7 @@ TEST(AnswerParser, HermesCalls) {
   EXPECT_EQ(read(hermes, "<tool_call>{\"arguments\": {\"a\": 1}, \"id\": 7, \"name\": \"g\"}</tool_call>"),
             "call0(g, {\"a\": 1})");
   EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"g\"}</tool_call>"), "call0(g, {})");
+  EXPECT_EQ(read(hermes, R"(<tool_call>{"a\"b\\": 1, "name": "g"}</tool_call>)"), "call0(g, {})");
   EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"g\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>"),
             "call0(g, {\"a\": 1})");
 }
