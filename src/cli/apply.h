@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "cli/options.h"
+#include "compress/compare.h"
 #include "compress/forecast.h"
 #include "compress/rotate.h"
 #include "compress/steps.h"
@@ -14,14 +15,6 @@ namespace lathe {
 // "heads", "both" and "none".
 void add_online_rotations(CLI::App& verb, Rotations&);
 Rotations rotations_of(const std::string& which, const Rotations& online, uint64_t seed);
-
-// One line of the before/after table.
-struct FormatRow {
-  std::string before, after;
-  int64_t matrices = 0, parameters = 0;
-  size_t bytes_before = 0, bytes_after = 0;
-  double snr_db = 0;  // of the weights, over a sample of rows; 0 when they did not change
-};
 
 // What one matrix got.
 struct ModuleRow {
