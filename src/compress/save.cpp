@@ -8,6 +8,7 @@
 #include "io/writer.h"
 #include "models/hadamard.h"
 #include "models/kv_cache.h"
+#include "models/stacked_experts.h"
 
 namespace lathe {
 namespace {
@@ -33,6 +34,20 @@ Weight as_planned(ThreadPool& pool, const Weight& from, const PlannedEntry& to, 
   if (stays(from, to)) return from;
   spare = {};  // of other numbers
   return from.numerics == to.numerics ? repack(from, *to.packing) : to_dense(from, to.numerics.dtype);
+}
+
+// The matrices of experts have tensors of their own here, also where Hugging Face's code wants one for all.
+void warn_of_experts_apart(const Model& model, std::span<const PlannedEntry> entries) {
+  int64_t count = 0;
+  const PlannedEntry* first = nullptr;
+  for (const PlannedEntry& entry : entries)
+    if (entry.numerics.is_dense() && is_stacked_elsewhere(entry.name, model.config) && ++count == 1)
+      first = &entry;
+  if (first)
+    warn(
+        "{}: it and {} others are written as tensors of their own, not quantized: Lathe reads them, but "
+        "transformers reads this model's experts from one tensor of a layer",
+        first->name, count - 1);
 }
 
 }  // namespace
@@ -80,6 +95,7 @@ std::string save(const Model& model, const Checkpoint& from, const Assignment& a
         entry.numerics != own && !assignment.contains(entry.name))
       warn("{}: {} has no form in compressed-tensors; written as {}", entry.name, to_string(own),
            to_string(entry.numerics));
+  warn_of_experts_apart(model, entries);
   CheckpointWriter writer(directory, model.config, entries, standard_shard_bytes,
                           transform_config(model.graph), cache_scheme(model.graph));
   const auto largest = shared_largest(model, assignment, threads);

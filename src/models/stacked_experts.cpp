@@ -1,5 +1,7 @@
 #include "models/stacked_experts.h"
 
+#include <algorithm>
+
 #include "core/error.h"
 
 namespace lathe {
@@ -48,10 +50,20 @@ Weight take(const Weight& stack, const Slice& slice) {
   return out;
 }
 
+bool has_stacks(const Json& config) { return config.value("model_type", "") == "gpt_oss"; }
+
 }  // namespace
 
+bool is_stacked_elsewhere(std::string_view param, const Json& config) {
+  return has_stacks(config) && param.find(".experts.") != std::string_view::npos &&
+         std::ranges::any_of(stacks, [&](const Stack& stack) {
+           return !stack.bias && std::ranges::any_of(stack.parameters,
+                                                     [&](std::string_view p) { return param.ends_with(p); });
+         });
+}
+
 bool split_experts(const Entry& entry, const Json& config, std::map<std::string, Binding, std::less<>>& out) {
-  if (config.value("model_type", "") != "gpt_oss") return false;
+  if (!has_stacks(config)) return false;
   for (const Stack& stack : stacks) {
     if (!entry.name.ends_with(stack.suffix)) continue;
     const auto experts = get_int(config, "num_local_experts", "config.json", 1, 65'536),

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <string_view>
 
 #include "models/names.h"
 
@@ -17,5 +18,9 @@ namespace lathe {
 // Hugging Face: transformers/models/gpt_oss/modeling_gpt_oss.py, GptOssExperts; integrations/mxfp4.py.
 // InputError where the shape is no such stack of as many experts as the config says.
 bool split_experts(const Entry&, const Json& config, std::map<std::string, Binding, std::less<>>&);
+
+// Whether that parameter is a matrix of one expert which Hugging Face's code reads from such a stack and from
+// nowhere else.
+bool is_stacked_elsewhere(std::string_view param, const Json& config);
 
 }  // namespace lathe
