@@ -99,7 +99,7 @@ std::string text_at(const Json& message, std::string_view name) {
 bool instructs(const Json& message) { return message["role"] == "system" || message["role"] == "developer"; }
 
 // gpt-oss' template shows instructions where they are the first message, one call of a message, and beside it
-// its thoughts or its text, as thoughts. It knows thoughts by another name, and takes no null for a text.
+// its thoughts or its text, as thoughts. It takes no null for a text.
 Json for_channels(const Json& messages) {
   Json out = Json::array();
   for (size_t i = 0; i < messages.size(); ++i) {
@@ -116,7 +116,6 @@ Json for_channels(const Json& messages) {
     }
     if (m["role"] == "assistant") {
       const std::string text = text_at(m, "content");
-      std::string thoughts = text_at(m, m.contains("thinking") ? "thinking" : "reasoning_content");
       m["content"] = text;
       if (m.contains("tool_calls") && m["tool_calls"].empty()) m.erase("tool_calls");
       if (m.contains("tool_calls")) {
@@ -126,10 +125,12 @@ Json for_channels(const Json& messages) {
                           "shows of a message, found {}",
                           i, m["tool_calls"].size()),
               "messages");
-        if (!thoughts.empty() && !text.empty()) thoughts += "\n\n" + text;
-        if (!thoughts.empty()) m["content"] = "";
+        const std::string thoughts = text_at(m, m.contains("thinking") ? "thinking" : "reasoning_content");
+        if (!thoughts.empty() && !text.empty()) {
+          m["thinking"] = thoughts + "\n\n" + text;
+          m["content"] = "";
+        }
       }
-      if (!thoughts.empty()) m["thinking"] = thoughts;
     }
     out.push_back(std::move(m));
   }
