@@ -89,7 +89,7 @@ std::vector<Row> examine_linear(KernelRunner& runner, const Numerics& format,
     const LinearKernel& kernel = *found.kernel;
     row.kernel = kernel.name;
     row.packing = kernel.packing;
-    if (found.support != Support::native || std::exchange(last, found.kernel) == found.kernel) continue;
+    if (expands(kernel, format) || std::exchange(last, found.kernel) == found.kernel) continue;
     auto at = weights.find(kernel.packing);
     if (at == weights.end()) {
       weights.clear();  // they share the runner's room

@@ -36,8 +36,6 @@ Sampled some_rows(const EqualizedLayer& layer, int64_t cols) {
   return out;
 }
 
-bool rounds_inputs(const Numerics& n) { return n.activations != Numerics::Activations::as_they_are; }
-
 // What the unscaled input meets: Q / s, where Q is what the layer times s rounds to; with a correction B A of
 // that, what the rest rounds to, and B A / s.
 struct Rounded {
@@ -71,13 +69,23 @@ double error_on_sample(ThreadPool& pool, const Sampled& layer, int64_t cols, std
   const Rounded now = rounded(pool, layer, cols, s, stats);
   std::vector<float> exact = layer.w;  // less what the correction does
   for (size_t i = 0; i < now.low.size(); ++i) exact[i] -= now.low[i];
+  // A scale that is going to be found: of integers, and of e4m3, each row's own stands for it; of NVFP4 the
+  // sample's largest finds it.
+  const Activations wanted = layer.numerics.activations,
+                    to = wanted == Activations::int8_static  ? Activations::int8_per_row
+                         : wanted == Activations::fp8_static ? Activations::fp8_per_row
+                                                             : wanted;
+  float most = 0;
+  for (size_t i = 0; i < stats.sample.size(); ++i)
+    most = std::max(most, std::fabs(stats.sample[i] / s[i % s.size()]));
+  const float given = to == Activations::nvfp4 ? most / largest_activation(to) : 0;
   double sum = 0;
   std::vector<double> partial(static_cast<size_t>(stats.sample_rows));
   for_each_item(pool, stats.sample_rows, [&](int64_t t) {
     const float* x = stats.sample.data() + t * cols;
     std::vector<float> q(static_cast<size_t>(cols));
     for (int64_t c = 0; c < cols; ++c) q[static_cast<size_t>(c)] = x[c] / s[static_cast<size_t>(c)];
-    round_row_to_int8(q.data(), cols, q.data());
+    round_row(to, q.data(), cols, q.data(), given);
     for (int64_t c = 0; c < cols; ++c) q[static_cast<size_t>(c)] *= s[static_cast<size_t>(c)];
     double squares = 0;
     for (int64_t r = 0; r < layer.rows; ++r) {
@@ -96,7 +104,7 @@ double error_of(ThreadPool& pool, const std::vector<Sampled>& layers, int64_t co
                 const InputStats& stats) {
   double sum = 0;
   for (const Sampled& layer : layers) {
-    if (rounds_inputs(layer.numerics)) {
+    if (layer.numerics.rounds_activations()) {
       sum += layer.weight * error_on_sample(pool, layer, cols, s, stats);
       continue;
     }

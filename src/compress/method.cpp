@@ -14,6 +14,7 @@
 #include "core/float.h"
 #include "core/log.h"
 #include "models/low_rank.h"
+#include "quant/activations.h"
 
 namespace lathe {
 namespace {
@@ -234,10 +235,8 @@ class Calibrated {
       } else {
         codes = round(job);
       }
-      if (numerics.has_input_scale()) {
-        const float limit = options_.observer->limit(stats.magnitudes);
-        codes.input_scale = (limit > 0 ? limit : 1) / 127;  // an input of zeros has any scale
-      }
+      if (numerics.has_input_scale())
+        codes.input_scale = input_scale(*options_.observer, stats.magnitudes, numerics.activations);
       pack_rows(pool_, codes, first, rounded);
     }
     if (!stats.hessian.empty()) measure(weight, rounded, values, stats, factor, largest, report);
@@ -289,20 +288,32 @@ class Calibrated {
     report.nearest_error = error(w, now) / size;
   }
 
-  // Rounding to steps of d adds d^2 / 12 to each channel: d is the largest of a row, or of the text, / 127.
+  // What rounding the input adds to the mean square of a channel: steps of d add d^2 / 12, of integers the
+  // largest of a row, or of the text, / 127. Floats' steps differ: their error is that of the sample.
   double input_noise(const Numerics& numerics, const InputStats& stats) const {
     if (!numerics.rounds_activations()) return 0;
-    const auto of_step = [](float largest) {
-      const double step = static_cast<double>(largest) / 127;
-      return step * step / 12;
+    const auto of_step = [](float step) {
+      return static_cast<double>(step) * static_cast<double>(step) / 12;
     };
-    if (numerics.has_input_scale()) return of_step(options_.observer->limit(stats.magnitudes));
+    const float given = numerics.has_input_scale()
+                            ? input_scale(*options_.observer, stats.magnitudes, numerics.activations)
+                            : 0;
+    if (numerics.rounds_to_int8() && given > 0) return of_step(given);
     double sum = 0;
+    std::vector<float> rounded(static_cast<size_t>(stats.cols));
     for (int64_t row = 0; row < stats.sample_rows; ++row) {
-      float largest = 0;
+      const float* x = stats.sample.data() + row * stats.cols;
+      if (numerics.rounds_to_int8()) {
+        float largest = 0;
+        for (int64_t c = 0; c < stats.cols; ++c) largest = std::max(largest, std::fabs(x[c]));
+        sum += of_step(largest / 127);
+        continue;
+      }
+      round_row(numerics.activations, x, stats.cols, rounded.data(), given);
+      double squares = 0;
       for (int64_t c = 0; c < stats.cols; ++c)
-        largest = std::max(largest, std::fabs(stats.sample[static_cast<size_t>(row * stats.cols + c)]));
-      sum += of_step(largest);
+        squares += std::pow(static_cast<double>(rounded[static_cast<size_t>(c)] - x[c]), 2);
+      sum += squares / static_cast<double>(stats.cols);
     }
     return sum / static_cast<double>(std::max<int64_t>(stats.sample_rows, 1));
   }
@@ -410,9 +421,8 @@ class Calibrated {
       });
       if (head || !read_as_embedding(param)) continue;
       Weight& table = model_.weights.at(param);
-      Numerics alone = numerics;  // nothing is multiplied with it
-      alone.activations = Numerics::Activations::as_they_are;
-      table = quantize_weight(table, alone, options_.scales, options_.sweep.threads);
+      // Nothing is multiplied with it.
+      table = quantize_weight(table, numerics.weights_alone(), options_.scales, options_.sweep.threads);
       reports_.push_back(
           {.module = module_path(param), .numerics = numerics, .note = "a table: rounded to nearest"});
     }

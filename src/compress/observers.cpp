@@ -8,12 +8,12 @@
 
 #include "compress/linalg.h"
 #include "core/error.h"
+#include "quant/activations.h"
 
 namespace lathe {
 namespace {
 
 constexpr size_t bins = 32768;
-constexpr float levels = 127;
 
 struct Bin {
   double value, count;  // its middle
@@ -30,18 +30,18 @@ std::vector<Bin> filled(const Magnitudes& m) {
   return out;
 }
 
-float largest(const Magnitudes& m) { return m.most(); }
+float largest(const Magnitudes& m, Activations) { return m.most(); }
 
 // torch.ao's MovingAverageMinMaxObserver, which compressed-tensors' default follows: the first batch's, then
 // a hundredth of the way to each other's.
-float moving_average(const Magnitudes& m) {
+float moving_average(const Magnitudes& m, Activations) {
   float average = m.maxima[0];
   for (const float most : m.maxima) average += 0.01f * (most - average);
   return average;
 }
 
 // 99.99 % of the elements are not cut off.
-float percentile(const Magnitudes& m) {
+float percentile(const Magnitudes& m, Activations) {
   int64_t all = 0, seen = 0;
   for (const int64_t n : m.counts) all += n;
   for (size_t i = 0; i < bins; ++i)
@@ -51,16 +51,21 @@ float percentile(const Magnitudes& m) {
 }
 
 // Least squared error of what is rounded and cut off, over limits 9 % apart down to 1/256 of the largest.
-float least_square(const Magnitudes& m) {
+// Of NVFP4 the scales of blocks take up what is cut off or small: none is better than the largest.
+float least_square(const Magnitudes& m, Activations to) {
+  if (to == Activations::nvfp4) return m.most();
   const std::vector<Bin> seen = filled(m);
+  const auto levels = static_cast<double>(largest_activation(to));
   float best = m.most();
   double least = std::numeric_limits<double>::infinity();
   for (int step = 0; step <= 64; ++step) {
     const double limit = static_cast<double>(m.most()) * std::exp2(-step / 8.0), scale = limit / levels;
     double error = 0;
     for (const Bin& bin : seen) {
-      const double off =
-          bin.value - std::min(std::rint(bin.value / scale), static_cast<double>(levels)) * scale;
+      const auto value = static_cast<float>(bin.value);
+      float rounded = 0;
+      round_row(to, &value, 1, &rounded, static_cast<float>(scale));
+      const double off = bin.value - static_cast<double>(rounded);
       error += bin.count * off * off;
     }
     if (error < least) least = error, best = static_cast<float>(limit);
@@ -71,7 +76,7 @@ float least_square(const Magnitudes& m) {
 // TensorRT's: of a histogram of 2048 equal bins, the first i, with all beyond joined to the last, are a
 // distribution P; the same bins in 128 levels are Q. The i of the least KL(P || Q).
 // https://on-demand.gputechconf.com/gtc/2017/presentation/s7310-8-bit-inference-with-tensorrt.pdf
-float least_divergence(const Magnitudes& m) {
+float least_divergence(const Magnitudes& m, Activations) {
   constexpr size_t equal = 2048, coarse = 128;
   const double width = static_cast<double>(m.most()) / equal;
   std::vector<double> count(equal, 0.0);
@@ -118,7 +123,7 @@ constexpr InputObserver observers[] = {
     {"moving-average", "of the largest magnitudes of each 256 tokens", moving_average},
     {"percentile", "that of 99.99 % of the elements", percentile},
     {"mse", "the least squared error", least_square},
-    {"entropy", "the least divergence of the histogram in 128 levels (TensorRT)", least_divergence},
+    {"entropy", "the least divergence of the histogram in 128 levels (TensorRT)", least_divergence, true},
 };
 
 }  // namespace
@@ -149,6 +154,15 @@ void Magnitudes::add(ThreadPool& pool, const float* x, int64_t first, int64_t co
 float Magnitudes::most() const { return *std::max_element(maxima.begin(), maxima.end()); }
 
 std::span<const InputObserver> input_observers() { return observers; }
+
+float input_scale(const InputObserver& observer, const Magnitudes& seen, Activations to) {
+  if (observer.integers_only && to != Activations::int8_static)
+    throw input_error(
+        "--observer", "one for floats: minmax, moving-average, percentile or mse",
+        fmt::format("{}, whose levels are those of integers, for {}", observer.name, to_string(to)));
+  const float limit = observer.limit(seen, to);
+  return (limit > 0 ? limit : 1) / largest_activation(to);
+}
 
 const InputObserver& input_observer(std::string_view name) {
   std::vector<std::string_view> names;

@@ -1,5 +1,5 @@
 // Static scales of activations: what is seen of a layer's input, and a table of ways to choose from it how
-// large a number the integers reach.
+// large a number the integers, or small floats, reach.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "core/thread_pool.h"
+#include "quant/activation_numerics.h"
 
 namespace lathe {
 
@@ -26,10 +27,16 @@ struct Magnitudes {
 
 struct InputObserver {
   std::string_view name, summary;
-  float (*limit)(const Magnitudes&);  // the magnitude that becomes 127; 0 where all is 0
+  // The magnitude that becomes the largest: 127, 448, or 6 * 448 of NVFP4 (largest_activation); 0 where all
+  // is 0. `to` has a scale that is given.
+  float (*limit)(const Magnitudes&, Activations to);
+  bool integers_only = false;
 };
 std::span<const InputObserver> input_observers();
 // InputError listing what there is.
 const InputObserver& input_observer(std::string_view name);
+// The scale of an input that was seen; 1 / largest_activation where it is all zeros. InputError where the
+// observer is for integers only and `to` is floats.
+float input_scale(const InputObserver&, const Magnitudes&, Activations to);
 
 }  // namespace lathe

@@ -75,9 +75,10 @@ int threads_or_all(int threads) { return threads > 0 ? threads : physical_cores(
 const Packing& storage_packing(const Numerics& numerics) {
   if (numerics.is_dense()) return packing("dense");
   if (numerics.kind == Numerics::Kind::nf4) return packing("bnb.nf4");
-  if (numerics == Numerics::nvfp4()) return packing("ct.nvfp4");
-  if (numerics == Numerics::mxfp4()) return packing("ct.mxfp4");
-  if (numerics == Numerics::mxfp8()) return packing("ct.mxfp8");
+  const Numerics alone = numerics.weights_alone();
+  if (alone == Numerics::nvfp4()) return packing("ct.nvfp4");
+  if (alone == Numerics::mxfp4()) return packing("ct.mxfp4");
+  if (alone == Numerics::mxfp8()) return packing("ct.mxfp8");
   if (numerics.kind == Numerics::Kind::e4m3) return packing("ct.fp8");
   return packing(numerics.rounds_activations() && numerics.bits == 8 ? "ct.int8" : "ct.pack32");
 }

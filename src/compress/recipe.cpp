@@ -7,6 +7,7 @@
 #include "compress/method.h"
 #include "core/error.h"
 #include "core/yaml.h"
+#include "quant/activations.h"
 
 namespace lathe {
 namespace {
@@ -60,6 +61,22 @@ Integer integer_of(const YAML::Node& root, const char* key, std::string_view whe
 
 constexpr std::string_view keep = "keep";
 
+// Activations beside weights of integers; those beside floats are a part of their scheme.
+struct Named {
+  Activations numerics;
+  std::string_view name;
+};
+constexpr Named beside_integers[] = {{Activations::as_they_are, keep},
+                                     {Activations::int8_per_row, "int8"},
+                                     {Activations::int8_static, "int8-static"},
+                                     {Activations::fp8_per_row, "fp8"}};
+
+std::string_view name_beside_integers(Activations to) {
+  const auto* const named = std::ranges::find(beside_integers, to, &Named::numerics);
+  if (named == std::end(beside_integers)) fail("a recipe has no name for integers over {}", to_string(to));
+  return named->name;
+}
+
 Json to_json(const Numerics& n) {
   if (n.is_dense()) return dtype_name(n.dtype);
   if (n.is_grid()) {
@@ -71,9 +88,7 @@ Json to_json(const Numerics& n) {
           {"group", n.group},
           {"asymmetric", n.offset == Numerics::Offset::zero_point},
           {"scale", dtype_name(n.dtype)},
-          {"activations", n.has_input_scale()      ? "int8-static"
-                          : n.rounds_activations() ? "int8"
-                                                   : "keep"}};
+          {"activations", name_beside_integers(n.activations)}};
 }
 
 void check_keys(const Json& object, const std::set<std::string>& known, std::string_view where) {
@@ -111,16 +126,13 @@ std::optional<Numerics> read_format(const Json& json, DType type, std::string_vi
                                  static_cast<int>(get_int_or(json, "group", where, 0, 1 << 20, 0)),
                                  get_bool_or(json, "asymmetric", where, false),
                                  parse_scale(get_string_or(json, "scale", where, "bf16"), where));
-  if (activations == "int8") {
-    n.activations = Numerics::Activations::int8_per_row;
-  } else if (activations == "int8-static") {
-    if (n != Numerics::integer(8, 0, false, n.dtype))
-      throw input_error(where, "8 bits, group 0 and no zero point with static activations", to_string(n));
-    n.activations = Numerics::Activations::int8_static;
-  } else if (activations != "keep") {
-    throw input_error(where, "activations keep, int8 or int8-static",
+  const auto* const named = std::ranges::find(beside_integers, activations, &Named::name);
+  if (named == std::end(beside_integers))
+    throw input_error(where, "activations keep, int8, int8-static or fp8",
                       fmt::format("'{}'", printable(activations)));
-  }
+  n.activations = named->numerics;
+  if (n.has_input_scale() && n != Numerics::w8a8_static(n.dtype))
+    throw input_error(where, "8 bits, group 0 and no zero point with static activations", to_string(n));
   return n;
 }
 

@@ -72,6 +72,11 @@ Joined join(const Weight& w) {
   return joined;
 }
 
+// Of the input, which lies in [-1, 1].
+float timed_scale(const Numerics& n) {
+  return n.has_input_scale() ? 1 / largest_activation(n.activations) : 0;
+}
+
 LinearArgs arguments(const Weight& w, const float* x, const void* packed_x, float* y, int64_t m) {
   const auto part = [&](size_t i) -> const void* {
     return i < w.parts.size() ? w.parts[i].storage.data : nullptr;
@@ -126,7 +131,8 @@ double linear_error(KernelRunner& runner, const Weight& w, const std::vector<flo
   std::vector<float> expected(static_cast<size_t>(rows * n)), input(x.begin(), x.begin() + rows * k);
   if (w.numerics.rounds_activations())
     for (int64_t r = 0; r < rows; ++r)
-      round_row_to_int8(&input[static_cast<size_t>(r * k)], k, &input[static_cast<size_t>(r * k)]);
+      round_row(w.numerics.activations, &input[static_cast<size_t>(r * k)], k,
+                &input[static_cast<size_t>(r * k)], timed_scale(w.numerics));
   runner.run(reference.path(false).run, arguments(expanded, input.data(), nullptr, expected.data(), rows));
   return relative_error(y.data(), w.rows(), expected.data(), rows, n);
 }
@@ -144,12 +150,6 @@ double fastest_call(double seconds, int calls, const std::function<void()>& call
   return best;
 }
 
-// W4A8 and the like.
-static Numerics beside_int8_rows(Numerics n) {
-  n.activations = Numerics::Activations::int8_per_row;
-  return n;
-}
-
 std::vector<Numerics> known_formats() {
   std::vector<Numerics> out = {Numerics::dense(DType::f32), Numerics::dense(DType::bf16),
                                Numerics::dense(DType::f16)};
@@ -157,7 +157,7 @@ std::vector<Numerics> known_formats() {
   for (int bits : {8, 4})
     for (int group : {0, 32, 128}) out.push_back(Numerics::integer(bits, group, false));
   out.push_back(Numerics::integer(4, 32, true));
-  for (int bits : {8, 4}) out.push_back(beside_int8_rows(Numerics::integer(bits, 32, false)));
+  for (int bits : {8, 4}) out.push_back(Numerics::integer(bits, 32, false).over(Activations::int8_per_row));
   out.push_back(Numerics::integer(8, 32, false, DType::f16));                 // GGUF Q8_0
   out.push_back(Numerics::integer(4, 32, false, DType::f16));                 // GGUF Q4_0
   for (int bits : {4, 5}) out.push_back(Numerics::k_quant(bits, 32, true));   // GGUF Q4_K, Q5_K
@@ -166,6 +166,9 @@ std::vector<Numerics> known_formats() {
   for (const Numerics& n : {Numerics::fp8(), Numerics::fp8_block(), Numerics::mxfp8(), Numerics::nvfp4(),
                             Numerics::mxfp4(), Numerics::nf4()})
     out.push_back(n);
+  for (const std::string_view scheme : {"w8a8-fp8", "w8a8-fp8-static", "w8a8-fp8-block", "w8a8-mxfp8",
+                                        "w4a4-nvfp4", "w4a4-mxfp4", "w4a8-fp8"})
+    out.push_back(parse_scheme(scheme, -1, false, DType::bf16));
   out.push_back(Numerics::integer(3, 128, false));
   out.push_back(Numerics::integer(2, 128, false));
   return out;
@@ -176,11 +179,13 @@ std::vector<Numerics> all_formats() {
   for (DType scale : {DType::f16, DType::f32}) {
     out.push_back(Numerics::w8a8(scale));
     out.push_back(Numerics::fp8(scale));
+    out.push_back(out.back().over(Activations::fp8_per_row));
     for (int bits : {8, 4}) {
       out.push_back(Numerics::integer(bits, 128, false, scale));
-      out.push_back(beside_int8_rows(out.back()));
+      out.push_back(out.back().over(Activations::int8_per_row));
     }
   }
+  out.push_back(Numerics::nf4().over(Activations::fp8_per_row));
   out.push_back({Numerics::Kind::integer, DType::f32, 8, 32, Numerics::Offset::minimum});
   return out;
 }
@@ -225,6 +230,7 @@ WeightCopies::WeightCopies(const Numerics& numerics, const Packing& packing, int
 KernelSpeed time_linear(KernelRunner& runner, const LinearKernel& row, WeightCopies& weights, int64_t m,
                         bool prompt, double seconds, int calls) {
   const int64_t n = weights.first().rows(), k = weights.first().cols();
+  const Numerics& numerics = weights.first().numerics;
   Rng rng(2);
   const std::vector<float> x = random_floats(m * k, rng);
   std::vector<float> y(static_cast<size_t>(m * n));
@@ -232,7 +238,9 @@ KernelSpeed time_linear(KernelRunner& runner, const LinearKernel& row, WeightCop
   const Storage packed = Storage::allocate(path.rows ? path.rows->bytes(m, k) : 0);
   KernelSpeed speed;
   speed.seconds = fastest_call(seconds, calls, [&] {
-    if (path.rows) runner.run(path.rows->run, PackRowsArgs{x.data(), m, k, k, packed.data});
+    if (path.rows)
+      runner.run(path.rows->run,
+                 PackRowsArgs{x.data(), m, k, k, packed.data, timed_scale(numerics), numerics.activations});
     runner.run(path.run, arguments(weights.next(), x.data(), packed.data, y.data(), m));
   });
   speed.bytes = static_cast<double>(weights.first().bytes());

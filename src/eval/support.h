@@ -9,8 +9,9 @@
 namespace lathe {
 
 enum class Support : uint8_t {
-  native,        // a kernel reads the format itself
-  emulated,      // its weights are expanded to f32 first: exact, but four bytes per weight
+  native,        // a kernel reads the format itself, and multiplies it
+  emulated,      // weights are expanded to f32 first: exact, but four bytes each; or a kernel reads them, but
+                 // rows of x, rounded to the format's floats, are multiplied as f32
   storage_only,  // it can be read and written, and no kernel runs it
 };
 std::string_view to_string(Support);  // "native", "emulated", "storage only"

@@ -1,5 +1,6 @@
 #include "export/gguf.h"
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <exception>
@@ -43,6 +44,7 @@ void convert_strip(const Weight& from, int64_t row, int64_t rows, const float* i
 
 Weight as_type(ThreadPool& pool, const Weight& from, const GgufType& type, const float* importance) {
   const Packing& wanted = packing(type.packing);
+  const bool same = from.numerics.weights_alone() == type.numerics;
   if (from.packing == &wanted && from.numerics == type.numerics) return from;
   Weight to = make_weight(type.numerics, wanted, from.shape);
   std::atomic<int64_t> next{0};
@@ -52,7 +54,7 @@ Weight as_type(ThreadPool& pool, const Weight& from, const GgufType& type, const
     Codes between;
     try {
       for (int64_t row; (row = next.fetch_add(pack_row_multiple)) < from.rows();)
-        if (from.numerics == type.numerics)
+        if (same)
           repack_strip(from, row, to, between);
         else
           convert_strip(from, row, std::min(pack_row_multiple, from.rows() - row), importance, between, to);
@@ -68,7 +70,7 @@ Weight as_type(ThreadPool& pool, const Weight& from, const GgufType& type, const
 
 // Whether every number of the first is one of the second.
 bool keeps(const Numerics& from, const Numerics& to) {
-  if (from == to) return true;
+  if (from.weights_alone() == to) return true;
   return from.is_dense() && to == Numerics::dense(DType::f32) &&
          (from.dtype == DType::bf16 || from.dtype == DType::f16);
 }
@@ -154,6 +156,14 @@ void warn_of_windows(const Model& model) {
     }
 }
 
+// Weights keep their numbers; how their input is rounded has no place in the file.
+void warn_of_activations(const Model& model) {
+  if (const auto n = std::ranges::count_if(
+          model.weights, [](const auto& w) { return w.second.numerics.rounds_activations(); });
+      n > 0)
+    warn("GGUF does not say how activations are rounded: those of {} weights are not, there", n);
+}
+
 std::vector<GgufEntry> metadata_of(const Model& model, const Checkpoint& from, const GgufMix& mix) {
   std::vector<GgufEntry> out = metadata_from_config(model.config);
   const GgufFile* source = from.gguf();
@@ -179,6 +189,7 @@ GgufSummary export_gguf(const Model& given, const Checkpoint& from, const GgufEx
   refuse_corrections(model.graph, "GGUF has no place for it");
   refuse_hadamards(model.graph, "GGUF has no place for it");
   warn_of_windows(model);
+  warn_of_activations(model);
   const auto count = [&](std::string_view key, int64_t absent) {
     return get_int_or(model.config, key, "config.json", 1, INT32_MAX, absent);
   };

@@ -22,9 +22,6 @@ PlannedEntry planned(const std::string& name, const Weight& weight) {
                       "ModelOpt quantizes linear layers only");
   PlannedEntry out{name, n, nullptr, weight.shape};
   if (n.bits == 8 && n.dtype != DType::f8e8m0) out.numerics.dtype = DType::f32;
-  if (n == Numerics::nvfp4().with_column_scales())
-    throw input_error(fmt::format("tensor '{}'", name), "weights alone", to_string(n),
-                      "NVFP4_AWQ rounds activations with scales that the model has not kept");
   for (const std::string_view candidate :
        {"modelopt.fp8", "modelopt.nvfp4", "modelopt.int4", "modelopt.int8"})
     if (packing(candidate).holds(out.numerics)) out.packing = &packing(candidate);

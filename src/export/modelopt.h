@@ -17,7 +17,8 @@ struct ModelOptSummary {
 
 // Writes config.json, hf_quant_config.json, weights and the tokenizer's files to `directory`, one weight at a
 // time. Nothing is rounded: FP8 (per tensor, per channel, in blocks), NVFP4 and symmetric INT4 in groups keep
-// their numbers bit for bit. They are weights only: NVFP4 is called W4A16_NVFP4, and FP8 has no input_scale.
+// their numbers bit for bit. With activations they are called FP8, FP8_PER_CHANNEL_PER_TOKEN, NVFP4, ...;
+// weights alone in NVFP4 W4A16_NVFP4, and in FP8 per tensor FP8 without input_scale.
 // InputError naming the tensor for other numbers, and where nothing is quantized.
 ModelOptSummary export_modelopt(const Model&, const Checkpoint& from, const fs::path& directory);
 

@@ -129,7 +129,7 @@ std::string gather_nbits(OnnxFile& out, const OnnxWeight& w, const std::string& 
 
 bool holds_qdq(const Numerics& n, int64_t cols) {
   return n.is_integer() && n.offset != Offset::minimum && n.super == 0 && !n.act_order && !n.column_scales &&
-         (n.group == 0 || cols % n.group == 0);
+         (n.group == 0 || cols % n.group == 0) && (!n.rounds_activations() || n.rounds_to_int8());
 }
 
 void store_qdq(OnnxFile& out, const OnnxWeight& as, const Weight& w, DType) {
@@ -249,6 +249,9 @@ constexpr OnnxForm forms[] = {
 std::span<const OnnxForm> onnx_forms() { return forms; }
 
 OnnxWeight write_onnx_weight(OnnxFile& out, const std::string& name, const Weight& w, const DType* dense) {
+  if (w.numerics.rounds_activations() && !w.numerics.rounds_to_int8())
+    throw input_error(name, "activations that are not rounded, or to int8", to_string(w.numerics),
+                      "quantize the model to a scheme of weights alone");
   const auto* form = std::find_if(std::begin(forms), std::end(forms),
                                   [&](const OnnxForm& f) { return f.holds(w.numerics, w.cols()); });
   DType type = DType::f32;

@@ -7,6 +7,7 @@
 #include "core/error.h"
 #include "core/float.h"
 #include "core/log.h"
+#include "quant/activations.h"
 
 namespace lathe {
 namespace {
@@ -51,8 +52,8 @@ constexpr Form forms[] = {
 constexpr std::string_view marks[] = {".weight_scale", ".weight_scale_inv", ".weight.absmax", ".qweight"};
 constexpr std::string_view expert_mark = "_blocks";  // of gpt-oss: "experts.down_proj_blocks" is a parameter
 
-// Tensors of a quantized module that are no parts of its weight. Scales of activations belong to arithmetic
-// that Lathe does not do: the weights mean the same without them.
+// Tensors of a quantized module. Those that are no parts of its weight belong to arithmetic that Lathe does
+// not do: the weights mean the same without them.
 constexpr std::string_view module_extras[] = {"weight_packed",
                                               "weight_scale",
                                               "weight_scale_inv",
@@ -343,7 +344,7 @@ class Binder {
               : form.packing == "bnb.nf4" ? nf4_shape(m, codes, w.numerics)
                                           : packed_shape(m, codes, w);
     BoundEntry out;
-    settle(m, w, out.uneven_groups);
+    settle(m, w, out);
     for (const Part& part : parts_of(m, w)) {
       const Stored* stored = m.find(part.name);
       if (!stored)
@@ -421,13 +422,13 @@ class Binder {
   }
 
   // What configs leave to the tensors.
-  static void settle(const Module& m, Weight& w, bool& uneven_groups) {
+  static void settle(const Module& m, Weight& w, BoundEntry& out) {
     Numerics& n = w.numerics;
     const std::string_view packing = w.packing->name;
     const auto group = [&](std::string_view part) {
       const Grouping found = grouping(m, part, w);
       n.act_order = found != Grouping::runs;
-      uneven_groups = found == Grouping::uneven;
+      out.uneven_groups = found == Grouping::uneven;
     };
     if (packing.starts_with("gptq.") || packing == "awq.gemm") {
       parts_of(m, w);
@@ -437,10 +438,18 @@ class Binder {
     } else if (packing == "ct.pack32" || packing == "ct.words32") {
       group("weight_g_idx");
     }
+    if (n.act_order && columns_per_scale(n.activations) > 0)
+      throw input_error(m.where(), "activations with a scale for each row, as columns are in another order",
+                        to_string(n));
     const bool scales = m.find("pre_quant_scale") != nullptr;
     if (scales && !n.column_scales)
       throw input_error(m.where(), fmt::format("no pre_quant_scale beside {}", to_string(n)), "one");
     n.column_scales = scales;
+    // ModelOpt's FP8 of weights alone, as Lathe writes it, says no more than that its input_scale is not
+    // there.
+    out.unscaled_input = packing.starts_with("modelopt.") && n.has_input_scale() && !n.rounds_to_int8() &&
+                         !m.find("input_scale");
+    if (out.unscaled_input) n = n.weights_alone();
   }
 
   static std::vector<Part> parts_of(const Module& m, const Weight& w) {
@@ -463,6 +472,16 @@ void warn_of_emulation(const fs::path& directory, const std::vector<BoundEntry>&
         "{}: groups of {} weights have different numbers of columns; no kernel has that: they are computed "
         "as f32",
         directory.string(), n);
+  if (const auto n = std::ranges::count(bound, true, &BoundEntry::unscaled_input); n > 0)
+    warn("{}: {} weights have no input_scale: their input is not rounded, which is more exact",
+         directory.string(), n);
+  std::map<Activations, int64_t> rounded;
+  for (const BoundEntry& b : bound)
+    if (const Numerics& n = b.entry.numerics; n.rounds_activations() && !n.rounds_to_int8())
+      ++rounded[n.activations];
+  for (const auto& [to, n] : rounded)
+    warn("{}: the input of {} weights is rounded to {}, which no kernel multiplies: emulated in f32",
+         directory.string(), n, to_string(to));
 }
 
 }  // namespace

@@ -25,8 +25,9 @@ using StoredTensors = std::map<std::string, Stored, std::less<>>;
 struct BoundEntry {
   Entry entry;
   std::vector<std::string> tensors;
-  bool corrected = false;      // its module may have factors of low rank (QuantScheme::corrected)
-  bool uneven_groups = false;  // of columns in activation order: no kernel has that
+  bool corrected = false;       // its module may have factors of low rank (QuantScheme::corrected)
+  bool uneven_groups = false;   // of columns in activation order: no kernel has that
+  bool unscaled_input = false;  // should be rounded with a scale that the file lacks: it stays as it is
 };
 
 // Every tensor in one entry, or known to be none of the weights' business (scales of activations). InputError

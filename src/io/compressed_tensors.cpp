@@ -41,28 +41,55 @@ int group_size(const Json& weights, const std::string& where) {
   return static_cast<int>(size);
 }
 
-// Integers: only what the runtime computes, which is none, or symmetric int8 with a scale per token found at
-// run time or one per tensor that the file has. Floats: none.
-Numerics::Activations parse_activations(const Json& group, bool floats, const std::string& where) {
+// How QuantizationArgs say activations: "dynamic" is true, false, or "local" where scales of groups are found
+// at run time and one that multiplies them is not.
+struct ActivationArgs {
+  Activations numerics;
+  std::string_view type;
+  int bits;
+  std::string_view strategy, dynamic;
+  int group;                    // 0: none
+  std::string_view scale = {};  // scale_dtype, where the format of scales is not the model's own
+};
+constexpr ActivationArgs activation_args[] = {
+    {Activations::int8_per_row, "int", 8, "token", "true", 0},
+    {Activations::int8_static, "int", 8, "tensor", "false", 0},
+    {Activations::fp8_per_row, "float", 8, "token", "true", 0},
+    {Activations::fp8_static, "float", 8, "tensor", "false", 0},
+    {Activations::fp8_groups, "float", 8, "group", "true", 128},
+    {Activations::mxfp8, "float", 8, "group", "true", 32, "torch.uint8"},
+    {Activations::nvfp4, "float", 4, "tensor_group", "local", 16, "torch.float8_e4m3fn"},
+    {Activations::mxfp4, "float", 4, "group", "true", 32, "torch.uint8"},
+};
+
+// What the runtime computes: int8 with a scale per token found at run time or one per tensor that the file
+// has, and floats as the table says. Other floats stay as they are, with a warning; other integers are none.
+Activations parse_activations(const Json& group, const std::string& where) {
   const Json* given = find(group, "input_activations");
-  if (!given) return Numerics::Activations::as_they_are;
+  if (!given) return Activations::as_they_are;
   const std::string at = where + ".input_activations";
   if (!given->is_object()) throw input_error(at, "an object or null", given->type_name());
   const std::string type = get_string_or(*given, "type", at, "int"),
                     strategy = get_string_or(*given, "strategy", at, "token");
-  const int64_t bits = get_int_or(*given, "num_bits", at, 1, 32, 8);
-  if (floats && type == "float") {
-    warn("{}: activations of {} bits are not computed; they stay as they are, which is more exact", at, bits);
-    return Numerics::Activations::as_they_are;
-  }
-  const Json* dynamic = find(*given, "dynamic");
-  const bool finds = dynamic && *dynamic == true, given_once = !dynamic || *dynamic == false;
-  if (type == "int" && bits == 8 && get_bool_or(*given, "symmetric", at, true)) {
-    if (strategy == "token" && finds) return Numerics::Activations::int8_per_row;
-    if (strategy == "tensor" && given_once) return Numerics::Activations::int8_static;
-  }
-  throw input_error(at, "symmetric int8, dynamic per token or static per tensor, or null",
-                    printable(given->dump(), 80));
+  const int64_t bits = get_int_or(*given, "num_bits", at, 1, 32, 8),
+                size = get_int_or(*given, "group_size", at, -1, 1 << 20, 0);
+  const Json* found = find(*given, "dynamic");
+  const std::string dynamic = !found               ? "false"
+                              : found->is_string() ? found->get<std::string>()
+                                                   : found->dump();
+  if (get_bool_or(*given, "symmetric", at, true))
+    for (const ActivationArgs& a : activation_args)
+      if (a.type == type && a.bits == bits && a.strategy == strategy && a.dynamic == dynamic &&
+          (a.group == 0 || a.group == size))
+        return a.numerics;
+  if (type != "float")
+    throw input_error(at, "symmetric int8, dynamic per token or static per tensor, floats or null",
+                      printable(given->dump(), 80));
+  warn(
+      "{}: floats of {} bits, strategy {}, groups of {}, dynamic {}, are not computed; activations stay as "
+      "they are, which is more exact",
+      at, bits, printable(strategy), size, printable(dynamic));
+  return Activations::as_they_are;
 }
 
 // Weights of "type": "float". Scales are bf16 until a checkpoint says otherwise.
@@ -108,17 +135,17 @@ QuantScheme parse_scheme(const Json& group, const std::string& global_format, co
     throw input_error(at, fmt::format("type {}", floats ? "float" : "int"),
                       fmt::format("'{}'", printable(type)));
   if (floats) {
-    scheme.numerics = parse_floats(weights, *scheme.packing, at);
-    parse_activations(group, true, where);
+    scheme.numerics = parse_floats(weights, *scheme.packing, at).over(parse_activations(group, where));
     return scheme;
   }
   scheme.numerics = Numerics::integer(static_cast<int>(get_int(weights, "num_bits", at, 2, 8)),
                                       group_size(weights, at), !get_bool_or(weights, "symmetric", at, true));
   Numerics& n = scheme.numerics;
-  n.activations = parse_activations(group, false, where);
+  n.activations = parse_activations(group, where);
   if (scheme.packing->name == "ct.int8") n.bits = 8;  // fewer are a part of these: codes mean the same
   if (n.has_input_scale() && n != Numerics::w8a8_static(n.dtype))
-    throw input_error(where, "symmetric int8 weights per channel beside static int8 activations",
+    throw input_error(where,
+                      "symmetric int8 weights per channel and int8 activations where their scale is static",
                       fmt::format("{} bits, group {}{}", n.bits, n.group,
                                   n.offset == Numerics::Offset::none ? "" : ", asymmetric"));
   const Json* order = find(weights, "actorder");
@@ -213,6 +240,27 @@ std::string_view format_of(const PlannedEntry& entry) {
   fail("{}: packing {} has no name in compressed-tensors", entry.name, entry.packing->name);
 }
 
+Json activations_json(const PlannedEntry& entry) {
+  const Numerics& n = entry.numerics;
+  if (!n.rounds_activations()) return nullptr;
+  const auto* const a = std::ranges::find(activation_args, n.activations, &ActivationArgs::numerics);
+  if (a == std::end(activation_args))
+    throw input_error(entry.name, "activations that compressed-tensors has", to_string(n),
+                      "quantize the model to another scheme");
+  Json out = {{"actorder", nullptr},
+              {"block_structure", nullptr},
+              {"dynamic", a->dynamic == "local" ? Json("local") : Json(a->dynamic == "true")},
+              {"group_size", a->group > 0 ? Json(a->group) : Json(nullptr)},
+              {"num_bits", a->bits},
+              {"observer", n.has_input_scale() ? Json("minmax") : Json(nullptr)},
+              {"observer_kwargs", Json::object()},
+              {"strategy", a->strategy},
+              {"symmetric", true},
+              {"type", a->type}};
+  if (!a->scale.empty()) out["scale_dtype"] = a->scale;  // only newer versions know it
+  return out;
+}
+
 // All keys of the schema that every version since 0.9 knows: its classes forbid others.
 Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
   const Numerics& n = first.numerics;
@@ -235,20 +283,8 @@ Json group_json(const PlannedEntry& first, std::vector<std::string> targets) {
   // Keys that only newer versions know, where the scheme needs them.
   if (n.dtype == DType::f8e8m0) weights["scale_dtype"] = "torch.uint8";
   if (n.dtype == DType::f8e4m3) weights["scale_dtype"] = "torch.float8_e4m3fn";
-  Json activations = nullptr;
-  if (n.rounds_activations())
-    activations = {{"actorder", nullptr},
-                   {"block_structure", nullptr},
-                   {"dynamic", !n.has_input_scale()},
-                   {"group_size", nullptr},
-                   {"num_bits", 8},
-                   {"observer", n.has_input_scale() ? Json("minmax") : Json(nullptr)},
-                   {"observer_kwargs", Json::object()},
-                   {"strategy", n.has_input_scale() ? "tensor" : "token"},
-                   {"symmetric", true},
-                   {"type", "int"}};
   return {{"format", format_of(first)},
-          {"input_activations", std::move(activations)},
+          {"input_activations", activations_json(first)},
           {"output_activations", nullptr},
           {"targets", std::move(targets)},
           {"weights", weights}};

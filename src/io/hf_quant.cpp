@@ -6,6 +6,7 @@
 #include "io/compressed_tensors.h"
 #include "io/quant_methods.h"
 #include "io/writer.h"
+#include "quant/activations.h"
 
 namespace lathe {
 
@@ -19,20 +20,31 @@ std::pair<int, int> block_size(const Json& given, const std::string& where) {
   return {static_cast<int>(rows), static_cast<int>(cols)};
 }
 
-// quant_method "fp8" of transformers: blocks with weight_scale_inv, or one weight_scale.
+// quant_method "fp8" of transformers: blocks with weight_scale_inv, or one weight_scale. Dynamic activations
+// have a scale for each row and block of columns, or for each row.
 void parse_hf_fp8(const Json& q, const std::string& where, QuantConfig& out) {
   if (const std::string fmt = get_string_or(q, "fmt", where, "e4m3"); fmt != "e4m3")
     throw input_error(where, "fmt e4m3", fmt::format("'{}'", printable(fmt)));
-  warn("{}: {} activations of 8 bits are not computed; they stay as they are, which is more exact", where,
-       printable(get_string_or(q, "activation_scheme", where, "dynamic")));
+  const std::string activations = get_string_or(q, "activation_scheme", where, "dynamic");
+  if (activations != "dynamic" && activations != "static")
+    throw input_error(where, "activation_scheme dynamic or static",
+                      fmt::format("'{}'", printable(activations)));
+  const bool given = activations == "static";
   const Json* block = find(q, "weight_block_size");
   if (!block) {
-    out.target_class(out.add({"fp8", &packing("ct.fp8"), Numerics::fp8_tensor(DType::f32)}));
+    const Numerics n =
+        Numerics::fp8_tensor(DType::f32).over(given ? Activations::fp8_static : Activations::fp8_per_row);
+    out.target_class(out.add({"fp8", &packing("ct.fp8"), n}));
     return;
   }
   const auto [rows, cols] = block_size(*block, where + ".weight_block_size");
-  out.target_class(
-      out.add({"fp8", &packing("hf.fp8"), Numerics::grid(Numerics::Kind::e4m3, cols, DType::f32, rows)}));
+  Numerics n = Numerics::grid(Numerics::Kind::e4m3, cols, DType::f32, rows);
+  if (given || cols == columns_per_scale(Activations::fp8_groups))
+    n.activations = given ? Activations::fp8_static : Activations::fp8_groups;
+  else  // one scale for as many columns as a block of weights has
+    warn("{}: activations in groups of {} are not computed; they stay as they are, which is more exact",
+         where, cols);
+  out.target_class(out.add({"fp8", &packing("hf.fp8"), n}));
 }
 
 // quant_method "bitsandbytes": only nf4, whose group size is beside each weight.

@@ -14,36 +14,38 @@ namespace {
 struct Algorithm {
   std::string_view name, packing;
   Numerics numerics;  // with column scales where pre_quant_scale may be
-  bool rounds_input;  // activations would be floats of 8 or 4 bits
   bool writes;        // the row that these numbers are written as
 };
+using enum Activations;
+// Of rows with one name the first is read; bind.cpp leaves activations as they are where a file lacks their
+// scale.
 const Algorithm algorithms[] = {
-    {"FP8", "modelopt.fp8", Numerics::fp8_tensor(DType::f32), true, true},
-    {"FP8_PER_CHANNEL_PER_TOKEN", "modelopt.fp8", Numerics::fp8(DType::f32), true, true},
-    {"FP8_PB_WO", "modelopt.fp8", Numerics::fp8_block(DType::f32), false, true},
-    {"fp8_pb_wo", "modelopt.fp8", Numerics::fp8_block(DType::f32), false,
-     false},  // as some versions wrote it
-    {"NVFP4", "modelopt.nvfp4", Numerics::nvfp4(), true, false},
-    {"W4A16_NVFP4", "modelopt.nvfp4", Numerics::nvfp4(), false, true},  // no scales of activations are known
-    {"W4A8_NVFP4_FP8", "modelopt.nvfp4", Numerics::nvfp4(), true, false},
-    {"NVFP4_AWQ", "modelopt.nvfp4", Numerics::nvfp4().with_column_scales(), true, false},
-    {"NVFP4_SVD", "modelopt.nvfp4", Numerics::nvfp4().with_column_scales(), true, false},
-    {"W4A16_AWQ", "modelopt.int4", Numerics::integer(4, 128, false).with_column_scales(), false, true},
+    {"FP8", "modelopt.fp8", Numerics::fp8_tensor(DType::f32).over(fp8_static), true},
+    {"FP8", "modelopt.fp8", Numerics::fp8_tensor(DType::f32), true},
+    {"FP8_PER_CHANNEL_PER_TOKEN", "modelopt.fp8", Numerics::fp8(DType::f32).over(fp8_per_row), true},
+    {"FP8_PB_WO", "modelopt.fp8", Numerics::fp8_block(DType::f32), true},
+    {"fp8_pb_wo", "modelopt.fp8", Numerics::fp8_block(DType::f32), false},  // as some versions wrote it
+    {"NVFP4", "modelopt.nvfp4", Numerics::nvfp4().over(nvfp4), true},
+    {"W4A16_NVFP4", "modelopt.nvfp4", Numerics::nvfp4(), true},
+    {"W4A8_NVFP4_FP8", "modelopt.nvfp4", Numerics::nvfp4().over(fp8_static), true},
+    {"NVFP4_AWQ", "modelopt.nvfp4", Numerics::nvfp4().over(nvfp4).with_column_scales(), true},
+    {"NVFP4_SVD", "modelopt.nvfp4", Numerics::nvfp4().over(nvfp4).with_column_scales(), false},
+    {"W4A16_AWQ", "modelopt.int4", Numerics::integer(4, 128, false).with_column_scales(), true},
     // int4 numbers that are rounded to fp8, by weight_scale_2, on the way to a product of fp8.
-    {"W4A8_AWQ", "modelopt.int4", Numerics::integer(4, 128, false).with_column_scales(), true, false},
-    {"W8A16", "modelopt.int8", Numerics::integer(8, 0, false, DType::f32), false, true},
-    {"W8A8_SQ_PER_CHANNEL", "modelopt.int8", Numerics::w8a8_static(DType::f32).with_column_scales(), false,
+    {"W4A8_AWQ", "modelopt.int4", Numerics::integer(4, 128, false).over(fp8_static).with_column_scales(),
      true},
-    {"W4A8_MXFP4_FP8", "modelopt.mxfp4", Numerics::mxfp4(), true, false},
-    {"MXFP8", "ct.mxfp8", Numerics::mxfp8(), true, false},
+    {"W8A16", "modelopt.int8", Numerics::integer(8, 0, false, DType::f32), true},
+    {"W8A8_SQ_PER_CHANNEL", "modelopt.int8", Numerics::w8a8_static(DType::f32).with_column_scales(), true},
+    {"W4A8_MXFP4_FP8", "modelopt.mxfp4", Numerics::mxfp4().over(fp8_static), false},
+    {"MXFP8", "ct.mxfp8", Numerics::mxfp8().over(mxfp8_rceil), false},
 };
 
 // `q` is a whole config, or an entry of quantized_layers.
-QuantScheme scheme_of(const Json& q, const std::string& where, bool& rounds_input) {
+QuantScheme scheme_of(const Json& q, const std::string& where) {
   const std::string name = get_string(q, "quant_algo", where);
   std::vector<std::string_view> known = {"MIXED_PRECISION"};
   for (const Algorithm& a : algorithms) {
-    known.push_back(a.name);
+    if (known.back() != a.name) known.push_back(a.name);
     if (a.name != name) continue;
     QuantScheme out{name, &packing(a.packing), a.numerics, name == "NVFP4_SVD"};
     const int64_t group = get_int_or(q, "group_size", where, 0, 1 << 20, a.numerics.group);
@@ -55,7 +57,6 @@ QuantScheme scheme_of(const Json& q, const std::string& where, bool& rounds_inpu
     if (a.packing == "modelopt.int4" && group == 0) throw input_error(where, "a positive group_size", "0");
     if (get_bool_or(q, "has_zero_point", where, false))
       throw input_error(where, "has_zero_point false", "true");
-    rounds_input = rounds_input || a.rounds_input;
     return out;
   }
   throw input_error(where, fmt::format("quant_algo {}", fmt::join(known, ", ")),
@@ -69,13 +70,17 @@ const Algorithm& written_as(const PlannedEntry& entry) {
     if (a.packing == "modelopt.int4") n.group = a.numerics.group;
     if (a.writes && a.packing == entry.packing->name && n == a.numerics) return a;
   }
-  fail("{}: {} in {} has no name in ModelOpt", entry.name, to_string(entry.numerics), entry.packing->name);
+  throw input_error(
+      fmt::format("tensor '{}'", entry.name), "weights and activations of one algorithm of ModelOpt",
+      to_string(entry.numerics),
+      "quantize the model to fp8-tensor, fp8-block, nvfp4, w4a16, w8a16, or with activations to "
+      "w8a8-static, w8a8-fp8, w8a8-fp8-static or w4a4-nvfp4");
 }
 
 Json algorithm_json(const PlannedEntry& entry) {
   Json out = {{"quant_algo", written_as(entry).name}};
   if (entry.numerics.group > 0 && entry.numerics.block_rows == 1) out["group_size"] = entry.numerics.group;
-  if (entry.packing->name == "modelopt.int4") {
+  if (entry.packing->name == "modelopt.int4" || (entry.numerics.global && entry.numerics.column_scales)) {
     out["has_zero_point"] = false;
     out["pre_quant_scale"] = entry.numerics.column_scales;
   }
@@ -110,10 +115,9 @@ void parse_modelopt(const Json& given, const std::string& where, QuantConfig& ou
   else if (const Json* scheme = find(q, "kv_cache_scheme"))
     out.set_cache(parse_cache_scheme(*scheme, where + ".kv_cache_scheme"));
 
-  bool rounds_input = false;
   if (out.has_cache_scales() && !find(q, "quant_algo")) return;  // the cache alone
   if (get_string(q, "quant_algo", where) != "MIXED_PRECISION") {
-    out.target_class(out.add(scheme_of(q, where, rounds_input)));
+    out.target_class(out.add(scheme_of(q, where)));
   } else {
     const Json* layers = find(q, "quantized_layers");
     if (!layers || !layers->is_object())
@@ -121,12 +125,9 @@ void parse_modelopt(const Json& given, const std::string& where, QuantConfig& ou
     for (const auto& [module, layer] : layers->items()) {
       const std::string at = fmt::format("{}: quantized_layers '{}'", where, printable(module));
       if (!layer.is_object()) throw input_error(at, "an object", layer.type_name());
-      out.target_module(module, out.add(scheme_of(layer, at, rounds_input)));
+      out.target_module(module, out.add(scheme_of(layer, at)));
     }
   }
-  if (rounds_input)
-    warn("{}: activations of 8 or 4 bits are not computed; they stay as they are, which is more exact",
-         where);
 }
 
 // One algorithm and what is excluded from it, or each layer by name. The same keys are those of config.json.

@@ -27,7 +27,8 @@ struct QuantScheme {
 class QuantConfig {
  public:
   // Nothing when the config describes no quantization. InputError naming what was found where Lathe does not
-  // read it. Activations that a scheme wants as floats of 8 or 4 bits stay as they are, with a warning.
+  // read it. Activations that a scheme wants as floats that Lathe does not round to stay as they are, with a
+  // warning.
   static std::optional<QuantConfig> parse(const Json& config, std::string_view where);
   // The same of config.json; else of hf_quant_config.json (ModelOpt), quantize_config.json (AutoGPTQ) or
   // quant_config.json (AutoAWQ) in the directory.

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/share.h"
+#include "quant/activation_numerics.h"
 
 namespace lathe {
 
@@ -32,7 +33,8 @@ struct PackRowsArgs {
   const float* x;  // [m, k], rows x_stride floats apart
   int64_t m, k, x_stride;
   void* out;        // 64-byte aligned
-  float scale = 0;  // of all rows, where they are rounded to int8 with one; 0: each row's own
+  float scale = 0;  // of all rows, where they are rounded with one; 0: each row's own
+  Activations to = Activations::as_they_are;  // what RowPacking::any_numerics rounds to; others know
 };
 
 }  // namespace lathe

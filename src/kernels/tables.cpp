@@ -24,9 +24,8 @@
 namespace lathe {
 namespace {
 
-bool rounds_rows(const Numerics& n) { return n.rounds_activations(); }
-bool anything(const Numerics& n, int64_t, int64_t) { return !rounds_rows(n); }
-bool anything_a8(const Numerics& n, int64_t, int64_t) { return rounds_rows(n); }
+bool anything(const Numerics& n, int64_t, int64_t) { return !n.rounds_activations(); }
+bool anything_rounded(const Numerics& n, int64_t, int64_t) { return n.rounds_activations(); }
 bool any_head(int64_t head_dim, KvType kv) {
   const bool grouped = kv == KvType::int4 || kv == KvType::nvfp4 || kv == KvType::int4_channel;
   return !grouped || head_dim % kv_group == 0;
@@ -51,13 +50,7 @@ bool codes_of(const Numerics& numerics, int64_t k) {
 
 template <int bits, DType scale, bool minimum>
 bool integer(const Numerics& numerics, int64_t, int64_t k) {
-  return !rounds_rows(numerics) && codes_of<bits, scale, minimum>(numerics, k);
-}
-// With activations in int8, but for w8a8 below.
-template <int bits, DType scale>
-bool integer_a8(const Numerics& numerics, int64_t, int64_t k) {
-  return rounds_rows(numerics) && numerics != Numerics::w8a8(scale, numerics.activations) &&
-         codes_of<bits, scale, false>(numerics, k);
+  return !numerics.rounds_activations() && codes_of<bits, scale, minimum>(numerics, k);
 }
 
 // Groups of whole 32 columns.
@@ -70,7 +63,8 @@ bool int4_groups(const Numerics& numerics, int64_t n, int64_t k) {
 // x86.lut4; words do not cross groups.
 template <DType scale>
 bool lut4(const Numerics& numerics, int64_t, int64_t k) {
-  return numerics.is_grid() && numerics.bits == 4 && numerics.block_rows == 1 && numerics.dtype == scale &&
+  return !numerics.rounds_activations() && numerics.is_grid() && numerics.bits == 4 &&
+         numerics.block_rows == 1 && numerics.dtype == scale &&
          (numerics.group == 0 || numerics.group >= k || numerics.group % 8 == 0);
 }
 // Integers stand for the values: twice those of e2m1, two for one of nf4. Steps are of `columns`.
@@ -81,7 +75,8 @@ bool lut4_dot(const Numerics& numerics, int64_t n, int64_t k) {
 }
 template <DType scale>
 bool fp8(const Numerics& numerics, int64_t, int64_t) {
-  return numerics.kind == Numerics::Kind::e4m3 && !numerics.global && numerics.dtype == scale;
+  return !numerics.rounds_activations() && numerics.kind == Numerics::Kind::e4m3 && !numerics.global &&
+         numerics.dtype == scale;
 }
 
 // GGUF's k-quants, by bits of the codes.
@@ -97,6 +92,15 @@ bool k_quant(const Numerics& numerics, int64_t, int64_t k) {
 template <DType scale>
 bool w8a8(const Numerics& numerics, int64_t, int64_t k) {
   return k < 1 << 17 && (numerics == Numerics::w8a8(scale) || numerics == Numerics::w8a8_static(scale));
+}
+
+// What a kernel of f32 products accepts, over rows that are rounded to anything; but for w8a8, whose kernels
+// multiply integers.
+template <bool (*accepts)(const Numerics&, int64_t, int64_t)>
+bool rounded(const Numerics& numerics, int64_t n, int64_t k) {
+  const bool integers =
+      numerics.rounds_to_int8() && numerics == Numerics::w8a8(numerics.dtype, numerics.activations);
+  return numerics.rounds_activations() && !integers && accepts(numerics.weights_alone(), n, k);
 }
 
 size_t int8_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(Int8Rows(m, k).bytes()); }
@@ -139,7 +143,16 @@ constexpr RowPacking int8_groups_128 = {"int8 groups", Products::int8, int8_grou
                                         neon::pack_int8_groups};
 #endif
 
-constexpr RowPacking rounded_rows = {"rounded to int8", Products::f32, rounded_rows_bytes, pack_rounded_rows};
+constexpr RowPacking packs_rounded(void (*run)(const PackRowsArgs&, const Share&) noexcept) {
+  return {"rounded", Products::f32, rounded_rows_bytes, run, false, true};
+}
+constexpr RowPacking rounded_rows = packs_rounded(pack_rounded_rows);
+#if defined(__x86_64__)
+constexpr RowPacking rounded_rows_512 = packs_rounded(avx512::pack_rounded_rows);
+constexpr RowPacking rounded_rows_256 = packs_rounded(avx2::pack_rounded_rows);
+#elif defined(__aarch64__)
+constexpr RowPacking rounded_rows_128 = packs_rounded(neon::pack_rounded_rows);
+#endif
 
 #if defined(__x86_64__) || defined(__aarch64__)
 // A kernel of f32 products over rows that were rounded.
@@ -151,7 +164,9 @@ void over_rounded(const LinearArgs& a, const Share& share) noexcept {
   run(rounded, share);
 }
 template <void (*run)(const LinearArgs&, const Share&) noexcept>
-constexpr LinearPath rounded_path = {over_rounded<run>, &rounded_rows};
+constexpr LinearPath rounded_path(const RowPacking& rows) {
+  return {over_rounded<run>, &rows};
+}
 #endif
 
 constexpr LinearKernel linear_rows[] = {
@@ -584,6 +599,48 @@ constexpr LinearKernel linear_rows[] = {
     {"avx512.fp8.f16", isa_avx512, "x86.fp8", fp8<DType::f16>, {avx512::linear_fp8_f16}, {}},
     {"avx512.fp8.f32", isa_avx512, "x86.fp8", fp8<DType::f32>, {avx512::linear_fp8_f32}, {}},
     {"avx512.fp8.e8m0", isa_avx512, "x86.fp8", fp8<DType::f8e8m0>, {avx512::linear_fp8_e8m0}, {}},
+    {"avx512.lut4.e4m3.rounded",
+     isa_avx512,
+     "x86.lut4",
+     rounded<lut4<DType::f8e4m3>>,
+     rounded_path<avx512::linear_lut4_e4m3>(rounded_rows_512),
+     {}},
+    {"avx512.lut4.e8m0.rounded",
+     isa_avx512,
+     "x86.lut4",
+     rounded<lut4<DType::f8e8m0>>,
+     rounded_path<avx512::linear_lut4_e8m0>(rounded_rows_512),
+     {}},
+    {"avx512.lut4.f32.rounded",
+     isa_avx512,
+     "x86.lut4",
+     rounded<lut4<DType::f32>>,
+     rounded_path<avx512::linear_lut4_f32>(rounded_rows_512),
+     {}},
+    {"avx512.fp8.bf16.rounded",
+     isa_avx512,
+     "x86.fp8",
+     rounded<fp8<DType::bf16>>,
+     rounded_path<avx512::linear_fp8_bf16>(rounded_rows_512),
+     {}},
+    {"avx512.fp8.f16.rounded",
+     isa_avx512,
+     "x86.fp8",
+     rounded<fp8<DType::f16>>,
+     rounded_path<avx512::linear_fp8_f16>(rounded_rows_512),
+     {}},
+    {"avx512.fp8.f32.rounded",
+     isa_avx512,
+     "x86.fp8",
+     rounded<fp8<DType::f32>>,
+     rounded_path<avx512::linear_fp8_f32>(rounded_rows_512),
+     {}},
+    {"avx512.fp8.e8m0.rounded",
+     isa_avx512,
+     "x86.fp8",
+     rounded<fp8<DType::f8e8m0>>,
+     rounded_path<avx512::linear_fp8_e8m0>(rounded_rows_512),
+     {}},
     {"avxvnni.w8a8.bf16",
      isa_256,
      "x86.int8",
@@ -726,41 +783,41 @@ constexpr LinearKernel linear_rows[] = {
     {"avx2.int8.f16", isa_avx2, "x86.int8", integer<8, DType::f16, false>, {avx2::linear_int8_f16}, {}},
     {"avx2.int8.f32", isa_avx2, "x86.int8", integer<8, DType::f32, false>, {avx2::linear_int8_f32}, {}},
     {"avx2.int8.min", isa_avx2, "x86.int8", integer<8, DType::f32, true>, {avx2::linear_int8_min}, {}},
-    {"avx2.int4.bf16.a8",
+    {"avx2.int4.bf16.rounded",
      isa_avx2,
      "x86.int4",
-     integer_a8<4, DType::bf16>,
-     rounded_path<avx2::linear_int4_bf16>,
+     rounded<integer<4, DType::bf16, false>>,
+     rounded_path<avx2::linear_int4_bf16>(rounded_rows_256),
      {}},
-    {"avx2.int4.f16.a8",
+    {"avx2.int4.f16.rounded",
      isa_avx2,
      "x86.int4",
-     integer_a8<4, DType::f16>,
-     rounded_path<avx2::linear_int4_f16>,
+     rounded<integer<4, DType::f16, false>>,
+     rounded_path<avx2::linear_int4_f16>(rounded_rows_256),
      {}},
-    {"avx2.int4.f32.a8",
+    {"avx2.int4.f32.rounded",
      isa_avx2,
      "x86.int4",
-     integer_a8<4, DType::f32>,
-     rounded_path<avx2::linear_int4_f32>,
+     rounded<integer<4, DType::f32, false>>,
+     rounded_path<avx2::linear_int4_f32>(rounded_rows_256),
      {}},
-    {"avx2.int8.bf16.a8",
+    {"avx2.int8.bf16.rounded",
      isa_avx2,
      "x86.int8",
-     integer_a8<8, DType::bf16>,
-     rounded_path<avx2::linear_int8_bf16>,
+     rounded<integer<8, DType::bf16, false>>,
+     rounded_path<avx2::linear_int8_bf16>(rounded_rows_256),
      {}},
-    {"avx2.int8.f16.a8",
+    {"avx2.int8.f16.rounded",
      isa_avx2,
      "x86.int8",
-     integer_a8<8, DType::f16>,
-     rounded_path<avx2::linear_int8_f16>,
+     rounded<integer<8, DType::f16, false>>,
+     rounded_path<avx2::linear_int8_f16>(rounded_rows_256),
      {}},
-    {"avx2.int8.f32.a8",
+    {"avx2.int8.f32.rounded",
      isa_avx2,
      "x86.int8",
-     integer_a8<8, DType::f32>,
-     rounded_path<avx2::linear_int8_f32>,
+     rounded<integer<8, DType::f32, false>>,
+     rounded_path<avx2::linear_int8_f32>(rounded_rows_256),
      {}},
     {"avx2.lut4.e4m3", isa_avx2, "x86.lut4", lut4<DType::f8e4m3>, {avx2::linear_lut4_e4m3}, {}},
     {"avx2.lut4.e8m0", isa_avx2, "x86.lut4", lut4<DType::f8e8m0>, {avx2::linear_lut4_e8m0}, {}},
@@ -769,6 +826,48 @@ constexpr LinearKernel linear_rows[] = {
     {"avx2.fp8.f16", isa_avx2, "x86.fp8", fp8<DType::f16>, {avx2::linear_fp8_f16}, {}},
     {"avx2.fp8.f32", isa_avx2, "x86.fp8", fp8<DType::f32>, {avx2::linear_fp8_f32}, {}},
     {"avx2.fp8.e8m0", isa_avx2, "x86.fp8", fp8<DType::f8e8m0>, {avx2::linear_fp8_e8m0}, {}},
+    {"avx2.lut4.e4m3.rounded",
+     isa_avx2,
+     "x86.lut4",
+     rounded<lut4<DType::f8e4m3>>,
+     rounded_path<avx2::linear_lut4_e4m3>(rounded_rows_256),
+     {}},
+    {"avx2.lut4.e8m0.rounded",
+     isa_avx2,
+     "x86.lut4",
+     rounded<lut4<DType::f8e8m0>>,
+     rounded_path<avx2::linear_lut4_e8m0>(rounded_rows_256),
+     {}},
+    {"avx2.lut4.f32.rounded",
+     isa_avx2,
+     "x86.lut4",
+     rounded<lut4<DType::f32>>,
+     rounded_path<avx2::linear_lut4_f32>(rounded_rows_256),
+     {}},
+    {"avx2.fp8.bf16.rounded",
+     isa_avx2,
+     "x86.fp8",
+     rounded<fp8<DType::bf16>>,
+     rounded_path<avx2::linear_fp8_bf16>(rounded_rows_256),
+     {}},
+    {"avx2.fp8.f16.rounded",
+     isa_avx2,
+     "x86.fp8",
+     rounded<fp8<DType::f16>>,
+     rounded_path<avx2::linear_fp8_f16>(rounded_rows_256),
+     {}},
+    {"avx2.fp8.f32.rounded",
+     isa_avx2,
+     "x86.fp8",
+     rounded<fp8<DType::f32>>,
+     rounded_path<avx2::linear_fp8_f32>(rounded_rows_256),
+     {}},
+    {"avx2.fp8.e8m0.rounded",
+     isa_avx2,
+     "x86.fp8",
+     rounded<fp8<DType::f8e8m0>>,
+     rounded_path<avx2::linear_fp8_e8m0>(rounded_rows_256),
+     {}},
     // Everything else, as f32: exact, but four bytes per weight.
     {"amx.expanded",
      isa_tiles,
@@ -783,7 +882,19 @@ constexpr LinearKernel linear_rows[] = {
      {avx512::linear_f32},
      {avx512bf16::prefill_f32, &bf16_words, avx512bf16::gated_f32}},
     {"avx512.expanded", isa_avx512, "expand.x86", anything, {avx512::linear_f32}, {}},
+    {"avx512.expanded.rounded",
+     isa_avx512,
+     "expand.x86",
+     anything_rounded,
+     rounded_path<avx512::linear_f32>(rounded_rows_512),
+     {}},
     {"avx2.expanded", isa_avx2, "expand.x86", anything, {avx2::linear_f32}, {}},
+    {"avx2.expanded.rounded",
+     isa_avx2,
+     "expand.x86",
+     anything_rounded,
+     rounded_path<avx2::linear_f32>(rounded_rows_256),
+     {}},
 #elif defined(__aarch64__)
     // The panels of x86.* suit any vector that divides 32.
     {"neoni8mm.w8a8.bf16",
@@ -928,41 +1039,41 @@ constexpr LinearKernel linear_rows[] = {
     {"neon.int8.f16", isa_neon, "x86.int8", integer<8, DType::f16, false>, {neon::linear_int8_f16}, {}},
     {"neon.int8.f32", isa_neon, "x86.int8", integer<8, DType::f32, false>, {neon::linear_int8_f32}, {}},
     {"neon.int8.min", isa_neon, "x86.int8", integer<8, DType::f32, true>, {neon::linear_int8_min}, {}},
-    {"neon.int4.bf16.a8",
+    {"neon.int4.bf16.rounded",
      isa_neon,
      "x86.int4",
-     integer_a8<4, DType::bf16>,
-     rounded_path<neon::linear_int4_bf16>,
+     rounded<integer<4, DType::bf16, false>>,
+     rounded_path<neon::linear_int4_bf16>(rounded_rows_128),
      {}},
-    {"neon.int4.f16.a8",
+    {"neon.int4.f16.rounded",
      isa_neon,
      "x86.int4",
-     integer_a8<4, DType::f16>,
-     rounded_path<neon::linear_int4_f16>,
+     rounded<integer<4, DType::f16, false>>,
+     rounded_path<neon::linear_int4_f16>(rounded_rows_128),
      {}},
-    {"neon.int4.f32.a8",
+    {"neon.int4.f32.rounded",
      isa_neon,
      "x86.int4",
-     integer_a8<4, DType::f32>,
-     rounded_path<neon::linear_int4_f32>,
+     rounded<integer<4, DType::f32, false>>,
+     rounded_path<neon::linear_int4_f32>(rounded_rows_128),
      {}},
-    {"neon.int8.bf16.a8",
+    {"neon.int8.bf16.rounded",
      isa_neon,
      "x86.int8",
-     integer_a8<8, DType::bf16>,
-     rounded_path<neon::linear_int8_bf16>,
+     rounded<integer<8, DType::bf16, false>>,
+     rounded_path<neon::linear_int8_bf16>(rounded_rows_128),
      {}},
-    {"neon.int8.f16.a8",
+    {"neon.int8.f16.rounded",
      isa_neon,
      "x86.int8",
-     integer_a8<8, DType::f16>,
-     rounded_path<neon::linear_int8_f16>,
+     rounded<integer<8, DType::f16, false>>,
+     rounded_path<neon::linear_int8_f16>(rounded_rows_128),
      {}},
-    {"neon.int8.f32.a8",
+    {"neon.int8.f32.rounded",
      isa_neon,
      "x86.int8",
-     integer_a8<8, DType::f32>,
-     rounded_path<neon::linear_int8_f32>,
+     rounded<integer<8, DType::f32, false>>,
+     rounded_path<neon::linear_int8_f32>(rounded_rows_128),
      {}},
     {"neon.lut4.e4m3", isa_neon, "x86.lut4", lut4<DType::f8e4m3>, {neon::linear_lut4_e4m3}, {}},
     {"neon.lut4.e8m0", isa_neon, "x86.lut4", lut4<DType::f8e8m0>, {neon::linear_lut4_e8m0}, {}},
@@ -971,9 +1082,57 @@ constexpr LinearKernel linear_rows[] = {
     {"neon.fp8.f16", isa_neon, "x86.fp8", fp8<DType::f16>, {neon::linear_fp8_f16}, {}},
     {"neon.fp8.f32", isa_neon, "x86.fp8", fp8<DType::f32>, {neon::linear_fp8_f32}, {}},
     {"neon.fp8.e8m0", isa_neon, "x86.fp8", fp8<DType::f8e8m0>, {neon::linear_fp8_e8m0}, {}},
+    {"neon.lut4.e4m3.rounded",
+     isa_neon,
+     "x86.lut4",
+     rounded<lut4<DType::f8e4m3>>,
+     rounded_path<neon::linear_lut4_e4m3>(rounded_rows_128),
+     {}},
+    {"neon.lut4.e8m0.rounded",
+     isa_neon,
+     "x86.lut4",
+     rounded<lut4<DType::f8e8m0>>,
+     rounded_path<neon::linear_lut4_e8m0>(rounded_rows_128),
+     {}},
+    {"neon.lut4.f32.rounded",
+     isa_neon,
+     "x86.lut4",
+     rounded<lut4<DType::f32>>,
+     rounded_path<neon::linear_lut4_f32>(rounded_rows_128),
+     {}},
+    {"neon.fp8.bf16.rounded",
+     isa_neon,
+     "x86.fp8",
+     rounded<fp8<DType::bf16>>,
+     rounded_path<neon::linear_fp8_bf16>(rounded_rows_128),
+     {}},
+    {"neon.fp8.f16.rounded",
+     isa_neon,
+     "x86.fp8",
+     rounded<fp8<DType::f16>>,
+     rounded_path<neon::linear_fp8_f16>(rounded_rows_128),
+     {}},
+    {"neon.fp8.f32.rounded",
+     isa_neon,
+     "x86.fp8",
+     rounded<fp8<DType::f32>>,
+     rounded_path<neon::linear_fp8_f32>(rounded_rows_128),
+     {}},
+    {"neon.fp8.e8m0.rounded",
+     isa_neon,
+     "x86.fp8",
+     rounded<fp8<DType::f8e8m0>>,
+     rounded_path<neon::linear_fp8_e8m0>(rounded_rows_128),
+     {}},
     {"neon.expanded", isa_neon, "expand.x86", anything, {neon::linear_f32}, {}},
+    {"neon.expanded.rounded",
+     isa_neon,
+     "expand.x86",
+     anything_rounded,
+     rounded_path<neon::linear_f32>(rounded_rows_128),
+     {}},
 #endif
-    {"ref.a8", 0, "expand.f32", anything_a8, {linear_rounded_ref, &rounded_rows}, {}},
+    {"ref.rounded", 0, "expand.f32", anything_rounded, {linear_rounded_ref, &rounded_rows}, {}},
     {"ref", 0, "expand.f32", anything, {linear_ref}, {}},
 };
 

@@ -27,6 +27,8 @@ struct RowPacking {
   // Gated kernels that read these rows can write them too: an element needs no other of its row, and no
   // scale.
   bool gated_writes = false;
+  // Rounded to what PackRowsArgs::to says, as the floats that this means.
+  bool any_numerics = false;
 };
 
 // One way to compute a linear layer. A row's bits depend neither on the other rows nor on the workers.
@@ -52,8 +54,12 @@ struct LinearKernel {
 };
 
 // No kernel reads these numbers themselves: the row holds them expanded to f32, four bytes per weight.
-inline bool emulates(const LinearKernel& row, const Numerics& numerics) {
+inline bool expands(const LinearKernel& row, const Numerics& numerics) {
   return row.packing.starts_with("expand.") && numerics != Numerics::dense(DType::f32);
+}
+// That, or none multiplies them: rows of x are rounded to floats of 8 or 4 bits, and then multiplied as f32.
+inline bool emulates(const LinearKernel& row, const Numerics& numerics) {
+  return expands(row, numerics) || (numerics.rounds_activations() && !numerics.rounds_to_int8());
 }
 
 // One way to compute attention. `most_columns` are what a group may have, `least_columns` what still pays for

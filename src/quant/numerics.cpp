@@ -4,6 +4,7 @@
 
 #include "core/error.h"
 #include "core/float.h"
+#include "quant/activations.h"
 
 namespace lathe {
 namespace {
@@ -31,7 +32,7 @@ constexpr float nf4_values[] = {-1.0f,
 
 constexpr float iq4_nl_values[] = {-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113};
 
-// What people call these, in order of appearance.
+// What people call these, in order of appearance; the name is that of the weights.
 struct Known {
   std::string_view scheme, name;
   Numerics numerics;
@@ -44,6 +45,12 @@ constexpr Known known[] = {
     {"mxfp4", "mxfp4", Numerics::mxfp4()},
     {"mxfp8", "mxfp8", Numerics::mxfp8()},
     {"", "iq4_nl", Numerics::iq4_nl()},
+    {"w8a8-fp8", "fp8", Numerics::fp8().over(Activations::fp8_per_row)},
+    {"w8a8-fp8-static", "fp8 tensor", Numerics::fp8_tensor().over(Activations::fp8_static)},
+    {"w8a8-fp8-block", "fp8 128x128", Numerics::fp8_block().over(Activations::fp8_groups)},
+    {"w4a4-nvfp4", "nvfp4", Numerics::nvfp4().over(Activations::nvfp4)},
+    {"w4a4-mxfp4", "mxfp4", Numerics::mxfp4().over(Activations::mxfp4)},
+    {"w8a8-mxfp8", "mxfp8", Numerics::mxfp8().over(Activations::mxfp8)},
 };
 
 bool has_wide_scale(const Numerics& n) {
@@ -57,6 +64,13 @@ const Known* find_known(const Numerics& n) {
     if (same == k.numerics) return &k;
   }
   return nullptr;
+}
+
+// " a8" of integers, which is what they are called; " afp8", " afp8 g128", " anvfp4".
+std::string activations_suffix(const Numerics& n) {
+  if (!n.rounds_activations()) return "";
+  if (n.rounds_to_int8()) return n.has_input_scale() ? " a8 static" : " a8";
+  return fmt::format(" a{}", to_string(n.activations));
 }
 
 bool is_nf4_group(int group) { return group >= 64 && group <= 4096 && (group & (group - 1)) == 0; }
@@ -128,13 +142,13 @@ std::string to_string(const Numerics& n) {
     return to_string(plain) + " column scales";
   }
   if (n.is_dense()) return std::string(dtype_name(n.dtype));
-  if (n.is_grid()) return grid_name(n);
+  if (n.is_grid()) return grid_name(n.weights_alone()) + activations_suffix(n);
   std::string text = fmt::format("int{}", n.bits);
   if (n.group > 0) text += fmt::format(" g{}", n.group);
   if (n.super > 0) text += fmt::format("/{}", n.super);
   if (n.offset == Numerics::Offset::zero_point) text += " asym";
   if (n.offset == Numerics::Offset::minimum) text += " min";
-  if (n.rounds_activations()) text += n.has_input_scale() ? " a8 static" : " a8";
+  text += activations_suffix(n);
   if (n.act_order) text += " act-order";
   return text;
 }
@@ -160,11 +174,13 @@ Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, 
   }
   const bool bits_of_weights = scheme.size() > 2 && scheme[0] == 'w' && scheme[1] >= '2' && scheme[1] <= '8';
   const bool rounded = bits_of_weights && scheme.substr(2) == "a8";
-  const bool integers = rounded || (bits_of_weights && scheme.substr(2) == "a16");
+  const bool beside_floats = scheme == "w4a8-fp8";
+  const bool integers = rounded || beside_floats || (bits_of_weights && scheme.substr(2) == "a16");
   if (!integers && scheme != "nf4")
     throw input_error(
         "scheme",
-        "w2a16 ... w8a16, w2a8 ... w8a8, w8a8-static, fp8, fp8-tensor, fp8-block, nvfp4, mxfp4, mxfp8 or nf4",
+        "w2a16 ... w8a16, w2a8 ... w8a8, w8a8-static, w4a8-fp8, fp8, fp8-tensor, fp8-block, nvfp4, mxfp4, "
+        "mxfp8, nf4, w8a8-fp8, w8a8-fp8-static, w8a8-fp8-block, w4a4-nvfp4, w4a4-mxfp4 or w8a8-mxfp8",
         printable(scheme), "w8a8, w8a16 and w4a16 are the usual ones");
   if (group_size < -1 || group_size > 1 << 20)
     throw input_error("group size", "-1 (the scheme's default), 0 (per channel) or up to 1048576",
@@ -176,9 +192,12 @@ Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, 
     return Numerics::nf4(group_size >= 0 ? group_size : 64);
   }
   const int bits = scheme[1] - '0';
-  Numerics n = Numerics::integer(bits, group_size >= 0 ? group_size : bits == 8 ? 0 : 128, asymmetric, scale);
-  if (rounded) n.activations = Numerics::Activations::int8_per_row;
-  return n;
+  const Numerics n = Numerics::integer(bits,
+                                       group_size >= 0 ? group_size
+                                       : bits == 8     ? 0
+                                                       : 128,
+                                       asymmetric, scale);
+  return rounded ? n.over(Activations::int8_per_row) : beside_floats ? n.over(Activations::fp8_per_row) : n;
 }
 
 }  // namespace lathe

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "core/tensor.h"
+#include "quant/activation_numerics.h"
 
 namespace lathe {
 
@@ -21,16 +22,14 @@ struct Numerics {
   // the 16 integers from -127 to 113 of ggml's kvalues_iq4nl.
   enum class Kind : uint8_t { dense, integer, e4m3, e2m1, nf4, iq4_nl };
   enum class Offset : uint8_t { none, zero_point, minimum };
-  // What a linear layer does to its input first: rounds it to integers in -127 .. 127 times, per row, max |x|
-  // / 127, or one scale that was found by calibration and is stored with the weight (quant/activations.h).
-  enum class Activations : uint8_t { as_they_are, int8_per_row, int8_static };
+  using Activations = lathe::Activations;
 
   Kind kind = Kind::dense;
   DType dtype = DType::bf16;  // dense: the element; otherwise: the stored scale
   uint8_t bits = 16;          // integers: 2 .. 8
   int group = 0;              // elements along a row that share a scale; 0: the whole row ("per channel")
   Offset offset = Offset::none;
-  Activations activations = Activations::as_they_are;
+  Activations activations = Activations::as_they_are;  // what a linear layer rounds its input to first
   int block_rows = 1;   // grids: rows that share their scales, counted from row 0; 0: all rows
   bool global = false;  // grids: one f32 for the whole weight multiplies its scales; otherwise that is 1
   // integer: columns whose scales, and minima, are one f16 number each times integers from -128 to 127, so
@@ -65,9 +64,7 @@ struct Numerics {
   }
   // W8A8: int8 weights with a scale per row, int8 activations with a scale per token or one for all.
   static Numerics w8a8(DType scale = DType::bf16, Activations activations = Activations::int8_per_row) {
-    Numerics n = integer(8, 0, false, scale);
-    n.activations = activations;
-    return n;
+    return integer(8, 0, false, scale).over(activations);
   }
   static Numerics w8a8_static(DType scale = DType::bf16) { return w8a8(scale, Activations::int8_static); }
   static constexpr Numerics grid(Kind kind, int group, DType scale, int block_rows = 1, bool global = false) {
@@ -90,9 +87,19 @@ struct Numerics {
     n.column_scales = true;
     return n;
   }
+  constexpr Numerics over(Activations a) const {  // over rows that are rounded to those
+    Numerics n = *this;
+    n.activations = a;
+    return n;
+  }
+  constexpr Numerics weights_alone() const { return over(Activations::as_they_are); }
 
   bool rounds_activations() const { return activations != Activations::as_they_are; }
-  bool has_input_scale() const { return activations == Activations::int8_static; }
+  bool rounds_to_int8() const {
+    return activations == Activations::int8_per_row || activations == Activations::int8_static;
+  }
+  // One for all rows, found by calibration and stored with the weight.
+  bool has_input_scale() const { return scale_is_given(activations); }
   bool is_dense() const { return kind == Kind::dense; }
   bool is_integer() const { return kind == Kind::integer; }
   bool is_grid() const { return kind >= Kind::e4m3; }
@@ -110,15 +117,17 @@ struct Numerics {
 std::span<const float> grid_values(Numerics::Kind);
 float largest_of_grid(Numerics::Kind);  // 448, 6, 1, 127
 
-std::string to_string(const Numerics&);  // "bf16", "int8", "int4 g32 asym", "int8 a8", "fp8 128x128", "nvfp4"
+// "bf16", "int8", "int4 g32 asym", "int8 a8", "fp8 128x128", "nvfp4", "fp8 afp8", "nvfp4 anvfp4"
+std::string to_string(const Numerics&);
 
 // The command line's name of a grid without its group size: "fp8-block", "nvfp4"; empty where there is none.
 std::string_view scheme_of(const Numerics&);
-// "w8a16", "w4a16", "w8a8", "w8a8-static", "fp8", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4", "mxfp8" or
-// "nf4" (of the command line) with a group size; InputError on an unknown scheme. group_size: -1 takes the
-// scheme's default (int8: per channel, int4: 128, nf4: 64), 0: per channel. Of grids only nf4 has a choice of
-// groups: 64, 128,
-// ... 4096. `scale` is the type of scales where the scheme leaves that open.
+// "w8a16", "w4a16", "w8a8", "w8a8-static", "w4a8-fp8", "fp8", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4",
+// "mxfp8", "nf4", or of weights and activations alike "w8a8-fp8", "w8a8-fp8-static", "w8a8-fp8-block",
+// "w4a4-nvfp4", "w4a4-mxfp4", "w8a8-mxfp8" (of the command line) with a group size; InputError on an unknown
+// scheme. group_size: -1 takes the scheme's default (int8: per channel, int4: 128, nf4: 64), 0: per channel.
+// Of grids only nf4 has a choice of groups: 64, 128, ... 4096. `scale` is the type of scales where the scheme
+// leaves that open.
 Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, DType scale);
 
 }  // namespace lathe

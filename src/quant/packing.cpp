@@ -65,10 +65,7 @@ Weight make_weight(const Numerics& numerics, const Packing& packing, const Shape
 
 float input_scale(const Weight& w) {
   if (!w.numerics.has_input_scale()) return 0;
-  const std::vector<Part> parts = w.packing->parts(w.numerics, w.shape);
-  float scale = 0;
-  for (size_t i = 0; i < parts.size(); ++i)
-    if (parts[i].name == "input_scale") to_f32(parts[i].dtype, w.parts[i].storage.data, &scale, 1);
+  const float scale = unpack(w, 0, 1).input_scale;
   if (!(scale > 0 && std::isfinite(scale)))
     throw input_error("input_scale", "a positive number", fmt::format("{}", scale),
                       "calibrate the model's activations again");

@@ -1,6 +1,7 @@
 #include "runtime/choices.h"
 
 #include "core/error.h"
+#include "quant/activations.h"
 
 namespace lathe {
 namespace {
@@ -40,7 +41,11 @@ std::string_view owner(const LinearKernel& chosen, const LinearPath& path) {
 Plan::Choice explain(const LinearKernel& chosen, const Weight& weight, uint32_t isa) {
   const LinearPath &prompt = chosen.path(true), &decode = chosen.path(false);
   const Numerics& n = weight.numerics;
-  auto rows = [](const LinearPath& path) { return std::string(path.rows ? path.rows->name : ""); };
+  auto rows = [&](const LinearPath& path) {
+    if (path.rows && path.rows->any_numerics)
+      return fmt::format("{} to {}", path.rows->name, to_string(n.activations));
+    return std::string(path.rows ? path.rows->name : "");
+  };
   return {.node = {},
           .kernel = std::string(chosen.name),
           .packing = std::string(chosen.packing),

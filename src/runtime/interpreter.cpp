@@ -166,7 +166,8 @@ struct Walker::Impl {
                                             .k = k,
                                             .x_stride = k,
                                             .out = rows_for_kernel.data,
-                                            .scale = matrix.input_scale});
+                                            .scale = matrix.input_scale,
+                                            .to = matrix.weight.numerics.activations});
       args.packed_x = rows_for_kernel.data;
     }
     parallel(path.run, args);

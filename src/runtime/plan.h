@@ -70,7 +70,7 @@ class Plan {
   const Tensor& run(const Batch&);
 
   // For the report: node and kernel, in order; "emulated" marks a weight format without a kernel of its own
-  // here.
+  // here, and rows that are rounded to small floats and multiplied as f32.
   struct Choice {
     // A better row of the kernel's table, and why it does not run: the CPU (or LATHE_ISA) lacks what it
     // needs, or, where not `reads`, it is for another format.

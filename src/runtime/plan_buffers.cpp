@@ -67,7 +67,7 @@ void Plan::Impl::plan_packed_rows() {
     for (Phase phase : phases)
       if (const RowPacking* packing = packed_output(node, phase)) {  // written here, not packed by a reader
         const ValueId y = node.outputs[0];
-        packed_rows[{y, phase, packing, 0, -1}] = {
+        packed_rows[{y, phase, packing, 0, Activations::as_they_are, -1}] = {
             id, {step, step, packing->bytes(most_rows(y), cols(y))}, nullptr, true};
       }
     const bool packs_its_own = std::holds_alternative<op::Experts>(node.op);
@@ -79,7 +79,8 @@ void Plan::Impl::plan_packed_rows() {
         const int64_t most = most_rows(x);
         bool reads_x = !packing;
         if (packing) {
-          auto [it, fresh] = packed_rows.try_emplace({x, phase, packing, matrix.input_scale, matrix.columns});
+          auto [it, fresh] = packed_rows.try_emplace(
+              {x, phase, packing, matrix.input_scale, matrix.weight.numerics.activations, matrix.columns});
           if (fresh) it->second = {id, {first, step, packing->bytes(most, cols(x))}, nullptr, false};
           it->second.lifetime.last = step;
           reads_x = fresh;

@@ -188,7 +188,7 @@ class Plan::Impl::ExpertsStep {
   bool same_rows(int64_t e, Phase phase) const {
     const Packed &gate = matrix(e, 0), &up = matrix(e, 1);
     return gate.path(phase).rows == up.path(phase).rows && gate.input_scale == up.input_scale &&
-           gate.columns == up.columns;
+           gate.weight.numerics.activations == up.weight.numerics.activations && gate.columns == up.columns;
   }
   bool multiplies_apart() const {
     return any([&](int64_t e, Phase phase) { return !gated(e, phase); });
@@ -262,7 +262,8 @@ class Plan::Impl::ExpertsStep {
                    .k = k,
                    .x_stride = k,
                    .out = packed_[role] + list.packed[role],
-                   .scale = m.input_scale},
+                   .scale = m.input_scale,
+                   .to = m.weight.numerics.activations},
                   share);
       }
     });

@@ -56,6 +56,7 @@ struct Plan::Impl {
     Phase phase;
     const RowPacking* packing;
     float scale;  // PackRowsArgs::scale
+    Activations to;
     int columns;  // index in `columns`, -1: x as it is
     auto operator<=>(const RowsKey&) const = default;
   };

@@ -19,7 +19,8 @@ void Plan::Impl::add_take_step(const TakenKey& key, float* out) {
 
 void Plan::Impl::add_pack_step(const RowsKey& key, const float* rows_of_x, void* out) {
   const int64_t k = cols(key.x);
-  const PackRowsArgs args{.x = rows_of_x, .m = 0, .k = k, .x_stride = k, .out = out, .scale = key.scale};
+  const PackRowsArgs args{
+      .x = rows_of_x, .m = 0, .k = k, .x_stride = k, .out = out, .scale = key.scale, .to = key.to};
   add_row_step(
       {key.x, key.phase, k, [args, run = key.packing->run](const Batch&, Range rows, const Share& share) {
          PackRowsArgs now = args;
@@ -76,7 +77,9 @@ void Plan::Impl::chose(const Node& node, const std::string& param) {
 // Points the arguments to x as the matrix and a path of its kernel want it: columns are taken and rows packed
 // first where this node is the first to want that.
 void Plan::Impl::use_rows(const Node& node, Phase phase, const Packed& matrix, LinearArgs& args) {
-  const RowsKey key{node.inputs[0], phase, matrix.path(phase).rows, matrix.input_scale, matrix.columns};
+  const RowsKey key{
+      node.inputs[0], phase, matrix.path(phase).rows, matrix.input_scale, matrix.weight.numerics.activations,
+      matrix.columns};
   if (key.columns >= 0) {
     TakenRows& taken = taken_rows.at({key.x, key.columns});
     args.x = taken.data;
@@ -173,7 +176,7 @@ void Plan::Impl::build_gated_linear(const Node& node, const ElementwiseKernels& 
     of_phase[static_cast<size_t>(phase)] = {
         linear_args(gate, node.inputs[0], buffer(y), cols(y)),
         linear_args(up, node.inputs[0], other, cols(y)),
-        rows_out ? packed_rows.at({y, phase, rows_out, 0, -1}).data : nullptr};
+        rows_out ? packed_rows.at({y, phase, rows_out, 0, Activations::as_they_are, -1}).data : nullptr};
     auto& [gate_args, up_args, packed_y] = of_phase[static_cast<size_t>(phase)];
     use_rows(node, phase, gate, gate_args);
     use_rows(node, phase, up, up_args);

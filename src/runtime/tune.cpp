@@ -60,7 +60,13 @@ class Trial {
     if (path.rows && packed_.bytes < path.rows->bytes(m_, k_))
       packed_ = Storage::allocate(path.rows->bytes(m_, k_));
     if (path.rows) {
-      const PackRowsArgs args{.x = x_.data(), .m = m_, .k = k_, .x_stride = k_, .out = packed_.data};
+      const PackRowsArgs args{.x = x_.data(),
+                              .m = m_,
+                              .k = k_,
+                              .x_stride = k_,
+                              .out = packed_.data,
+                              .scale = matrix.input_scale,
+                              .to = matrix.weight.numerics.activations};
       plan_.parallel([&](const Share& share) { path.rows->run(args, share); });
     }
     const int group = matrix.weight.numerics.group;

@@ -23,7 +23,7 @@ Magnitudes seen(const std::vector<float>& x, int threads = 1, int64_t step = row
 }
 
 float limit(std::string_view name, const std::vector<float>& x) {
-  return input_observer(name).limit(seen(x));
+  return input_observer(name).limit(seen(x), Activations::int8_static);
 }
 
 // A normal of size 1; `outliers` elements, far from each other, have size `size`.
@@ -119,8 +119,8 @@ TEST(Observers, EntropyCutsThinTailsAndKeepsUniformOnes) {
 TEST(Observers, EveryOneIsPositiveAndAtMostTheLargest) {
   const std::vector<float> x = normal_with(3, 500);
   for (const InputObserver& o : input_observers()) {
-    EXPECT_GT(o.limit(seen(x)), 0) << o.name;
-    EXPECT_LE(o.limit(seen(x)), 500 * (1 + 1e-6f)) << o.name;
+    EXPECT_GT(o.limit(seen(x), Activations::int8_static), 0) << o.name;
+    EXPECT_LE(o.limit(seen(x), Activations::int8_static), 500 * (1 + 1e-6f)) << o.name;
   }
   EXPECT_THROW(input_observer("median"), InputError);
 }

@@ -44,12 +44,13 @@ struct Case {
 
 TEST(ModelOptExport, KeepsTheNumbersAndWritesTheSameBytesAgain) {
   const Checkpoint from = Checkpoint::open(golden("qwen3"));
-  for (const Case& c : {Case{Numerics::fp8_tensor(), "ct.fp8", "FP8"},
-                        {Numerics::fp8(), "ct.fp8", "FP8_PER_CHANNEL_PER_TOKEN"},
-                        {Numerics::fp8_block(), "ct.fp8", "FP8_PB_WO"},
-                        {Numerics::nvfp4(), "ct.nvfp4", "W4A16_NVFP4"},
-                        {Numerics::integer(4, 32, false), "ct.pack32", "W4A16_AWQ"},
-                        {Numerics::integer(8, 0, false), "ct.pack32", "W8A16"}}) {
+  for (const Case& c :
+       {Case{Numerics::fp8_tensor(), "ct.fp8", "FP8"},
+        {Numerics::fp8().over(Activations::fp8_per_row), "ct.fp8", "FP8_PER_CHANNEL_PER_TOKEN"},
+        {Numerics::fp8_block(), "ct.fp8", "FP8_PB_WO"},
+        {Numerics::nvfp4(), "ct.nvfp4", "W4A16_NVFP4"},
+        {Numerics::integer(4, 32, false), "ct.pack32", "W4A16_AWQ"},
+        {Numerics::integer(8, 0, false), "ct.pack32", "W8A16"}}) {
     SCOPED_TRACE(c.algorithm);
     const Model model = quantized(from, [&](const std::string&) { return std::pair{c.numerics, c.packing}; });
     TemporaryDirectory dir;
@@ -75,7 +76,9 @@ TEST(ModelOptExport, KeepsTheNumbersAndWritesTheSameBytesAgain) {
 
 TEST(ModelOptExport, WritesScalesOfKeysAndValues) {
   const Checkpoint from = Checkpoint::open(golden("qwen3"));
-  Model model = quantized(from, [&](const std::string&) { return std::pair{Numerics::fp8(), "ct.fp8"}; });
+  Model model = quantized(from, [&](const std::string&) {
+    return std::pair{Numerics::fp8_tensor(), "ct.fp8"};
+  });
   const auto put_scales = [&](const CacheScheme& scheme) {
     const int heads = scheme.count(2);
     const std::vector<NodeId> order(model.graph.order().begin(), model.graph.order().end());
@@ -111,9 +114,10 @@ TEST(ModelOptExport, WritesScalesOfKeysAndValues) {
 TEST(ModelOptExport, MixturesNameTheirLayers) {
   const Checkpoint from = Checkpoint::open(golden("qwen3"));
   const Model model = quantized(from, [](const std::string& name) {
-    return name.find("mlp") != std::string::npos      ? std::pair{Numerics::nvfp4(), "ct.nvfp4"}
-           : name.find("o_proj") != std::string::npos ? std::pair{Numerics::dense(DType::bf16), "dense"}
-                                                      : std::pair{Numerics::fp8(), "ct.fp8"};
+    return name.find("mlp") != std::string::npos ? std::pair{Numerics::nvfp4(), "ct.nvfp4"}
+           : name.find("o_proj") != std::string::npos
+               ? std::pair{Numerics::dense(DType::bf16), "dense"}
+               : std::pair{Numerics::fp8().over(Activations::fp8_per_row), "ct.fp8"};
   });
   TemporaryDirectory dir;
   export_modelopt(model, from, dir.path());
@@ -134,7 +138,13 @@ TEST(ModelOptExport, KeepsScalesOfColumnsAndActivations) {
   const std::pair<Numerics, std::string_view> cases[] = {
       {Numerics::w8a8_static(DType::f32), "W8A8_SQ_PER_CHANNEL"},
       {Numerics::w8a8_static(DType::f32).with_column_scales(), "W8A8_SQ_PER_CHANNEL"},
-      {Numerics::integer(4, 32, false, DType::f32).with_column_scales(), "W4A16_AWQ"}};
+      {Numerics::integer(4, 32, false, DType::f32).with_column_scales(), "W4A16_AWQ"},
+      {Numerics::integer(4, 32, false, DType::f32).over(Activations::fp8_static).with_column_scales(),
+       "W4A8_AWQ"},
+      {Numerics::fp8_tensor(DType::f32).over(Activations::fp8_static), "FP8"},
+      {Numerics::nvfp4().over(Activations::nvfp4), "NVFP4"},
+      {Numerics::nvfp4().over(Activations::fp8_static), "W4A8_NVFP4_FP8"},
+      {Numerics::nvfp4().over(Activations::nvfp4).with_column_scales(), "NVFP4_AWQ"}};
   for (const auto& [numerics, algorithm] : cases) {
     SCOPED_TRACE(to_string(numerics));
     Model model = load(from);
@@ -148,8 +158,12 @@ TEST(ModelOptExport, KeepsScalesOfColumnsAndActivations) {
       c.input_scale = 0.25f;
       if (numerics.column_scales)
         for (int64_t k = 0; k < c.cols; ++k) c.columns.push_back(1 + 0.125f * static_cast<float>(k % 5));
-      weight = make_weight(numerics, packing(numerics.bits == 8 ? "modelopt.int8" : "modelopt.int4"),
-                           weight.shape);
+      weight =
+          make_weight(numerics,
+                      packing(numerics.is_integer() ? numerics.bits == 8 ? "modelopt.int8" : "modelopt.int4"
+                              : numerics.bits == 8  ? "modelopt.fp8"
+                                                    : "modelopt.nvfp4"),
+                      weight.shape);
       weight.packing->pack(c, 0, weight);
     }
     TemporaryDirectory dir;
@@ -160,6 +174,9 @@ TEST(ModelOptExport, KeepsScalesOfColumnsAndActivations) {
     const Checkpoint again = Checkpoint::open(dir / "a");
     const Model read = load(again);
     expect_same_numbers(model, read);
+    for (const auto& [name, weight] : read.weights) {
+      EXPECT_EQ(input_scale(weight), weight.numerics.has_input_scale() ? 0.25f : 0) << name;
+    }
     export_modelopt(read, again, dir / "b");
     for (const char* file : {"model.safetensors", "config.json", "hf_quant_config.json"})
       EXPECT_EQ(read_text_file(dir / "a" / file), read_text_file(dir / "b" / file)) << file;
@@ -188,7 +205,7 @@ TEST(ModelOptExport, RefusesOtherNumbersByName) {
   Model smoothed = load(from);
   Weight& up = smoothed.weights.at("model.layers.0.mlp.up_proj.weight");
   up = make_weight(Numerics::nvfp4().with_column_scales(), packing("modelopt.nvfp4"), up.shape);
-  EXPECT_THAT(refusal(smoothed), testing::HasSubstr("NVFP4_AWQ rounds activations"));
+  EXPECT_THAT(refusal(smoothed), testing::HasSubstr("weights and activations of one algorithm of ModelOpt"));
   Model table = load(from);
   Weight& embedding = table.weights.at("model.embed_tokens.weight");
   Weight to = make_weight(Numerics::fp8(), packing("ct.fp8"), embedding.shape);

@@ -136,6 +136,13 @@ std::vector<Case> cases() {
   for (const DType scale : {DType::bf16, DType::f32})
     ct(fmt::format("w8a8 static {}", dtype_name(scale)),
        packed(Numerics::w8a8_static(scale), "ct.int8", false));
+  for (const char* scheme : {"w8a8-fp8", "w8a8-fp8-block", "w8a8-mxfp8", "w4a4-mxfp4"})
+    ct(scheme, rounded(parse_scheme(scheme, -1, false, DType::bf16), everything));
+  ct("w4a8-fp8", rounded(parse_scheme("w4a8-fp8", 32, false, DType::bf16), everything));
+  ct("w8a8-fp8-static", packed(parse_scheme("w8a8-fp8-static", -1, false, DType::bf16), "ct.fp8", false));
+  ct("w4a4-nvfp4", packed(parse_scheme("w4a4-nvfp4", -1, false, DType::bf16), "ct.nvfp4", false));
+  ct("w4a4-nvfp4 calibrated", calibrated("rtn", parse_scheme("w4a4-nvfp4", -1, false, DType::bf16)));
+  ct("nvfp4 of fp8 activations", packed(Numerics::nvfp4().over(Activations::fp8_static), "ct.nvfp4", false));
   for (const int bits : {3, 4}) {
     Numerics ordered = Numerics::integer(bits, 32, true);
     ordered.act_order = true;
@@ -154,16 +161,22 @@ std::vector<Case> cases() {
   const auto modelopt = [&](const std::string& name, const Prepare& prepare) {
     out.push_back({"modelopt " + name, golden("qwen3"), prepare, as_modelopt});
   };
-  for (const Numerics& n : {Numerics::fp8_tensor(), Numerics::fp8(), Numerics::fp8_block(), Numerics::nvfp4(),
-                            Numerics::integer(4, 32, false), Numerics::integer(8, 0, false)})
+  for (const Numerics& n :
+       {Numerics::fp8_tensor(), parse_scheme("w8a8-fp8", -1, false, DType::bf16), Numerics::fp8_block(),
+        Numerics::nvfp4(), Numerics::integer(4, 32, false), Numerics::integer(8, 0, false)})
     modelopt(to_string(n), rounded(n, layers_only));
   modelopt("w8a8 static", packed(Numerics::w8a8_static(DType::f32), "modelopt.int8", false));
   modelopt("w8a8 static columns", packed(Numerics::w8a8_static(DType::f32), "modelopt.int8", true));
+  modelopt("w8a8-fp8-static",
+           packed(parse_scheme("w8a8-fp8-static", -1, false, DType::f32), "modelopt.fp8", false));
+  for (const bool columns : {false, true})
+    modelopt(columns ? "w4a4-nvfp4 columns" : "w4a4-nvfp4",
+             packed(Numerics::nvfp4().over(Activations::nvfp4), "modelopt.nvfp4", columns));
   modelopt("int4 columns", packed(Numerics::integer(4, 32, false, DType::f32), "modelopt.int4", true));
   modelopt("mixture", [](Model& m) {
     Assignment assignment = assign_all(m, Numerics::nvfp4(), layers_only);
     for (auto& [name, numerics] : assignment)
-      if (name.find("mlp") != std::string::npos) numerics = Numerics::fp8();
+      if (name.find("mlp") != std::string::npos) numerics = Numerics::fp8().over(Activations::fp8_per_row);
     quantize(m, assignment, ScaleSearch::absmax, 2);
   });
 

@@ -251,9 +251,16 @@ TEST(ModelOpt, OpensWhatItsExportWrites) {
     const auto opened = open(
         "{}", per_tensor, "hf_quant_config.json",
         R"({"producer":{"name":"modelopt"},"quantization":{"quant_algo":"FP8","kv_cache_quant_algo":null,"exclude_modules":["lm_head"]}})");
-    EXPECT_EQ(opened.checkpoint.find("m.weight")->numerics, Numerics::fp8_tensor(DType::f32));
+    EXPECT_EQ(opened.checkpoint.find("m.weight")->numerics,
+              Numerics::fp8_tensor(DType::f32).over(Activations::fp8_static));
     EXPECT_EQ(opened.checkpoint.entries().size(), 2u);
     EXPECT_THAT(read_all(opened.checkpoint.load("m.weight")), Each(0.5f));
+    EXPECT_EQ(input_scale(opened.checkpoint.load("m.weight")), 1);
+  }
+  {  // Without its scale the input stays as it is.
+    const auto opened = open(method(R"("quant_method":"modelopt","quant_algo":"FP8")"),
+                             {per_tensor[0], per_tensor[1], per_tensor[3]});
+    EXPECT_EQ(opened.checkpoint.find("m.weight")->numerics, Numerics::fp8_tensor(DType::f32));
   }
   {
     const auto opened = open(method(R"("quant_method":"modelopt","quant_algo":"FP8_PER_CHANNEL_PER_TOKEN")"),
@@ -261,6 +268,8 @@ TEST(ModelOpt, OpensWhatItsExportWrites) {
     const std::vector<float> values = read_all(opened.checkpoint.load("m.weight"));
     EXPECT_EQ(values[0], 1);
     EXPECT_EQ(values[16], 0.5f);
+    EXPECT_EQ(opened.checkpoint.find("m.weight")->numerics,
+              Numerics::fp8(DType::f32).over(Activations::fp8_per_row));
   }
   {
     const auto opened = open(method(R"("quant_method":"modelopt","quant_algo":"FP8_PB_WO")"),
@@ -277,7 +286,10 @@ TEST(ModelOpt, OpensWhatItsExportWrites) {
          {"a.k_proj.input_scale", "F32", "[]", one},
          {"a.k_proj.k_scale", "F32", "[]", one}});
     ASSERT_EQ(opened.checkpoint.entries().size(), 2u);
-    const std::vector<float> values = read_all(opened.checkpoint.load("a.k_proj.weight"));
+    const Weight w = opened.checkpoint.load("a.k_proj.weight");
+    EXPECT_EQ(w.numerics, Numerics::nvfp4().over(Activations::nvfp4));
+    EXPECT_EQ(input_scale(w), 1);
+    const std::vector<float> values = read_all(w);
     EXPECT_EQ(values[0], 0.5f);
     EXPECT_EQ(values[16], 1);
     EXPECT_EQ(opened.checkpoint.cache().numerics, CacheNumerics::fp8);
@@ -326,7 +338,8 @@ TEST(ModelOpt, ScalesOfColumnsWhereItsAlgorithmsHaveThem) {
         "hf_quant_config.json",
         R"({"quantization":{"quant_algo":"NVFP4_AWQ","group_size":16,"has_zero_point":false,"pre_quant_scale":true}})");
     const Weight w = opened.checkpoint.load("m.weight");
-    EXPECT_EQ(to_string(w.numerics), "nvfp4 column scales");
+    EXPECT_EQ(to_string(w.numerics), "nvfp4 anvfp4 column scales");
+    EXPECT_EQ(input_scale(w), 1);
     const std::vector<float> values = read_all(w);
     for (size_t k = 0; k < 16; ++k) EXPECT_EQ(values[k], k % 2 ? 1 : 0.5f);
   }
@@ -464,7 +477,7 @@ TEST(HfFp8, BlocksAreRaggedAndInvertedScalesMultiply) {
        {"m.weight_scale_inv", "F32", "[2,2]", bytes(scales)},
        {"lm_head.weight", "BF16", "[2]", std::string(4, '\0')}});
   const Checkpoint& c = opened.checkpoint;
-  EXPECT_EQ(c.find("m.weight")->numerics, Numerics::fp8_block(DType::f32));
+  EXPECT_EQ(c.find("m.weight")->numerics, Numerics::fp8_block(DType::f32).over(Activations::fp8_groups));
   EXPECT_EQ(c.find("lm_head.weight")->packing->name, "dense");
   const std::vector<float> values = read_all(c.load("m.weight"));
   for (size_t r = 0; r < 130; ++r)
@@ -475,6 +488,7 @@ TEST(HfFp8, BlocksAreRaggedAndInvertedScalesMultiply) {
                            {"m.weight_scale", "F32", "[]", bytes(std::vector<float>{4})},
                            {"m.input_scale", "F32", "[]", bytes(std::vector<float>{4})}});
   EXPECT_THAT(read_all(whole.checkpoint.load("m.weight")), Each(4));
+  EXPECT_EQ(input_scale(whole.checkpoint.load("m.weight")), 4);
   const auto files = [](const Tensors& tensors) {
     return std::vector<std::pair<std::string, std::string>>{
         {"config.json", method(R"("quant_method":"fp8","weight_block_size":[128,128])")},

@@ -272,21 +272,80 @@ TEST(QuantConfig, Floats) {
       R"({"quantization_config":{"quant_method":"fp8","activation_scheme":"dynamic","weight_block_size":[128,64]}})");
   EXPECT_EQ(hf->schemes_for("x")[0]->numerics, Numerics::grid(Numerics::Kind::e4m3, 64, DType::f32, 128));
   EXPECT_EQ(hf->schemes_for("x")[0]->packing->name, "hf.fp8");
+  const auto hf_scheme = [](const std::string& rest) {
+    return parse(R"({"quantization_config":{"quant_method":"fp8",)" + rest + "}}")
+        ->schemes_for("x")[0]
+        ->numerics;
+  };
+  EXPECT_EQ(hf_scheme(R"("weight_block_size":[128,128])"),
+            Numerics::fp8_block(DType::f32).over(Activations::fp8_groups));
+  EXPECT_EQ(hf_scheme(R"("activation_scheme":"dynamic")"),
+            Numerics::fp8_tensor(DType::f32).over(Activations::fp8_per_row));
+  EXPECT_EQ(hf_scheme(R"("activation_scheme":"static")"),
+            Numerics::fp8_tensor(DType::f32).over(Activations::fp8_static));
+  EXPECT_THROW(hf_scheme(R"("activation_scheme":"none")"), InputError);
+}
+
+// input_activations as llm-compressor's presets write them: FP8_DYNAMIC, FP8, FP8_BLOCK, MXFP8, MXFP4, NVFP4.
+TEST(QuantConfig, FloatActivations) {
+  using A = Activations;
+  const auto scheme = [&](const std::string& weights, const std::string& activations,
+                          const std::string& format) {
+    return parse(config(weights + R"(,"input_activations":)" + activations, '"' + format + '"'))
+        ->schemes_for("x")[0]
+        ->numerics;
+  };
+  const std::string fp8 = R"({"num_bits":8,"type":"float","strategy":)",
+                    fp4 = R"({"num_bits":4,"type":"float","strategy":)";
+  EXPECT_EQ(
+      scheme(fp8 + R"("channel"})", fp8 + R"("token","dynamic":true,"symmetric":true})", "float-quantized"),
+      Numerics::fp8().over(A::fp8_per_row));
+  EXPECT_EQ(scheme(fp8 + R"("tensor"})", fp8 + R"("tensor","dynamic":false})", "float-quantized"),
+            Numerics::fp8_tensor().over(A::fp8_static));
+  EXPECT_EQ(scheme(fp8 + R"("block","block_structure":[128,128]})",
+                   fp8 + R"("group","group_size":128,"dynamic":true})", "float-quantized"),
+            Numerics::fp8_block().over(A::fp8_groups));
+  const std::string of_32 = R"("group","group_size":32)";
+  EXPECT_EQ(scheme(fp8 + of_32 + "}", fp8 + of_32 + R"(,"dynamic":true,"scale_dtype":"torch.uint8"})",
+                   "mxfp8-quantized"),
+            Numerics::mxfp8().over(A::mxfp8));
+  EXPECT_EQ(scheme(fp4 + of_32 + "}", fp4 + of_32 + R"(,"dynamic":true})", "mxfp4-pack-quantized"),
+            Numerics::mxfp4().over(A::mxfp4));
+  const std::string of_16 = R"("tensor_group","group_size":16)";
+  EXPECT_EQ(scheme(fp4 + of_16 + "}", fp4 + of_16 + R"(,"dynamic":"local"})", "nvfp4-pack-quantized"),
+            Numerics::nvfp4().over(A::nvfp4));
+  EXPECT_EQ(scheme(R"({"num_bits":4,"strategy":"group","group_size":128})",
+                   fp8 + R"("token","dynamic":true})", "pack-quantized"),  // W4AFP8
+            Numerics::integer(4, 128, false).over(A::fp8_per_row));
+  // What nobody computes here stays as it is: a scale of all rows that run at once, floats of 6 bits.
+  for (const std::string& other :
+       {fp8 + R"("tensor","dynamic":true})", fp8 + R"("group","group_size":64,"dynamic":true})",
+        fp8 + R"("token","dynamic":false})",
+        std::string(R"({"num_bits":6,"type":"float","strategy":"token","dynamic":true})")})
+    EXPECT_EQ(scheme(fp8 + R"("channel"})", other, "float-quantized"), Numerics::fp8()) << other;
 }
 
 TEST(QuantConfig, WhatIsWrittenForFloatsIsReadBack) {
-  for (const auto& [numerics, name, format] : {std::tuple{Numerics::fp8(), "ct.fp8", "float-quantized"},
-                                               {Numerics::fp8_tensor(), "ct.fp8", "float-quantized"},
-                                               {Numerics::fp8_block(), "ct.fp8", "float-quantized"},
-                                               {Numerics::mxfp8(), "ct.mxfp8", "mxfp8-quantized"},
-                                               {Numerics::mxfp4(), "ct.mxfp4", "mxfp4-pack-quantized"},
-                                               {Numerics::nvfp4(), "ct.nvfp4", "nvfp4-pack-quantized"}}) {
-    const Json c = quantization_config({{"a.weight", numerics, &packing(name), {256, 256}}});
-    EXPECT_EQ(c["format"], format);
-    const auto back = QuantConfig::parse({{"quantization_config", c}}, "c");
-    EXPECT_EQ(back->schemes_for("a")[0]->numerics, numerics) << format;
-    EXPECT_EQ(back->schemes_for("a")[0]->packing->name, name);
-  }
+  for (const auto& [weights, name, format] : {std::tuple{Numerics::fp8(), "ct.fp8", "float-quantized"},
+                                              {Numerics::fp8_tensor(), "ct.fp8", "float-quantized"},
+                                              {Numerics::fp8_block(), "ct.fp8", "float-quantized"},
+                                              {Numerics::mxfp8(), "ct.mxfp8", "mxfp8-quantized"},
+                                              {Numerics::mxfp4(), "ct.mxfp4", "mxfp4-pack-quantized"},
+                                              {Numerics::nvfp4(), "ct.nvfp4", "nvfp4-pack-quantized"}})
+    for (const Activations to :
+         {Activations::as_they_are, Activations::fp8_per_row, Activations::fp8_static,
+          Activations::fp8_groups, Activations::mxfp8, Activations::mxfp4, Activations::nvfp4}) {
+      const Numerics numerics = weights.over(to);
+      if (!packing(name).holds(numerics)) continue;  // nvfp4 activations beside fp8
+      const Json c = quantization_config({{"a.weight", numerics, &packing(name), {256, 256}}});
+      EXPECT_EQ(c["format"], format);
+      const auto back = QuantConfig::parse({{"quantization_config", c}}, "c");
+      EXPECT_EQ(back->schemes_for("a")[0]->numerics, numerics) << format;
+      EXPECT_EQ(back->schemes_for("a")[0]->packing->name, name);
+    }
+  EXPECT_THROW(
+      quantization_config({entry("a.weight", Numerics::mxfp8().over(Activations::mxfp8_rceil), "ct.mxfp8")}),
+      InputError);  // a rule that only ModelOpt has
   const Json nf4 =
       quantization_config({{"a.weight", Numerics::nf4(), &packing("bnb.nf4"), {256, 256}},
                            {"head.weight", Numerics::dense(DType::bf16), &packing("dense"), {9, 9}}});

@@ -44,6 +44,15 @@ std::vector<Numerics> all_numerics() {
         Numerics::fp8(DType::bf16), Numerics::fp8(DType::f16), Numerics::fp8_tensor(DType::f32),
         Numerics::fp8_block(DType::bf16), Numerics::mxfp8(), Numerics::grid(Kind::e4m3, 6, DType::f32)})
     out.push_back(n);
+  using A = Activations;
+  for (const Numerics& n :
+       {Numerics::fp8(DType::bf16).over(A::fp8_per_row), Numerics::fp8(DType::f16).over(A::fp8_groups),
+        Numerics::fp8_tensor(DType::f32).over(A::fp8_static), Numerics::mxfp8().over(A::mxfp8),
+        Numerics::mxfp8().over(A::mxfp8_rceil), Numerics::nvfp4().over(A::nvfp4),
+        Numerics::mxfp4().over(A::mxfp4), Numerics::grid(Kind::e2m1, 8, DType::f32).over(A::fp8_static),
+        Numerics::integer(4, 128, false).over(A::fp8_per_row),
+        Numerics::integer(8, 0, false).over(A::fp8_per_row)})
+    out.push_back(n);
   for (int bits : {4, 5}) out.push_back(Numerics::k_quant(bits, 32, true));
   for (int bits : {3, 6}) out.push_back(Numerics::k_quant(bits, 16, false));
   out.push_back(Numerics::k_quant(2, 16, true));
@@ -172,13 +181,14 @@ struct PathArgs {
   LinearArgs args;
 };
 // `scale`: of rows that are all rounded with one; 0: with their own.
-PathArgs path_arguments(const LinearPath& path, const LinearArgs& args, int workers, float scale = 0) {
+PathArgs path_arguments(const LinearPath& path, const LinearArgs& args, int workers, float scale = 0,
+                        Activations to = Activations::as_they_are) {
   PathArgs out{{}, args};
   if (!path.rows) return out;
   out.storage.resize(path.rows->bytes(args.m, args.k) + 64, std::byte{0xff});
   auto* at = out.storage.data();
   at += 64 - reinterpret_cast<uintptr_t>(at) % 64;
-  run_as(path.rows->run, PackRowsArgs{args.x, args.m, args.k, args.x_stride, at, scale}, workers);
+  run_as(path.rows->run, PackRowsArgs{args.x, args.m, args.k, args.x_stride, at, scale, to}, workers);
   out.args.packed_x = at;
   return out;
 }
@@ -202,7 +212,7 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
           round_row_to_int8(given.row(i) + c, std::min<int64_t>(32, k - c), grouped.row(i) + c);
       if (numerics.rounds_activations())
         for (int64_t i = 0; i < most_rows; ++i)
-          round_row_to_int8(given.row(i), k, x.row(i), codes.input_scale);
+          round_row(numerics.activations, given.row(i), k, x.row(i), codes.input_scale);
       const Matrix bias = random_matrix(1, n, rng, 0);
       Matrix chain(most_rows, n), magnitude(most_rows, n);
       for (int64_t i = 0; i < most_rows; ++i)
@@ -230,7 +240,7 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
           const int workers = static_cast<int>(m % 3 + 1);
           const PathArgs path =
               path_arguments(row.decode, arguments(w, given, with_bias ? bias.row(0) : nullptr, y, m),
-                             workers, codes.input_scale);
+                             workers, codes.input_scale, numerics.activations);
           run_as(row.decode.run, path.args, workers);
           ASSERT_TRUE(y.intact());
           for (int64_t i = 0; i < m; ++i)

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <gmock/gmock.h>
@@ -56,6 +57,7 @@ Codes random_codes(const Numerics& n, int64_t rows, int64_t cols, Rng& rng) {
   for (int64_t r = 0; r < rows; ++r)  // rows of a block share
     std::copy_n(c.scales.begin() + r / block * block * groups, groups, c.scales.begin() + r * groups);
   if (n.global) c.global = 1 / 1792.0f;
+  if (n.has_input_scale()) c.input_scale = 0x1p-10f;  // exact in every type that it is stored in
   for (int64_t i = 0; n.act_order && i < cols; ++i)
     c.group_of.push_back(static_cast<int32_t>(rng.below(static_cast<uint64_t>(groups))));
   for (int64_t i = 0; n.column_scales && i < cols; ++i) c.columns.push_back(rng.normal());
@@ -74,6 +76,7 @@ Codes slice(const Codes& c, int64_t row, int64_t rows) {
   cut(c.zeros, out.zeros);
   out.group_of = c.group_of;
   out.columns = c.columns;
+  out.input_scale = c.input_scale;
   return out;
 }
 
@@ -100,6 +103,12 @@ std::vector<Numerics> all_numerics() {
   for (const Numerics& n : {Numerics::mxfp8(), Numerics::mxfp4(), Numerics::nvfp4(), Numerics::nf4(32),
                             Numerics::grid(Numerics::Kind::e2m1, 16, DType::f8e4m3), Numerics::iq4_nl()})
     out.push_back(n);
+  for (const std::string_view scheme : {"w8a8-static", "w8a8-fp8", "w8a8-fp8-static", "w8a8-fp8-block",
+                                        "w8a8-mxfp8", "w4a4-nvfp4", "w4a4-mxfp4", "w4a8-fp8"})
+    out.push_back(parse_scheme(scheme, -1, false, DType::bf16));
+  for (const Numerics& n :
+       {Numerics::nvfp4(), Numerics::mxfp4(), Numerics::integer(4, 128, false).with_column_scales()})
+    out.push_back(n.over(Activations::fp8_static));
   for (const int bits : {2, 3, 4, 8}) {  // columns that look up their group, columns with a scale
     Numerics n = Numerics::integer(bits, 16, true, DType::f16);
     n.act_order = true;
@@ -167,6 +176,10 @@ TEST(Packing, RoundTripsEveryRowOfTheTable) {
         read_rows(whole, row, count, some.data());
         ASSERT_THAT(some,
                     ElementsAreArray(expected.begin() + row * cols, expected.begin() + (row + count) * cols));
+        if (std::ranges::any_of(p.parts(n, {rows, cols}),
+                                [](const Part& part) { return part.name.starts_with("input_"); })) {
+          ASSERT_EQ(input_scale(whole), codes.input_scale);
+        }
         if (!p.name.starts_with("expand.")) {
           ASSERT_TRUE(same(unpack(whole, 0, rows), codes));
           ASSERT_TRUE(same(unpack(whole, row, count), slice(codes, row, count)));

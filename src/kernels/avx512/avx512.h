@@ -32,5 +32,7 @@ Tail at_least(const float* x, int64_t n, float bound) noexcept;
 // Rows of x as int8 (kernels/simd/int8_rows.inl), laid out for the integer kernels of every ISA.
 void pack_int8_rows(const PackRowsArgs&, const Share&) noexcept;
 void pack_int8_groups(const PackRowsArgs&, const Share&) noexcept;
+// Rounded to PackRowsArgs::to, as floats (kernels/simd/rounded_rows.inl).
+void pack_rounded_rows(const PackRowsArgs&, const Share&) noexcept;
 
 }  // namespace lathe::avx512

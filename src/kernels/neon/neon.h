@@ -32,6 +32,8 @@ Tail at_least(const float* x, int64_t n, float bound) noexcept;
 // Rows of x as int8 (kernels/simd/int8_rows.inl), laid out for the integer kernels of every ISA.
 void pack_int8_rows(const PackRowsArgs&, const Share&) noexcept;
 void pack_int8_groups(const PackRowsArgs&, const Share&) noexcept;
+// Rounded to PackRowsArgs::to, as floats (kernels/simd/rounded_rows.inl).
+void pack_rounded_rows(const PackRowsArgs&, const Share&) noexcept;
 
 // W8A8: y = (x8 w8^T) scale_x scale_w + bias, the products summed exactly in 32 bits. x comes packed as int8
 // rows, W as x86.int8. By the type of the scales.

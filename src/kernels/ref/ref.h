@@ -11,7 +11,7 @@ namespace lathe {
 
 void linear_ref(const LinearArgs&,
                 const Share&) noexcept;  // codes: row-major f32 [n, k] (packing "expand.f32")
-// The same of rows rounded to int8 (Numerics::Activations), packed as the floats they mean.
+// The same of rows rounded to PackRowsArgs::to (quant/activations.h), packed as the floats they mean.
 size_t rounded_rows_bytes(int64_t m, int64_t k);
 void pack_rounded_rows(const PackRowsArgs&, const Share&) noexcept;
 void linear_rounded_ref(const LinearArgs&, const Share&) noexcept;

@@ -1,4 +1,4 @@
-// W8A8 in plain loops: rows rounded to int8 and back to floats, then the reference product.
+// Rows rounded to what the numerics say and back to floats, then the reference product.
 #include "kernels/ref/ref.h"
 #include "quant/activations.h"
 
@@ -8,7 +8,7 @@ size_t rounded_rows_bytes(int64_t m, int64_t k) { return static_cast<size_t>(m *
 
 void pack_rounded_rows(const PackRowsArgs& a, const Share& share) noexcept {
   for (int64_t r = share.worker; r < a.m; r += share.workers)
-    round_row_to_int8(a.x + r * a.x_stride, a.k, static_cast<float*>(a.out) + r * a.k, a.scale);
+    round_row(a.to, a.x + r * a.x_stride, a.k, static_cast<float*>(a.out) + r * a.k, a.scale);
 }
 
 void linear_rounded_ref(const LinearArgs& a, const Share& share) noexcept {

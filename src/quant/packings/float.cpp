@@ -8,7 +8,9 @@
 // by turns: one of them is a view whose rows lie apart.
 //
 // Codes of 8 bits are a byte each; of 4 bits, a byte holds columns 2 j (low) and 2 j + 1. Scales that rows
-// share are stored once: [1] for the whole weight, [row blocks, column blocks], the last ones ragged.
+// share are stored once: [1] for the whole weight, [row blocks, column blocks], the last ones ragged. A scale
+// of the input that comes with the model is "input_scale", and for NVFP4 "input_global_scale", which divides,
+// in compressed-tensors.
 #include "core/float.h"
 
 #include <algorithm>
@@ -55,24 +57,59 @@ bool wide_scale(const Numerics& n) {
   return n.dtype == DType::f32 || n.dtype == DType::f16 || n.dtype == DType::bf16;
 }
 
-bool holds_fp8(const Numerics& n) { return n.kind == Kind::e4m3 && wide_scale(n) && !n.global; }
+bool holds_fp8(const Numerics& n) {
+  return n.kind == Kind::e4m3 && wide_scale(n) && !n.global && n.activations != Activations::nvfp4;
+}
 bool holds_fp8_blocks(const Numerics& n) { return holds_fp8(n) && n.block_rows > 1 && n.group > 0; }
-bool holds_mxfp8(const Numerics& n) { return n == Numerics::mxfp8(); }
-bool holds_mxfp4(const Numerics& n) { return n == Numerics::mxfp4(); }
-bool holds_nvfp4(const Numerics& n) { return n == Numerics::nvfp4(); }
+bool holds_mxfp8(const Numerics& n) {
+  return n.weights_alone() == Numerics::mxfp8() && n.activations != Activations::nvfp4;
+}
+bool holds_mxfp4(const Numerics& n) { return n.weights_alone() == Numerics::mxfp4(); }
+bool holds_mxfp4_alone(const Numerics& n) { return n == Numerics::mxfp4(); }
+bool holds_nvfp4(const Numerics& n) { return n.weights_alone() == Numerics::nvfp4(); }
 bool holds_modelopt_nvfp4(const Numerics& n) {
-  return n == Numerics::nvfp4() || n == Numerics::nvfp4().with_column_scales();
+  return holds_nvfp4(n) || n.weights_alone() == Numerics::nvfp4().with_column_scales();
 }
 bool holds_modelopt_fp8(const Numerics& n) {
-  return wide_scale(n) && (n == Numerics::fp8(n.dtype) || n == Numerics::fp8_tensor(n.dtype) ||
-                           n == Numerics::fp8_block(n.dtype));
+  const Numerics alone = n.weights_alone();
+  return holds_fp8(n) && (alone == Numerics::fp8(n.dtype) || alone == Numerics::fp8_tensor(n.dtype) ||
+                          alone == Numerics::fp8_block(n.dtype));
 }
 
-std::vector<Part> fp8_parts(const Numerics& n, const Shape& shape) {
+// The last part, where there is one: the scale of the input, or what it is 1 divided by (NVFP4 of
+// compressed-tensors).
+void add_input_scale(const Numerics& n, std::vector<Part>& parts) {
+  if (!n.has_input_scale()) return;
+  if (n.activations == Activations::nvfp4)
+    parts.push_back({"input_global_scale", DType::f32, {1}});
+  else
+    parts.push_back({"input_scale", wide_scale(n) ? n.dtype : DType::f32, {1}});
+}
+void add_modelopt_input_scale(const Numerics& n, std::vector<Part>& parts) {
+  if (n.has_input_scale()) parts.push_back({"input_scale", DType::f32, {}});
+}
+void store_input_scale(const Codes& c, int64_t row, Weight& out, float (*global)(float)) {
+  if (row != 0 || !c.numerics.has_input_scale()) return;
+  const float scale = c.numerics.activations == Activations::nvfp4 ? global(c.input_scale) : c.input_scale;
+  from_f32(out.parts.back().dtype, &scale, out.parts.back().storage.data, 1);
+}
+void load_input_scale(const Weight& w, Codes& c, float (*global)(float)) {
+  if (!c.numerics.has_input_scale()) return;
+  to_f32(w.parts.back().dtype, w.parts.back().storage.data, &c.input_scale, 1);
+  if (c.numerics.activations == Activations::nvfp4) c.input_scale = global(c.input_scale);
+}
+
+std::vector<Part> fp8_codes(const Numerics& n, const Shape& shape) {
   require_matrix(shape);
   const Shape scales =
       n.block_rows == 0 && n.group == 0 ? Shape{1} : Shape{scale_rows(n, shape[0]), n.groups(shape[1])};
   return {{"weight", DType::f8e4m3, shape}, {"weight_scale", n.dtype, scales}};
+}
+
+std::vector<Part> fp8_parts(const Numerics& n, const Shape& shape) {
+  std::vector<Part> parts = fp8_codes(n, shape);
+  add_input_scale(n, parts);
+  return parts;
 }
 
 std::vector<Part> hf_fp8_parts(const Numerics& n, const Shape& shape) {
@@ -83,11 +120,14 @@ std::vector<Part> hf_fp8_parts(const Numerics& n, const Shape& shape) {
 
 std::vector<Part> mxfp8_parts(const Numerics& n, const Shape& shape) {
   require_matrix(shape);
-  return {{"weight", DType::f8e4m3, shape}, {"weight_scale", DType::u8, {shape[0], n.groups(shape[1])}}};
+  std::vector<Part> parts = {{"weight", DType::f8e4m3, shape},
+                             {"weight_scale", DType::u8, {shape[0], n.groups(shape[1])}}};
+  add_input_scale(n, parts);
+  return parts;
 }
 
 // compressed-tensors stores e8m0 as u8.
-std::vector<Part> fp4_parts(const Numerics& n, const Shape& shape) {
+std::vector<Part> fp4_codes(const Numerics& n, const Shape& shape) {
   require_matrix(shape);
   if (shape[1] % 2 != 0) fail("{} columns are not pairs", shape[1]);
   std::vector<Part> parts = {
@@ -97,18 +137,26 @@ std::vector<Part> fp4_parts(const Numerics& n, const Shape& shape) {
   return parts;
 }
 
+std::vector<Part> fp4_parts(const Numerics& n, const Shape& shape) {
+  std::vector<Part> parts = fp4_codes(n, shape);
+  add_input_scale(n, parts);
+  return parts;
+}
+
 // One scale is no vector of one, and one for each row no matrix of one column.
 std::vector<Part> modelopt_fp8_parts(const Numerics& n, const Shape& shape) {
-  std::vector<Part> parts = fp8_parts(n, shape);
+  std::vector<Part> parts = fp8_codes(n, shape);
   if (n.group == 0) parts[1].shape = n.block_rows == 0 ? Shape{} : Shape{shape[0]};
+  add_modelopt_input_scale(n, parts);
   return parts;
 }
 
 std::vector<Part> modelopt_fp4_parts(const Numerics& n, const Shape& shape) {
-  std::vector<Part> parts = fp4_parts(n, shape);
+  std::vector<Part> parts = fp4_codes(n, shape);
   parts[0].name = "weight";
   if (n.global) parts[2] = {"weight_scale_2", DType::f32, {}};
   if (n.column_scales) parts.push_back({"pre_quant_scale", DType::f32, {shape[1]}});
+  add_modelopt_input_scale(n, parts);
   return parts;
 }
 
@@ -128,6 +176,7 @@ void pack_fp8(const Codes& c, int64_t row, Weight& out) {
   std::transform(c.codes.begin(), c.codes.end(), bytes.begin() + row * c.cols,
                  [](int16_t q) { return static_cast<uint8_t>(q); });
   store_scales(c, row, out.parts[1]);
+  store_input_scale(c, row, out, nullptr);
 }
 
 void unpack_fp8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
@@ -135,6 +184,7 @@ void unpack_fp8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   const auto bytes = w.parts[0].as<uint8_t>().subspan(static_cast<size_t>(row * c.cols), c.codes.size());
   std::copy(bytes.begin(), bytes.end(), c.codes.begin());
   load_scales(w.parts[1], row, c);
+  load_input_scale(w, c, nullptr);
 }
 
 // The global scale is stored inverted. Of the divisors that 1 / f32 brings back to `global` (two at most,
@@ -164,6 +214,7 @@ void pack_fp4(const Codes& c, int64_t row, Weight& out) {
   if (c.numerics.global && row == 0) out.parts[2].as_mutable<float>()[0] = stored(c.global);
   if (c.numerics.column_scales && row == 0)
     std::ranges::copy(c.columns, out.parts[3].as_mutable<float>().begin());
+  store_input_scale(c, row, out, stored);
 }
 
 float inverse(float divisor) { return 1 / divisor; }
@@ -180,6 +231,7 @@ void unpack_fp4(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   load_scales(w.parts[1], row, c);
   if (c.numerics.global) c.global = global(w.parts[2].as<float>()[0]);
   if (c.numerics.column_scales) std::ranges::copy(w.parts[3].as<float>(), c.columns.begin());
+  load_input_scale(w, c, global);
 }
 
 void unpack_openai(const Weight& w, int64_t row, int64_t rows, Codes& c) {
@@ -222,7 +274,7 @@ constexpr Packing rows[] = {
     {"modelopt.nvfp4", holds_modelopt_nvfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>},
     {"modelopt.mxfp4", holds_mxfp4, modelopt_fp4_parts, pack_fp4<as_it_is>, unpack_fp4<as_it_is>,
      nonfinite_exponent},
-    {"openai.mxfp4", holds_mxfp4, openai_parts, nullptr, unpack_openai, nonfinite_exponent},
+    {"openai.mxfp4", holds_mxfp4_alone, openai_parts, nullptr, unpack_openai, nonfinite_exponent},
 };
 
 }  // namespace

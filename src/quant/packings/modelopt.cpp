@@ -21,8 +21,9 @@ Numerics without_column_scales(Numerics n) {
 bool wide(DType scale) { return scale == DType::f32 || scale == DType::f16 || scale == DType::bf16; }
 
 bool holds_int4(const Numerics& n) {
-  return without_column_scales(n) == Numerics::integer(4, n.group, false, n.dtype) && n.group > 0 &&
-         wide(n.dtype);
+  const bool given = n.activations == Activations::fp8_static || !n.rounds_activations();
+  return without_column_scales(n.weights_alone()) == Numerics::integer(4, n.group, false, n.dtype) &&
+         n.group > 0 && wide(n.dtype) && given;
 }
 bool holds_int8(const Numerics& n) {
   const Numerics plain = without_column_scales(n);
@@ -37,6 +38,7 @@ std::vector<Part> int4_parts(const Numerics& n, const Shape& shape) {
   if (shape.size() != 2 || shape[0] % 2 != 0) fail("rows in pairs, not {}", to_string(shape));
   std::vector<Part> parts = {{"weight", DType::u8, {shape[0] / 2, shape[1]}},
                              {"weight_scale", n.dtype, {shape[0], n.groups(shape[1])}}};
+  if (n.has_input_scale()) parts.push_back({"input_scale", DType::f32, {}});
   if (n.column_scales) parts.push_back({"pre_quant_scale", DType::f32, {shape[1]}});
   return parts;
 }
@@ -54,12 +56,14 @@ std::vector<Part> low_rank_parts(const Numerics& n, const Shape& shape) {
   return {{"svdquant_lora_a", n.dtype, shape}, {"pre_quant_scale", DType::f32, {shape[1]}}};
 }
 
-// The last part, of the whole weight.
-void store_columns(const Codes& c, int64_t row, Weight& out) {
+// Of the whole weight: parts after codes and scales.
+void store_rest(const Codes& c, int64_t row, Weight& out) {
+  if (c.numerics.has_input_scale() && row == 0) out.parts[2].as_mutable<float>()[0] = c.input_scale;
   if (c.numerics.column_scales && row == 0)
     std::ranges::copy(c.columns, out.parts.back().as_mutable<float>().begin());
 }
-void load_columns(const Weight& w, Codes& c) {
+void load_rest(const Weight& w, Codes& c) {
+  if (c.numerics.has_input_scale()) c.input_scale = w.parts[2].as<float>()[0];
   if (c.numerics.column_scales) std::ranges::copy(w.parts.back().as<float>(), c.columns.begin());
 }
 
@@ -76,7 +80,7 @@ void pack_int4(const Codes& c, int64_t row, Weight& out) {
   from_f32(c.numerics.dtype, c.scales.data(),
            out.parts[1].storage.data + static_cast<size_t>(row * groups) * dtype_bytes(c.numerics.dtype),
            c.rows * groups);
-  store_columns(c, row, out);
+  store_rest(c, row, out);
 }
 
 void unpack_int4(const Weight& w, int64_t row, int64_t rows, Codes& c) {
@@ -91,7 +95,7 @@ void unpack_int4(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   to_f32(c.numerics.dtype,
          w.parts[1].storage.data + static_cast<size_t>(row * groups) * dtype_bytes(c.numerics.dtype),
          c.scales.data(), rows * groups);
-  load_columns(w, c);
+  load_rest(w, c);
 }
 
 void pack_int8(const Codes& c, int64_t row, Weight& out) {
@@ -99,8 +103,7 @@ void pack_int8(const Codes& c, int64_t row, Weight& out) {
                          [](int16_t q) { return static_cast<int8_t>(q); });
   from_f32(c.numerics.dtype, c.scales.data(),
            out.parts[1].storage.data + static_cast<size_t>(row) * dtype_bytes(c.numerics.dtype), c.rows);
-  if (c.numerics.has_input_scale() && row == 0) out.parts[2].as_mutable<float>()[0] = c.input_scale;
-  store_columns(c, row, out);
+  store_rest(c, row, out);
 }
 
 void unpack_int8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
@@ -109,8 +112,7 @@ void unpack_int8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
                     c.codes.begin());
   to_f32(c.numerics.dtype, w.parts[1].storage.data + static_cast<size_t>(row) * dtype_bytes(c.numerics.dtype),
          c.scales.data(), rows);
-  if (c.numerics.has_input_scale()) c.input_scale = w.parts[2].as<float>()[0];
-  load_columns(w, c);
+  load_rest(w, c);
 }
 
 void unpack_low_rank(const Weight& w, int64_t row, int64_t rows, Codes& c) {
@@ -118,7 +120,7 @@ void unpack_low_rank(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   to_f32(c.numerics.dtype,
          w.parts[0].storage.data + static_cast<size_t>(row * c.cols) * dtype_bytes(c.numerics.dtype),
          c.values.data(), rows * c.cols);
-  load_columns(w, c);
+  load_rest(w, c);
 }
 
 constexpr Packing rows[] = {
