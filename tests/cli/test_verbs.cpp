@@ -7,6 +7,7 @@
 
 #include "command.h"
 #include "core/file.h"
+#include "core/leftovers.h"
 
 namespace lathe {
 namespace {
@@ -207,8 +208,10 @@ class Writing : public testing::Test {
   }
   // The output and whatever a run left beside it.
   int64_t outputs() const {
-    return std::count_if(fs::directory_iterator(dir_.path()), fs::directory_iterator(),
-                         [](const auto& e) { return e.path().filename().string().starts_with("out"); });
+    const std::string left = beside(output_, "").filename().string();
+    return std::count_if(fs::directory_iterator(dir_.path()), fs::directory_iterator(), [&](const auto& e) {
+      return e.path() == output_ || e.path().filename().string().starts_with(left);
+    });
   }
   TemporaryDirectory dir_;
   fs::path config_, output_ = dir_ / "out";
