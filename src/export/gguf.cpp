@@ -14,6 +14,7 @@
 #include "export/gguf_mix.h"
 #include "export/gguf_tokenizer.h"
 #include "io/gguf_writer.h"
+#include "io/model_name.h"
 #include "models/definitions.h"
 #include "models/hadamard.h"
 #include "models/kv_cache.h"
@@ -164,11 +165,16 @@ void warn_of_activations(const Model& model) {
     warn("GGUF does not say how activations are rounded: those of {} weights are not, there", n);
 }
 
+std::string plain_name(const Checkpoint& from) {
+  const fs::path name = model_name(from.path());
+  return from.gguf() ? name.stem().string() : name.string();
+}
+
 std::vector<GgufEntry> metadata_of(const Model& model, const Checkpoint& from, const GgufMix& mix) {
   std::vector<GgufEntry> out = metadata_from_config(model.config);
   const GgufFile* source = from.gguf();
-  out.push_back({"general.name", source && source->has("general.name") ? source->text("general.name")
-                                                                       : from.path().stem().string()});
+  out.push_back({"general.name",
+                 source && source->has("general.name") ? source->text("general.name") : plain_name(from)});
   out.push_back({"general.file_type", mix.file_type()});
   out.push_back({"general.quantization_version", uint32_t{2}});
   std::vector<GgufEntry> tokenizer =

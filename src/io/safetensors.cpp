@@ -1,6 +1,7 @@
 #include "io/safetensors.h"
 
 #include <cstring>
+#include <set>
 #include <simdjson.h>
 
 #include "core/error.h"
@@ -226,17 +227,20 @@ Tensor mapped_tensor(const Mapping& mapping, size_t offset, DType dtype, Shape s
 
 SafetensorsWriter::SafetensorsWriter(const fs::path& path, std::vector<Item> items)
     : out_(path), items_(std::move(items)) {
-  Json header = {{"__metadata__", {{"format", "pt"}}}};  // transformers refuses files without it
+  Json::object_t header;  // appended to: Json would look through all names for each
+  header.emplace_back("__metadata__", Json{{"format", "pt"}});  // transformers refuses files without it
+  std::set<std::string_view> names;
   uint64_t at = 0;
   for (const Item& item : items_) {
     const uint64_t bytes = static_cast<uint64_t>(elements(item.shape)) * dtype_bytes(item.dtype);
     const auto* name = std::find_if(std::begin(dtype_names), std::end(dtype_names),
                                     [&](const DTypeName& d) { return d.dtype == item.dtype; });
-    if (header.contains(item.name)) fail("{}: tensor '{}' announced twice", path.string(), item.name);
-    header[item.name] = {{"dtype", name->name}, {"shape", item.shape}, {"data_offsets", {at, at + bytes}}};
+    if (!names.insert(item.name).second) fail("{}: tensor '{}' announced twice", path.string(), item.name);
+    header.emplace_back(
+        item.name, Json{{"dtype", name->name}, {"shape", item.shape}, {"data_offsets", {at, at + bytes}}});
     at += bytes;
   }
-  std::string text = header.dump();
+  std::string text = Json(std::move(header)).dump();
   text.resize((text.size() + 7) / 8 * 8, ' ');  // the data starts 8-byte aligned
   const uint64_t length = text.size();
   out_.write(&length, sizeof length);

@@ -119,11 +119,11 @@ struct CheckpointWriter::Impl {
   }
 
   void write_index() const {
-    Json map = Json::object();
+    Json::object_t map;  // names are distinct, and Json would look through all of them for each
     size_t total = 0;
     for (size_t i = 0; i < shards.size(); ++i) {
       total += shards[i].bytes;
-      for (const Item& item : shards[i].items) map[item.name] = shard_name(i, shards.size());
+      for (const Item& item : shards[i].items) map.emplace_back(item.name, shard_name(i, shards.size()));
     }
     write_json(directory / "model.safetensors.index.json",
                {{"metadata", {{"total_size", total}}}, {"weight_map", std::move(map)}});

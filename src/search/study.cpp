@@ -3,7 +3,9 @@
 #include <algorithm>
 #include <numeric>
 
+#include "core/checksum.h"
 #include "core/error.h"
+#include "core/file.h"
 #include "core/hash.h"
 #include "core/rng.h"
 #include "eval/report.h"
@@ -11,6 +13,12 @@
 
 namespace lathe {
 namespace {
+
+// Another build's kernels and plans take another time and other memory, whatever its version says.
+std::string of_this_build(std::string_view kind) {
+  static const std::string program = checksum(Mapping("/proc/self/exe").bytes());
+  return fmt::format("{} of build {}", kind, program);
+}
 
 // One list of fields for both directions: what the journal holds is exactly what was measured.
 template <class Q, class F>
@@ -244,7 +252,7 @@ Target Study::serving() const {
 }
 
 size_t Study::memory_bytes(const Choice& choice) {
-  return once<Memory>("memory", choice,
+  return once<Memory>(of_this_build("memory"), choice,
                       [&] {
                         const Plan plan = Plan::compile(build(choice), serving());
                         return Memory{plan.weight_bytes() + plan.kv_bytes() + plan.arena_bytes()};
@@ -253,7 +261,7 @@ size_t Study::memory_bytes(const Choice& choice) {
 }
 
 Speed Study::speed(const Choice& choice) {
-  return once<Speed>("speed", choice, [&] {
+  return once<Speed>(of_this_build("speed"), choice, [&] {
     if (!roof_) roof_ = measure_roof(options_.target.threads, options_.target.isa);
     SpeedOptions options;
     options.prompt_tokens = options_.prompt_tokens;

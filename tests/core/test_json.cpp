@@ -22,6 +22,18 @@ TEST(Json, KeepsTheOrderOfKeys) {
   EXPECT_EQ(parse_json(R"({"z": 1, "a": [true, null, "x"]})", "t").dump(), R"({"z":1,"a":[true,null,"x"]})");
 }
 
+TEST(Json, IsTheDocumentThatTheLibraryReads) {
+  for (
+      const std::string text :
+      {R"({"a": {"b": [[], {}, [{"c": [1, -2, 18446744073709551615, 0.5, "\u00e9", true, false, null]}]], "d": {}},
+           "e": ["x", {"y": {"z": []}}, 3], "f": ""})",
+       "[]", "{}", "3", "\"x\"", "null", "[[[]], [[1]], {}]"})
+    EXPECT_EQ(parse_json(text, "t").dump(), Json::parse(text).dump()) << text;
+  std::string many = "{\"k0\":0";
+  for (int i = 1; i < 5000; ++i) many += fmt::format(",\"k{}\":{}", i, i);
+  EXPECT_EQ(parse_json(many + "}", "t").dump(), many + "}");
+}
+
 TEST(Json, RefusesWhatIsNotJson) {
   struct Case {
     std::string text;

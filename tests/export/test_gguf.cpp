@@ -272,6 +272,7 @@ TEST(GgufExport, SaysWhatAReaderNeeds) {
   const Exported file(load(from), from, "q4_k_m");
   const GgufFile& g = *file.checkpoint.gguf();
   EXPECT_EQ(g.text("general.architecture"), "llama");
+  EXPECT_EQ(g.text("general.name"), "builtin");
   EXPECT_EQ(g.integer("general.file_type"), 15);
   EXPECT_EQ(g.integer("llama.block_count"), 6);
   EXPECT_EQ(g.integer("llama.attention.head_count_kv"), 2);

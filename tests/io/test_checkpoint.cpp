@@ -2,6 +2,7 @@
 
 #include "io/checkpoint.h"
 #include "io/directory.h"
+#include "io/model_name.h"
 
 namespace lathe {
 namespace {
@@ -24,6 +25,14 @@ TEST(Checkpoint, OpensTheBuiltInModel) {
     EXPECT_EQ(w.bytes(), e.bytes);
   }
   EXPECT_THAT(refusal([&] { c.load("none"); }), testing::HasSubstr("expected tensor 'none', found none"));
+}
+
+TEST(ModelName, IsThatOfTheDirectoryHoweverItIsWritten) {
+  for (const char* path :
+       {"models/foo-1.5", "models/foo-1.5/", "/models/foo-1.5", "a/../foo-1.5/.", "foo-1.5"})
+    EXPECT_EQ(model_name(path), "foo-1.5") << path;
+  EXPECT_EQ(model_name("x/foo.gguf"), "foo.gguf");
+  EXPECT_EQ(model_name("."), fs::current_path().filename().string());
 }
 
 TEST(Checkpoint, ShardsAreOneModel) {
