@@ -4,11 +4,13 @@
 #include <cmath>
 #include <deque>
 #include <mutex>
+#include <tuple>
 #include <utility>
 
 #include "core/error.h"
 #include "core/log.h"
 #include "engine/busy.h"
+#include "engine/told.h"
 #include "runtime/plan.h"
 
 namespace lathe {
@@ -122,7 +124,7 @@ struct Embedder::Impl {
     try {
       embed_some(*job, most);
     } catch (const std::exception& e) {
-      job->result.error = e.what();
+      std::tie(job->result.error, job->result.refused) = told(e);
     }
     {
       const std::lock_guard lock(mutex);

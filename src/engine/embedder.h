@@ -30,6 +30,7 @@ class Embedder {
   struct Result {
     std::vector<std::vector<float>> vectors;
     std::string error;
+    bool refused = false;  // by the request's fault
   };
   using Done = std::function<void(const Result&)>;
   // From any thread; `done` is called on the thread that steps; what it throws is logged. InputError when a

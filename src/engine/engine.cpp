@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 #include <random>
+#include <tuple>
 #include <utility>
 
 #include "core/error.h"
@@ -14,6 +15,7 @@
 #include "engine/kv_size.h"
 #include "engine/step_cost.h"
 #include "engine/stop_text.h"
+#include "engine/told.h"
 #include "models/adapter.h"
 
 namespace lathe {
@@ -35,10 +37,13 @@ bool phases_differ(const Plan& plan) {
 // A request whose first choice may still have to be forked into the others.
 struct Job {
   uint64_t id;
-  Request request;
+  std::shared_ptr<const Request> request;  // of all prompts that were submitted together
+  std::vector<int32_t> prompt;
+  int64_t max_tokens;  // what the request says, within the context
   Engine::Emit emit;
-  std::shared_ptr<grammar::Work> masks;             // its choices' budget, where there is a grammar
-  std::shared_ptr<std::vector<TokenScore>> prompt;  // while it is computed; null: not asked for
+  std::shared_ptr<grammar::Work> masks;  // its choices' budget, where there is a grammar
+  // Of the prompt, while it is computed; null: not asked for.
+  std::shared_ptr<std::vector<TokenScore>> scores;
   Clock::time_point submitted;
   int64_t first_choice;  // among those of all prompts that were submitted together
 };
@@ -60,13 +65,13 @@ struct Running {
   Running(std::shared_ptr<const Job> j, int64_t c, const Tokenizer& tokenizer)
       : job(std::move(j)),
         choice(c),
-        sampler(seeded(job->request.sampling, c)),
-        decoder(tokenizer, !job->request.special_tokens),
-        stops(job->request.stop),
-        thinking(job->request.thoughts.close >= 0 && job->request.thoughts.open < 0) {}
+        sampler(seeded(job->request->sampling, c)),
+        decoder(tokenizer, !job->request->special_tokens),
+        stops(job->request->stop),
+        thinking(job->request->thoughts.close >= 0 && job->request->thoughts.open < 0) {}
 
   void think(int32_t token) {
-    const Request::Thoughts& t = job->request.thoughts;
+    const Request::Thoughts& t = job->request->thoughts;
     if (t.close < 0) return;
     if (token == t.close)
       thinking = false;
@@ -75,7 +80,7 @@ struct Running {
     else
       thinking = token == t.open;
   }
-  bool has_thought_enough() const { return thinking && thought >= job->request.thoughts.tokens; }
+  bool has_thought_enough() const { return thinking && thought >= job->request->thoughts.tokens; }
 
   static Sampling seeded(Sampling s, int64_t choice) {
     s.seed += static_cast<uint64_t>(choice);
@@ -249,13 +254,13 @@ struct Engine::Impl {
     auto r = std::make_unique<Running>(job, 0, tokenizer);
     Sequence& s = r->sequence;
     s.id = ++last_sequence;
-    s.tokens = job->request.prompt;
+    s.tokens = job->prompt;
     s.prompt = s.size();
-    s.priority = job->request.priority;
-    s.width = job->request.choices;
-    s.scores = job->prompt != nullptr;
+    s.priority = job->request->priority;
+    s.width = job->request->choices;
+    s.scores = job->scores != nullptr;
     // Without a prefix cache, every sequence has a space of its own.
-    s.origin.space = options.prefix_cache ? space_of(job->request) : s.id;
+    s.origin.space = options.prefix_cache ? space_of(*job->request) : s.id;
     if (exact) s.origin.prompt = s.prompt;
     r->sampler.see(s.tokens);
     scheduler.add(s);
@@ -304,15 +309,15 @@ struct Engine::Impl {
     const std::shared_ptr<const Job> job = r.job;
     event.request = job->id;
     event.generated = r.generated;
-    event.cached = r.sequence.cached;
+    event.cached = r.sequence.hits;
     event.waited = r.waited;
-    event.text += r.stops.push(r.decoder.finish(), r.generated > job->request.min_tokens);
+    event.text += r.stops.push(r.decoder.finish(), r.generated > job->request->min_tokens);
     if (r.stops.stopped() && event.finish == Finish::length) {
       event.finish = Finish::stop;
       event.stop = r.stops.matched();
     }
     event.text += r.stops.finish();
-    if (r.generated == 0) event.prompt = job->prompt;
+    if (r.generated == 0) event.prompt = job->scores;
     const int64_t first = r.choice, width = r.sequence.width;
     scheduler.remove(r.sequence);
     running.erase(r.sequence.id);
@@ -343,7 +348,7 @@ struct Engine::Impl {
     for (Running* r : failed) {
       Event event;
       event.finish = Finish::failed;
-      event.error = "internal error";
+      event.error = internal_error;
       end(*r, std::move(event));
     }
   }
@@ -363,7 +368,7 @@ struct Engine::Impl {
         tables.push_back(s.table.blocks);
         slots.push_back(s.slot);
         const Job& job = *running.at(s.id)->job;
-        adapters.push_back(job.request.adapter);
+        adapters.push_back(job.request->adapter);
         computing.push_back(job.id);
         for (int64_t i = w.outputs; i > 0; --i) outputs.push_back(starts.back() - static_cast<int32_t>(i));
       }
@@ -401,11 +406,11 @@ struct Engine::Impl {
   // The row of a token says what was expected behind it. A sequence that was preempted computes some again.
   template <class Row>
   void score_prompt(Running& r, const Work& w, Row row) {
-    const Request& request = r.job->request;
+    const std::vector<int32_t>& prompt = r.job->prompt;
     for (int64_t i = 0; i < w.count; ++i) {
       const auto next = static_cast<size_t>(w.first + i) + 1;
-      if (next >= request.prompt.size()) break;
-      (*r.job->prompt)[next - 1] = score(request.prompt[next], row(i), request.prompt_logprobs);
+      if (next >= prompt.size()) break;
+      (*r.job->scores)[next - 1] = score(prompt[next], row(i), r.job->request->prompt_logprobs);
     }
   }
 
@@ -435,7 +440,7 @@ struct Engine::Impl {
 
   // The logits with what may not come next out of reach.
   std::span<const float> allowed(Running& r, std::span<const float> logits) {
-    const Request& request = r.job->request;
+    const Request& request = *r.job->request;
     if (r.has_thought_enough()) {
       adjusted.assign(logits.size(), -INFINITY);
       adjusted[static_cast<size_t>(request.thoughts.close)] = 0;
@@ -475,7 +480,7 @@ struct Engine::Impl {
 
   // The grammar takes a token. True when the text must end here.
   static bool advance(Running& r, int32_t token) {
-    const Request& request = r.job->request;
+    const Request& request = *r.job->request;
     if (r.matcher) {
       if (!r.matcher->accept(token)) fail("the grammar does not take token {}, which it allowed", token);
       return exhausted(*r.matcher);
@@ -488,12 +493,12 @@ struct Engine::Impl {
   }
 
   void choose(Running& r, std::span<const float> logits) {
-    const Request& request = r.job->request;
+    const Request& request = *r.job->request;
     Event event;
     event.request = r.job->id;
     event.choice = r.choice;
-    if (r.generated == 0) event.prompt = r.job->prompt;
-    if (request.max_tokens == 0) {
+    if (r.generated == 0) event.prompt = r.job->scores;
+    if (r.job->max_tokens == 0) {
       event.finish = Finish::length;
       return end(r, event);
     }
@@ -512,15 +517,14 @@ struct Engine::Impl {
     } catch (const std::exception& e) {
       event.token = -1;
       event.finish = Finish::failed;
-      event.error = e.what();
-      event.refused = dynamic_cast<const InputError*>(&e) != nullptr;
+      std::tie(event.error, event.refused) = told(e);
       return end(r, event);
     }
     r.sampler.wrote(event.token);
     r.think(event.token);
     r.sequence.tokens.push_back(event.token);
     event.generated = ++r.generated;
-    event.cached = r.sequence.cached;
+    event.cached = r.sequence.hits;
     event.waited = r.waited;
     ++sampled;
     if (std::ranges::count(request.stop_tokens, event.token)) {
@@ -543,11 +547,10 @@ struct Engine::Impl {
       }
     } catch (const std::exception& e) {  // too ambiguous from here on
       event.finish = Finish::failed;
-      event.error = e.what();
-      event.refused = dynamic_cast<const InputError*>(&e) != nullptr;
+      std::tie(event.error, event.refused) = told(e);
       return end(r, event);
     }
-    if (r.generated == request.max_tokens) {
+    if (r.generated == r.job->max_tokens) {
       event.finish = Finish::length;
       return end(r, event);
     }
@@ -580,7 +583,7 @@ struct Engine::Impl {
     ++stats.steps;
     stats.generated_tokens += sampled;
     stats.cached_tokens += static_cast<uint64_t>(next.cached);
-    for (const Work& w : next.prompts) stats.prompt_tokens += static_cast<uint64_t>(w.count);
+    stats.prompt_tokens += static_cast<uint64_t>(next.computed);
     stats.preemptions += next.preempted.size();
     stats.step_seconds += seconds_since(start);
     stats.plan_seconds += plan_seconds;
@@ -601,17 +604,16 @@ uint64_t Engine::submit(Request request, Emit emit) {
 uint64_t Engine::submit(const Request& request, std::vector<std::vector<int32_t>> prompts, const Emit& emit) {
   Impl& i = *impl_;
   i.check(request, prompts);
+  const auto shared = std::make_shared<const Request>(request);
   std::vector<std::shared_ptr<Job>> jobs;
   for (std::vector<int32_t>& prompt : prompts) {
-    auto job = std::make_shared<Job>(Job{0, request, emit, nullptr, nullptr, Clock::now(),
-                                         request.choices * static_cast<int64_t>(jobs.size())});
-    Request& r = job->request;
-    r.prompt = std::move(prompt);
-    const auto length = static_cast<int64_t>(r.prompt.size());
-    r.max_tokens = std::min(r.max_tokens, i.options.context - length);
-    if (r.grammar) job->masks = r.grammar->budget();
-    if (r.prompt_logprobs >= 0)
-      job->prompt = std::make_shared<std::vector<TokenScore>>(static_cast<size_t>(length) - 1);
+    const auto length = static_cast<int64_t>(prompt.size());
+    auto job = std::make_shared<Job>(
+        Job{0, shared, std::move(prompt), std::min(request.max_tokens, i.options.context - length), emit,
+            nullptr, nullptr, Clock::now(), request.choices * static_cast<int64_t>(jobs.size())});
+    if (request.grammar) job->masks = request.grammar->budget();
+    if (request.prompt_logprobs >= 0)
+      job->scores = std::make_shared<std::vector<TokenScore>>(static_cast<size_t>(length) - 1);
     jobs.push_back(std::move(job));
   }
 

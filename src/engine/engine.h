@@ -49,8 +49,8 @@ struct Request {
   int64_t logprobs = -1;
   // The same of the prompt's tokens behind the first (Event::prompt). Then no prefix comes from the cache.
   int64_t prompt_logprobs = -1;
-  bool drawn_logprobs =
-      false;           // `logprobs` are of what the token was drawn from: behind biases, cuts and all
+  // `logprobs` are of what the token was drawn from: behind biases, cuts and all.
+  bool drawn_logprobs = false;
   int adapter = 0;     // of the model's (models/adapter.h); 0: none
   int priority = 0;    // lower goes first
   uint64_t space = 0;  // requests of different spaces share no cached prefix

@@ -43,6 +43,8 @@ void Scheduler::add_fork(const Sequence& of, Sequence& s) {
   blocks_.fork(of.table, s.table);
   s.computed = of.computed;
   s.cached = of.cached;
+  s.reached = of.reached;
+  s.hits = of.hits;
   run(s);
 }
 
@@ -124,6 +126,9 @@ void Scheduler::take_prompts(int64_t& budget) {
     }
     const bool samples = s->computed + count == s->size();
     step_.prompts.push_back({s, s->computed, count, samples, s->scores ? count : samples});
+    const int64_t first_time = std::max<int64_t>(0, s->computed + count - s->reached);
+    s->reached += first_time;
+    step_.computed += first_time;
     budget -= count;
   }
 }
@@ -146,7 +151,10 @@ void Scheduler::admit() {
     }
     s.computed = cached;
     s.cached = std::min(cached, s.prompt);
-    step_.cached += cached;
+    const int64_t hits = std::max<int64_t>(0, s.cached - s.reached);
+    s.hits += hits;
+    s.reached += hits;
+    step_.cached += hits;
     waiting_.erase(waiting_.begin());
     run(s);
     width += s.width;

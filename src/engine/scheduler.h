@@ -19,10 +19,13 @@ struct Sequence {
   std::vector<int32_t> tokens;  // the prompt, then what was generated
   int64_t prompt = 0;           // of them given
   int64_t computed = 0;         // of them with keys and values in `table`
-  int64_t cached = 0;           // of the prompt that another sequence had computed, when it was last admitted
-  int priority = 0;             // lower is more important; equals: first come, first served
-  int64_t width = 1;            // sequences it will be forked into
-  bool scores = false;          // every row of its prompt wants logits: none is taken from another sequence
+  int64_t cached = 0;           // of the prompt that had been computed when it was last admitted
+  // Of the prompt, each token once however often the sequence was preempted: those with keys and values at
+  // some time, and of them those that another sequence had computed.
+  int64_t reached = 0, hits = 0;
+  int priority = 0;     // lower is more important; equals: first come, first served
+  int64_t width = 1;    // sequences it will be forked into
+  bool scores = false;  // every row of its prompt wants logits: none is taken from another sequence
   Origin origin;
   BlockTable table;
   int32_t slot = -1;  // while it runs: no other has it, and it is below the most that ever ran at once
@@ -68,7 +71,9 @@ struct Step {
   std::vector<Work> prompts, decodes;
   std::vector<BlockCopy> copies;     // to make before the step
   std::vector<Sequence*> preempted;  // for reports
-  int64_t cached = 0;                // tokens that the prefix cache gave to those admitted
+  // Tokens of prompts that the prefix cache gave to those admitted, and that are computed; none of them
+  // twice.
+  int64_t cached = 0, computed = 0;
   bool empty() const { return prompts.empty() && decodes.empty(); }
 };
 

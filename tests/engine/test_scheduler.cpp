@@ -78,6 +78,8 @@ struct World {
     ++operations;
     if (now.empty()) return false;
     preemptions += now.preempted.size();
+    counted += now.computed;
+    hits += now.cached;
     check(now);
     for (const BlockCopy& c : now.copies) memory.copy(c);
     for (const auto* works : {&now.prompts, &now.decodes})
@@ -170,6 +172,7 @@ struct World {
   uint64_t last_id = 0;
   size_t preemptions = 0, generated = 0, forks = 0;
   uint64_t computed_rows = 0, operations = 0;
+  int64_t counted = 0, hits = 0;  // of prompts
 };
 
 std::vector<int32_t> repeated(int64_t n, int32_t token) {
@@ -238,6 +241,9 @@ TEST(Scheduler, ASharedBeginningIsComputedOnce) {
   ASSERT_EQ(step.prompts.size(), 1u);
   EXPECT_EQ(step.prompts[0].count, 1);
   EXPECT_EQ(second.cached, 32);
+  EXPECT_EQ(second.hits, 32);
+  EXPECT_EQ(step.cached, 32);
+  EXPECT_EQ(step.computed, 1);
 }
 
 TEST(Scheduler, APromptThatIsScoredComputesAllItsRowsWithinTheOutputs) {
@@ -273,6 +279,9 @@ TEST(Scheduler, TheImportantArePreferredAndThePreemptedResume) {
   while (w.step()) {
   }
   EXPECT_EQ(w.generated, 60u);
+  EXPECT_EQ(w.counted, 12 + 12 + 4) << "each prompt once, however often it was computed";
+  EXPECT_EQ(w.hits, 0) << "nobody had computed another's prompt";
+  EXPECT_GT(w.computed_rows, 12u + 12 + 4 + 60 - 3) << "some rows were";
   EXPECT_TRUE(w.sequences.empty());
   EXPECT_EQ(w.pool.free_blocks(), w.pool.size());
 }
