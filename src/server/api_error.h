@@ -16,6 +16,7 @@ class ApiError : public Error {
   static ApiError bad_request(const std::string& message, std::string param = {}) {
     return {400, "invalid_request_error", message, std::move(param)};
   }
+  static ApiError internal() { return {500, "server_error", "internal error"}; }  // the log says which
   static ApiError wrong_field(const std::string& where, std::string_view expected) {
     return bad_request(fmt::format("{}: expected {}", where, expected), where);
   }

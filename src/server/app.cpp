@@ -7,6 +7,7 @@
 #include <openssl/crypto.h>
 
 #include "core/hash.h"
+#include "core/log.h"
 #include "server/api_error.h"
 #include "server/chat.h"
 #include "server/chat_prompt.h"
@@ -27,8 +28,11 @@ namespace {
 
 constexpr std::string_view json_type = "application/json";
 
-void send_json(HttpExchange& exchange, const Json& j, int status = 200) {
-  exchange.send(status, json_type, j.dump(-1, ' ', false, Json::error_handler_t::replace));
+void send_json(HttpExchange& exchange, const Json& j) { exchange.send(200, json_type, json_text(j)); }
+
+// In the shape that the clients of a path read.
+Json error_json(std::string_view path, const ApiError& e) {
+  return path.starts_with("/v1/messages") ? anthropic_error(e) : e.body();
 }
 
 // Adds headers to whatever answer comes, and says when it is over.
@@ -182,16 +186,18 @@ void model(Service& s, Body name, To answer) {
 
 void tokenize(Service& s, Body body, To answer) {
   const Fields f(body);
+  if (f.boolean("with_pieces", false))
+    throw ApiError(501, "not_supported_error", "with_pieces is not supported but for false", "with_pieces");
   std::vector<int32_t> tokens;
   if (f.has("messages")) {
     refuse_not_done(f, Api::chat);
     tokens = chat_tokens(s, chat_text(s, f, listed_tools(f)));
   } else {
-    const auto text =
-        f.has("content") ? f.text("content") : f.text("prompt");  // llama.cpp's name, and vLLM's
+    const bool llama = f.has("content");  // llama.cpp's name, and its default; else vLLM's
+    const auto text = llama ? f.text("content") : f.text("prompt");
     if (!text) throw ApiError::bad_request("prompt: expected a string, found none", "prompt");
     Tokenizer::EncodeOptions options;
-    options.add_special_tokens = f.boolean("add_special_tokens", f.boolean("add_special", true));
+    options.add_special_tokens = f.boolean("add_special_tokens", f.boolean("add_special", !llama));
     tokens = s.tokenizer.encode(*text, options);
   }
   send_json(*answer, {{"tokens", tokens}, {"count", tokens.size()}, {"max_model_len", s.engine.context()}});
@@ -245,7 +251,19 @@ constexpr Route routes[] = {
 
 }  // namespace
 
-App::App(const AppOptions& options) : options_(options), rate_(options.requests_per_minute) {}
+App::App(const AppOptions& options) : options_(options), rate_(options.requests_per_minute) {
+  for (const std::string& key : options.api_keys)
+    if (key.empty())
+      throw input_error("--api-key", "a key that is not empty", "an empty one",
+                        "whoever sends none would have it");
+}
+
+std::string App::error_body(std::string_view path, int status, std::string_view message) {
+  const char* type = status == 503   ? "unavailable_error"
+                     : status == 500 ? "server_error"
+                                     : "invalid_request_error";
+  return json_text(error_json(path, ApiError(status, type, std::string(message))));
+}
 
 // Equal digests mean equal keys, and comparing digests takes the same time whatever a guess got right.
 std::optional<std::string> App::caller(const HttpRequest& r) const {
@@ -256,6 +274,7 @@ std::optional<std::string> App::caller(const HttpRequest& r) const {
   if (const auto it = r.headers.find("authorization");
       it != r.headers.end() && it->second.starts_with(bearer))
     given = it->second.substr(bearer.size());
+  if (given.empty()) return std::nullopt;
   const std::string digest = sha256(given);
   bool known = false;
   for (const std::string& key : options_.api_keys) {
@@ -322,13 +341,17 @@ void App::handle(HttpRequest r, std::shared_ptr<HttpExchange> exchange) {
          {"Access-Control-Allow-Headers",
           asked != r.headers.end() ? asked->second : "Authorization, Content-Type, X-Api-Key"}});
   }
+  if (r.method == "HEAD") r.method = "GET";  // whose body the server leaves out
+  const auto refuse = [&](const ApiError& e) {
+    exchange->send(e.status(), json_type, json_text(error_json(r.path, e)), e.headers());
+  };
   try {
     route(r, exchange);
   } catch (const ApiError& e) {
-    const bool anthropic = r.path.starts_with("/v1/messages");
-    const Json body = anthropic ? anthropic_error(e) : e.body();
-    exchange->send(e.status(), json_type, body.dump(-1, ' ', false, Json::error_handler_t::replace),
-                   e.headers());
+    refuse(e);
+  } catch (const std::exception& e) {
+    warn("{} failed: {}", id, printable(e.what()));
+    refuse(ApiError::internal());
   }
 }
 

@@ -29,6 +29,7 @@ class App {
   void serve(Service& service) { service_ = &service; }
 
   void handle(HttpRequest, std::shared_ptr<HttpExchange>);  // HttpServer::Handler
+  static std::string error_body(std::string_view path, int status, std::string_view message);  // ErrorBody
 
  private:
   // Who asks: the digest of its key, or its address where no keys are needed. Nothing where no valid key was

@@ -59,7 +59,8 @@ void stop_behind_messages(const Service& service, Request& r) {
 
 // Thoughts begin where the prompt opened them, or where the model does.
 void bound_thoughts(const Service& service, Chat& chat, int64_t tokens) {
-  const auto open = service.tokenizer.id("<think>"), close = service.tokenizer.id("</think>");
+  const auto open = service.tokenizer.id(chat.syntax.think_begin),
+             close = service.tokenizer.id(chat.syntax.think_end);
   if (!close || (!open && !chat.thinking))
     throw not_supported("thinking_token_budget: this model's vocabulary has no token that ends thoughts",
                         "thinking_token_budget");
@@ -74,8 +75,9 @@ class ChatReply final : public Reply {
         show_stops_(f.boolean("include_stop_str_in_output", false)),
         prompt_(chat.request.prompt_logprobs >= 0 ? chat.request.prompt : std::vector<int32_t>()) {
     if (const Json* o = f.find("stream_options")) {
-      include_usage_ = Fields(*o).boolean("include_usage", false);
-      usage_always_ = Fields(*o).boolean("continuous_usage_stats", false);
+      const Fields options(*o, "stream_options");
+      include_usage_ = options.boolean("include_usage", false);
+      usage_always_ = options.boolean("continuous_usage_stats", false);
     }
     for (size_t i = 0; i < choice_count(); ++i) choices_.emplace_back(chat);
   }

@@ -43,7 +43,13 @@ void set_arguments(Json& message, const std::string& where, Arguments kind) {
   if (!message.contains("content")) message["content"] = nullptr;
 }
 
-Json checked_messages(const Fields& f, Arguments kind) {
+// OpenAI's newer name of the system's messages, which few templates know.
+bool knows_developers(const ChatTemplate& chat) {
+  return chat.source().find("developer") != std::string::npos;
+}
+
+Json checked_messages(const Service& service, const Fields& f, Arguments kind) {
+  const bool developers = knows_developers(*service.chat);
   const Json& messages = f.at("messages");
   if (!messages.is_array() || messages.empty() || messages.size() > most_messages)
     throw ApiError::bad_request(fmt::format("messages: expected a list of 1 to {}", most_messages),
@@ -57,6 +63,7 @@ Json checked_messages(const Fields& f, Arguments kind) {
     // Templates expect a string.
     if (message.contains("content") && !message["content"].is_null())
       message["content"] = content_text(message["content"], where + ".content");
+    if (message["role"] == "developer" && !developers) message["role"] = "system";
     set_arguments(message, where, kind);
     checked.push_back(std::move(message));
   }
@@ -170,7 +177,7 @@ std::string chat_text(const Service& service, const Fields& f, const Json& tools
   }
   const ChatSyntax syntax = chat_syntax(service.chat->source());
   if (syntax.tools == ToolFormat::functools) add_functions(options.variables, tools, options.now);
-  const Json messages = checked_messages(f, Arguments::objects);
+  const Json messages = checked_messages(service, f, Arguments::objects);
   const auto render = [&](const Json& given) {
     return syntax.channels ? service.chat->render(for_channels(given), with_descriptions(tools), options)
                            : service.chat->render(given, tools, options);
@@ -180,7 +187,7 @@ std::string chat_text(const Service& service, const Fields& f, const Json& tools
     text = render(messages);
   } catch (const InputError&) {
     if (!has_calls(messages)) throw;
-    text = render(checked_messages(f, Arguments::texts));
+    text = render(checked_messages(service, f, Arguments::texts));
   }
   if (go_on) cut_behind(text, messages.back().value("content", Json()));
   return text;

@@ -105,6 +105,14 @@ void truncate_prompt(std::vector<int32_t>& prompt, const Fields& f) {
     prompt.erase(prompt.begin(), prompt.end() - *most);
 }
 
+void copy_sampling(const Fields& from, Json& to) {
+  for (const char* name :
+       {"model", "temperature", "top_p", "top_k", "min_p", "typical_p", "repetition_penalty",
+        "presence_penalty", "frequency_penalty", "min_tokens", "ignore_eos", "stop_token_ids",
+        "allowed_token_ids", "bad_words", "priority", "cache_salt"})
+    if (const Json* value = from.find(name)) to[name] = *value;
+}
+
 Request completion_request(const Service& service, const Fields& f, bool chat) {
   Request r;
   r.adapter = requested_adapter(service, f);
@@ -143,6 +151,8 @@ Request completion_request(const Service& service, const Fields& f, bool chat) {
     r.logprobs = f.integer("logprobs", 0, most_logprobs).value_or(-1);
   } else if (f.boolean("logprobs", false)) {
     r.logprobs = f.integer("top_logprobs", 0, most_logprobs).value_or(0);
+  } else if (f.integer("top_logprobs", 0, most_logprobs).value_or(0) > 0) {
+    throw ApiError::bad_request("top_logprobs: expected logprobs: true beside it", "top_logprobs");
   }
   r.prompt_logprobs = parse_prompt_logprobs(r, f, chat);
   r.allowed_tokens = f.tokens("allowed_token_ids", static_cast<size_t>(service.tokenizer.vocab_size()));

@@ -29,8 +29,9 @@ class CompletionReply final : public Reply {
         show_stops_(f.boolean("include_stop_str_in_output", false)),
         choices_(choice_count()) {
     if (const Json* o = f.find("stream_options")) {
-      include_usage_ = Fields(*o).boolean("include_usage", false);
-      usage_always_ = Fields(*o).boolean("continuous_usage_stats", false);
+      const Fields options(*o, "stream_options");
+      include_usage_ = options.boolean("include_usage", false);
+      usage_always_ = options.boolean("continuous_usage_stats", false);
     }
     if (echo_ || request.prompt_logprobs >= 0) prompts_ = prompts;
   }
@@ -204,7 +205,10 @@ std::vector<std::vector<int32_t>> parse_prompts(const Service& service, const Fi
     }
     return all;
   }
-  for (const std::string& text : f.texts(name, most_prompts)) all.push_back(service.tokenizer.encode(text));
+  Tokenizer::EncodeOptions options;
+  options.add_special_tokens = f.boolean("add_special_tokens", true);
+  for (const std::string& text : f.texts(name, most_prompts))
+    all.push_back(service.tokenizer.encode(text, options));
   if (all.empty()) throw ApiError::bad_request(name + ": expected at least one, found none", name);
   return all;
 }

@@ -13,7 +13,7 @@ std::string content_text(const Json& content, const std::string& where,
   if (!content.is_array()) throw ApiError::wrong_field(where, "a string or a list of parts");
   std::string all;
   for (const Json& part : content) {
-    const Fields f(part);
+    const Fields f(part, where);
     const std::string type = f.text("type").value_or("text");
     if (std::ranges::find(types, type) == types.end())
       throw ApiError(501, "not_supported_error",

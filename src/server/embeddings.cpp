@@ -59,8 +59,9 @@ void submit(Service& service, std::vector<std::vector<int32_t>> texts,
   const uint64_t id =
       e.submit(std::move(texts), [exchange, answer = std::move(answer)](const Embedder::Result& r) {
         if (r.error.empty()) return exchange->send(200, "application/json", json_text(answer(r.vectors)));
-        const ApiError error(500, "server_error", r.error);
-        exchange->send(500, "application/json", json_text(error.body()));
+        const ApiError error =
+            r.refused ? ApiError::bad_request(r.error) : ApiError(500, "server_error", r.error);
+        exchange->send(error.status(), "application/json", json_text(error.body()));
       });
   exchange->on_gone([&e, id] { e.cancel(id); });
 }
@@ -73,7 +74,7 @@ std::vector<std::string> documents_of(const Fields& f) {
                                 "documents");
   std::vector<std::string> all;
   for (const Json& one : given) {
-    const Json* text = one.is_object() ? Fields(one).find("text") : &one;
+    const Json* text = one.is_object() ? Fields(one, "documents").find("text") : &one;
     if (!text || !text->is_string())
       throw ApiError::bad_request("documents: expected strings, or objects with a text", "documents");
     all.push_back(text->get<std::string>());

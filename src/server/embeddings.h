@@ -1,6 +1,5 @@
 // /v1/embeddings (OpenAI's) and /v1/rerank (as Jina, Cohere and vLLM have it), where the server was started
-// with
-// --embeddings. Shapes: https://platform.openai.com/docs/api-reference/embeddings
+// with --embeddings. Shapes: https://platform.openai.com/docs/api-reference/embeddings
 #pragma once
 
 #include <memory>

@@ -7,10 +7,10 @@
 namespace lathe {
 namespace {
 
-[[noreturn]] void wrong(std::string_view name, std::string_view expected, const Json& found) {
+[[noreturn]] void wrong(const std::string& name, std::string_view expected, const Json& found) {
   const std::string text = found.dump(-1, ' ', false, Json::error_handler_t::replace);
   throw ApiError::bad_request(fmt::format("{}: expected {}, found {}", name, expected, printable(text, 60)),
-                              std::string(name));
+                              name);
 }
 
 // A whole number as JSON may write it: 3, or 3.0.
@@ -29,8 +29,15 @@ std::optional<int64_t> whole(const Json& j) {
 
 }  // namespace
 
-Fields::Fields(const Json& body) : body_(body) {
-  if (!body.is_object()) throw ApiError::bad_request("the body: expected a JSON object, found another value");
+Fields::Fields(const Json& body, std::string where) : body_(body), where_(std::move(where)) {
+  if (!body.is_object())
+    throw ApiError::bad_request(
+        fmt::format("{}: expected a JSON object, found another value", where_.empty() ? "the body" : where_),
+        where_);
+}
+
+std::string Fields::full(std::string_view name) const {
+  return where_.empty() ? std::string(name) : fmt::format("{}.{}", where_, name);
 }
 
 const Json* Fields::find(std::string_view name) const {
@@ -40,7 +47,7 @@ const Json* Fields::find(std::string_view name) const {
 
 const Json& Fields::at(std::string_view name) const {
   if (const Json* field = find(name)) return *field;
-  throw ApiError::bad_request(fmt::format("{}: expected a value, found none", name), std::string(name));
+  throw ApiError::bad_request(fmt::format("{}: expected a value, found none", full(name)), full(name));
 }
 
 std::optional<int64_t> Fields::integer(std::string_view name, int64_t least, int64_t most) const {
@@ -48,7 +55,7 @@ std::optional<int64_t> Fields::integer(std::string_view name, int64_t least, int
   if (!field) return {};
   const std::optional<int64_t> value = whole(*field);
   if (!value || *value < least || *value > most)
-    wrong(name,
+    wrong(full(name),
           most == INT64_MAX ? fmt::format("a whole number of at least {}", least)
                             : fmt::format("a whole number of {} to {}", least, most),
           *field);
@@ -59,21 +66,21 @@ std::optional<double> Fields::number(std::string_view name, double least, double
   const Json* field = find(name);
   if (!field) return {};
   if (!field->is_number() || !(field->get<double>() >= least && field->get<double>() <= most))
-    wrong(name, fmt::format("a number of {} to {}", least, most), *field);
+    wrong(full(name), fmt::format("a number of {} to {}", least, most), *field);
   return field->get<double>();
 }
 
 bool Fields::boolean(std::string_view name, bool otherwise) const {
   const Json* field = find(name);
   if (!field) return otherwise;
-  if (!field->is_boolean()) wrong(name, "true or false", *field);
+  if (!field->is_boolean()) wrong(full(name), "true or false", *field);
   return field->get<bool>();
 }
 
 std::optional<std::string> Fields::text(std::string_view name) const {
   const Json* field = find(name);
   if (!field) return {};
-  if (!field->is_string()) wrong(name, "a string", *field);
+  if (!field->is_string()) wrong(full(name), "a string", *field);
   return field->get<std::string>();
 }
 
@@ -82,10 +89,10 @@ std::vector<std::string> Fields::texts(std::string_view name, size_t most) const
   if (!field) return {};
   if (field->is_string()) return {field->get<std::string>()};
   if (!field->is_array() || field->size() > most)
-    wrong(name, fmt::format("a string or a list of at most {}", most), *field);
+    wrong(full(name), fmt::format("a string or a list of at most {}", most), *field);
   std::vector<std::string> all;
   for (const Json& one : *field) {
-    if (!one.is_string()) wrong(name, "strings", one);
+    if (!one.is_string()) wrong(full(name), "strings", one);
     all.push_back(one.get<std::string>());
   }
   return all;
@@ -95,12 +102,12 @@ std::vector<int32_t> Fields::tokens(std::string_view name, size_t most) const {
   const Json* field = find(name);
   if (!field) return {};
   if (!field->is_array() || field->size() > most)
-    wrong(name, fmt::format("a list of at most {} tokens", most), *field);
+    wrong(full(name), fmt::format("a list of at most {} tokens", most), *field);
   std::vector<int32_t> all;
   all.reserve(field->size());
   for (const Json& one : *field) {
     const std::optional<int64_t> value = whole(one);
-    if (!value || *value < 0 || *value > INT32_MAX) wrong(name, "token numbers", one);
+    if (!value || *value < 0 || *value > INT32_MAX) wrong(full(name), "token numbers", one);
     all.push_back(static_cast<int32_t>(*value));
   }
   return all;

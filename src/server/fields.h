@@ -14,8 +14,9 @@ namespace lathe {
 
 class Fields {
  public:
-  // `body` must outlive it; ApiError unless it is an object.
-  explicit Fields(const Json& body);
+  // `body` must outlive it; ApiError unless it is an object. `where`: its own name, where it is not the
+  // whole.
+  explicit Fields(const Json& body, std::string where = {});
 
   bool has(std::string_view name) const { return find(name) != nullptr; }
   const Json* find(std::string_view name) const;  // null: absent, or null
@@ -30,7 +31,10 @@ class Fields {
   std::vector<int32_t> tokens(std::string_view name, size_t most) const;
 
  private:
+  std::string full(std::string_view name) const;  // as errors name it: "stream_options.include_usage"
+
   const Json& body_;
+  const std::string where_;
 };
 
 }  // namespace lathe

@@ -37,12 +37,13 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   // `wake` is the connection's: what holds the exchange may outlive it, and the server. `give_up` ends a
   // write that waits for the client.
   Exchange(asio::any_io_executor executor, asio::steady_timer& wake, size_t most, bool keep_alive,
-           unsigned version, std::function<void()> give_up)
+           unsigned version, bool head_only, std::function<void()> give_up)
       : executor_(executor),
         wake_(&wake),
         most_(most),
         keep_alive_(keep_alive),
         version_(version),
+        head_only_(head_only),
         give_up_(std::move(give_up)) {
     rearm();
   }
@@ -52,7 +53,7 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
       if (started_) return;
       whole_ = true;
       push(head(status, type, headers, fmt::format("Content-Length: {}\r\n", body.size())));
-      push(body);
+      if (!head_only_) push(body);
       ended_ = true;
     });
   }
@@ -68,14 +69,14 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   void write(std::string chunk) override {
     if (chunk.empty()) return;
     post([this, chunk = std::move(chunk)] {
-      if (!started_ || ended_) return;
+      if (!started_ || ended_ || head_only_) return;
       push(chunked_ ? fmt::format("{:x}\r\n{}\r\n", chunk.size(), chunk) : chunk);
     });
   }
   void finish() override {
     post([this] {
       if (!started_ || ended_) return;
-      if (chunked_) push("0\r\n\r\n");
+      if (chunked_ && !head_only_) push("0\r\n\r\n");
       ended_ = true;
     });
   }
@@ -145,15 +146,18 @@ class Exchange final : public HttpExchange, public std::enable_shared_from_this<
   bool keep_alive_, started_ = false, chunked_ = false, ended_ = false, gone_ = false;
   bool whole_ = false;  // an answer at once: as large as it is
   unsigned version_;
+  bool head_only_;
   std::function<void()> give_up_, call_when_gone_;
 };
+
+std::string path_of(std::string_view target) { return std::string(target.substr(0, target.find('?'))); }
 
 HttpRequest plain(http::request<http::string_body>&& from, const std::string& client) {
   HttpRequest r;
   r.method = std::string(from.method_string());
   const std::string target(from.target());
   const size_t mark = target.find('?');
-  r.path = target.substr(0, mark);
+  r.path = path_of(target);
   if (mark != std::string::npos) r.query = target.substr(mark + 1);
   for (const auto& field : from) {
     std::string name(field.name_string());
@@ -171,16 +175,12 @@ bool hung_up(tcp::socket& socket) {
   return ::poll(&asked, 1, 0) > 0;
 }
 
-std::string error_body(std::string_view message, std::string_view type) {
-  return Json{{"error", {{"message", message}, {"type", type}, {"param", nullptr}, {"code", nullptr}}}}
-      .dump();
-}
-
 }  // namespace
 
 struct HttpServer::Impl {
   HttpOptions options;
   Handler handler;
+  ErrorBody error_body;
   asio::io_context io{1};
   // After io: their threads end first. Long bodies wait for one another, and so take one core from what runs;
   // nobody else waits for them.
@@ -194,7 +194,8 @@ struct HttpServer::Impl {
   bool draining = false;
   uint16_t port = 0;
 
-  Impl(const HttpOptions& o, Handler h) : options(o), handler(std::move(h)) {
+  Impl(const HttpOptions& o, Handler h, ErrorBody e)
+      : options(o), handler(std::move(h)), error_body(std::move(e)) {
     const std::string where = fmt::format("{}:{}", o.host, o.port);
     boost::system::error_code failed;
     tcp::resolver resolver(io);
@@ -292,22 +293,22 @@ struct HttpServer::Impl {
         std::tie(failed, n) = co_await http::async_read(stream, buffer, parser, as_tuple);
       }
       if (failed) {
-        co_await refuse(stream, failed);
+        co_await refuse(stream, failed, path_of(parser.get().target()));
         co_return;
       }
       const unsigned version = parser.get().version();
       asio::steady_timer wake(io);
-      auto exchange = std::make_shared<Exchange>(io.get_executor(), wake, limits.unsent_bytes,
-                                                 parser.get().keep_alive() && !draining, version,
-                                                 [&timer] { timer.cancel(); });
+      auto exchange = std::make_shared<Exchange>(
+          io.get_executor(), wake, limits.unsent_bytes, parser.get().keep_alive() && !draining, version,
+          parser.get().method() == http::verb::head, [&timer] { timer.cancel(); });
       ++exchanges;
       struct Forget {  // also when the server ends amid an answer
         Exchange& exchange;
         ~Forget() { exchange.forget(); }
       } const forget{*exchange};
       if (draining)
-        exchange->send(503, "application/json", error_body("the server is ending", "unavailable_error"),
-                       {{"Retry-After", "1"}});
+        send_error(*exchange, path_of(parser.get().target()), 503, "the server is ending",
+                   {{"Retry-After", "1"}});
       else
         dispatch(plain(parser.release(), client), exchange);
       const bool sent = co_await answer(stream, *exchange);
@@ -326,13 +327,23 @@ struct HttpServer::Impl {
 
   // On a handlers' thread.
   void handle(HttpRequest request, const std::shared_ptr<Exchange>& exchange) {
+    const std::string path = request.path;
     try {
       handler(std::move(request), exchange);
     } catch (const std::exception& e) {
       warn("http: {}", printable(e.what()));
-      exchange->send(500, "application/json", error_body("internal error", "server_error"), {});
+      send_error(*exchange, path, 500, "internal error");
     }
   }
+
+  std::string body_of(std::string_view path, int status, std::string_view message) const {
+    return error_body ? error_body(path, status, message) : std::string(message);
+  }
+  void send_error(Exchange& exchange, std::string_view path, int status, std::string_view message,
+                  const HttpExchange::Headers& headers = {}) const {
+    exchange.send(status, error_type(), body_of(path, status, message), headers);
+  }
+  const char* error_type() const { return error_body ? "application/json" : "text/plain"; }
 
   // True when the whole answer is out. A client that closes meanwhile is noticed without writing to it.
   template <class Stream>
@@ -371,7 +382,7 @@ struct HttpServer::Impl {
   }
 
   template <class Stream>
-  asio::awaitable<void> refuse(Stream& stream, boost::system::error_code why) {
+  asio::awaitable<void> refuse(Stream& stream, boost::system::error_code why, std::string path) {
     int status = 400;
     if (why == http::error::end_of_stream || why == asio::error::operation_aborted) co_return;
     if (why == beast::error::timeout) co_return;  // nothing was asked, or too slowly to be worth an answer
@@ -379,11 +390,11 @@ struct HttpServer::Impl {
     if (why == http::error::header_limit || why == http::error::buffer_overflow) status = 431;
     if (why.category() != make_error_code(http::error::bad_method).category())
       co_return;  // the connection broke
-    const std::string body = error_body(printable(why.message()), "invalid_request_error");
-    const std::string all = fmt::format(
-        "HTTP/1.1 {} {}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: "
-        "close\r\n\r\n{}",
-        status, std::string(http::obsolete_reason(static_cast<http::status>(status))), body.size(), body);
+    const std::string body = body_of(path, status, printable(why.message()));
+    const std::string all =
+        fmt::format("HTTP/1.1 {} {}\r\nContent-Type: {}\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{}",
+                    status, std::string(http::obsolete_reason(static_cast<http::status>(status))),
+                    error_type(), body.size(), body);
     beast::get_lowest_layer(stream).expires_after(options.limits.write_time);
     co_await asio::async_write(stream, asio::buffer(all), as_tuple);
     // Unread bytes at a close would reset the connection before the answer is read.
@@ -401,8 +412,8 @@ struct HttpServer::Impl {
   }
 };
 
-HttpServer::HttpServer(const HttpOptions& options, Handler handler)
-    : impl_(std::make_unique<Impl>(options, std::move(handler))) {}
+HttpServer::HttpServer(const HttpOptions& options, Handler handler, ErrorBody error_body)
+    : impl_(std::make_unique<Impl>(options, std::move(handler), std::move(error_body))) {}
 HttpServer::~HttpServer() { stop(); }
 uint16_t HttpServer::port() const { return impl_->port; }
 void HttpServer::run() {

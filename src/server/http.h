@@ -1,4 +1,4 @@
-// HTTP/1.1 with server-sent events, over TCP or TLS. Knows no model and no JSON.
+// HTTP/1.1 with server-sent events, over TCP or TLS. Knows no model and no API.
 //
 // Every limit is a number here: a client that is slow, greedy or gone costs one connection and nothing else.
 #pragma once
@@ -59,10 +59,13 @@ struct HttpOptions {
 class HttpServer {
  public:
   using Handler = std::function<void(HttpRequest, std::shared_ptr<HttpExchange>)>;
+  // The JSON of an answer that no handler gives: to what is too large, malformed or too late, or made one
+  // throw. `path` is empty where none was read. Without one the message is the body.
+  using ErrorBody = std::function<std::string(std::string_view path, int status, std::string_view message)>;
   // Listens at once; InputError when the address is taken or not ours, or a certificate does not load. The
   // handler runs on threads of its own, several at once: a prompt of megabytes delays others of its length,
-  // no short request and nobody's answer. An exception of it answers 500.
-  HttpServer(const HttpOptions&, Handler);
+  // no short request and nobody's answer. An exception of it answers 500. A HEAD is answered with no body.
+  HttpServer(const HttpOptions&, Handler, ErrorBody = {});
   ~HttpServer();  // stop()
 
   uint16_t port() const;

@@ -18,9 +18,8 @@ Json completion_of(const Fields& f) {
   refuse_not_done(f, Api::llama_cpp);
   Json out = {
       {"temperature", 0.8}, {"top_k", 40}, {"top_p", 0.95}, {"min_p", 0.05}, {"max_tokens", INT64_MAX}};
-  for (const char* name :
-       {"temperature", "top_k", "top_p", "min_p", "typical_p", "presence_penalty", "frequency_penalty",
-        "stop", "ignore_eos", "prompt", "model", "min_tokens", "cache_salt", "priority"})
+  copy_sampling(f, out);
+  for (const char* name : {"stop", "prompt"})
     if (const Json* value = f.find(name)) out[name] = *value;
   copy_structured(f, out);
   if (out.value("grammar", Json()) == "") out.erase("grammar");  // its default

@@ -2,6 +2,7 @@
 
 #include <map>
 
+#include "server/completion_request.h"
 #include "server/content.h"
 #include "server/item_reply.h"
 #include "server/not_done.h"
@@ -22,7 +23,7 @@ Json call_of(const Fields& block, const std::string& where) {
 
 // A message becomes the results of tools that it holds, then itself.
 void add_message(Json& to, const Json& message, const std::string& where) {
-  const Fields m(message);
+  const Fields m(message, where);
   const std::string role = m.text("role").value_or("");
   if (role != "user" && role != "assistant")
     throw ApiError::wrong_field(where + ".role", "user or assistant");
@@ -38,13 +39,15 @@ void add_message(Json& to, const Json& message, const std::string& where) {
   Json calls = Json::array();
   bool results = false;
   for (const Json& block : content) {
-    const Fields f(block);
+    const Fields f(block, where + ".content");
     const std::string type = f.text("type").value_or("");
     if (type == "tool_result") {
-      const Json* result = f.find("content");
+      const Json* given = f.find("content");
+      std::string result = given ? content_text(*given, where + ".content") : std::string();
+      if (f.boolean("is_error", false)) result = "Error: " + result;  // templates know results alone
       to.push_back({{"role", "tool"},
                     {"tool_call_id", f.text("tool_use_id").value_or("")},
-                    {"content", result ? content_text(*result, where + ".content") : std::string()}});
+                    {"content", std::move(result)}});
       results = true;
     } else if (type == "tool_use") {
       calls.push_back(call_of(f, where + ".content"));
@@ -65,7 +68,7 @@ Json tools_of(const Json& given) {
   if (!given.is_array()) throw ApiError::wrong_field("tools", "a list");
   Json tools = Json::array();
   for (const Json& tool : given) {
-    const Fields f(tool);
+    const Fields f(tool, "tools");
     if (const std::string type = f.text("type").value_or("custom"); type != "custom")
       throw ApiError(501, "not_supported_error",
                      fmt::format("tools: expected tools of the client, found '{}'", printable(type, 60)),
@@ -80,7 +83,7 @@ Json tools_of(const Json& given) {
 }
 
 void put_tool_choice(Json& chat, const Json& given) {
-  const Fields f(given);
+  const Fields f(given, "tool_choice");
   const std::string type = f.text("type").value_or("");
   if (type == "tool")
     chat["tool_choice"] = {{"type", "function"}, {"function", {{"name", f.text("name").value_or("")}}}};
@@ -95,29 +98,42 @@ void put_tool_choice(Json& chat, const Json& given) {
 
 // {"type": "json_schema", "schema": {...}}
 void put_format(Json& chat, const Json& given, const std::string& where) {
-  const Fields f(given);
+  const Fields f(given, where);
   if (f.text("type").value_or("") != "json_schema")
     throw ApiError::wrong_field(where, "the type json_schema");
   if (chat.contains("response_format")) throw ApiError::wrong_field(where, "one description of the text");
   chat["response_format"] = {{"type", "json_schema"}, {"json_schema", {{"schema", f.at("schema")}}}};
 }
 
+// A last message of the assistant is the beginning of its answer.
+void go_on_with_last(Json& chat) {
+  Json& messages = chat["messages"];
+  const Json& last = messages.back();
+  if (last["role"] != "assistant" || last.contains("tool_calls")) return;
+  const auto& text = last["content"].get_ref<const std::string&>();
+  if (text.find_first_not_of(" \n\t\r") == std::string::npos)
+    messages.erase(messages.size() - 1);
+  else
+    chat["continue_final_message"] = true;
+}
+
 // The same request as OpenAI's chats have it.
 Json chat_of(const Fields& f) {
   refuse_not_done(f, Api::messages);
   Json chat = Json::object();
-  for (const char* name : {"model", "temperature", "top_p", "top_k"})
+  copy_sampling(f, chat);
+  for (const char* name : {"seed", "logit_bias", "repeat_last_n", "truncate_prompt_tokens"})
     if (const Json* value = f.find(name)) chat[name] = *value;
   copy_structured(f, chat);
   if (const Json* format = f.find("output_format")) put_format(chat, *format, "output_format");
   if (const Json* config = f.find("output_config")) {
-    const Fields inner(*config);
+    const Fields inner(*config, "output_config");
     if (const Json* format = inner.find("format")) put_format(chat, *format, "output_config.format");
     if (const auto effort = inner.text("effort")) chat["reasoning_effort"] = *effort;
   }
   if (const Json* stops = f.find("stop_sequences")) chat["stop"] = *stops;
   if (const Json* thinking = f.find("thinking")) {
-    const Fields inner(*thinking);
+    const Fields inner(*thinking, "thinking");
     chat["chat_template_kwargs"] = {{"enable_thinking", inner.text("type").value_or("") != "disabled"}};
     if (const Json* most = inner.find("budget_tokens")) chat["thinking_token_budget"] = *most;
   }
@@ -129,6 +145,7 @@ Json chat_of(const Fields& f) {
   const Json& given = f.at("messages");
   if (!given.is_array() || given.empty()) throw ApiError::wrong_field("messages", "a list of at least one");
   for (size_t i = 0; i < given.size(); ++i) add_message(all, given[i], fmt::format("messages[{}]", i));
+  go_on_with_last(chat);
   return chat;
 }
 

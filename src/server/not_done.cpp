@@ -7,11 +7,14 @@
 namespace lathe {
 namespace {
 
-constexpr int chat = 1, completions = 2, responses = 4, messages = 8, llama = 16, embeddings = 32;
-constexpr int texts = chat | completions | responses | messages | llama;
+using enum Api;
+constexpr int bits(Api api) { return static_cast<int>(api); }
+constexpr Api operator|(Api a, Api b) { return static_cast<Api>(bits(a) | bits(b)); }
+constexpr bool has(Api all, Api one) { return (bits(all) & bits(one)) != 0; }
+constexpr Api texts = chat | completions | responses | messages | llama_cpp;
 
 struct Row {
-  int apis;
+  Api apis;
   std::string_view path;     // a dot before the name of an object's member
   std::string_view neutral;  // a list of the values that ask for nothing; null does always
 };
@@ -26,20 +29,20 @@ constexpr Row rows[] = {
     {texts, "lora", "[[]]"},
     // Its own default, in several versions: what is asked for is each sampler's value. Lathe's order is that
     // of engine/sampler.h.
-    {llama, "samplers",
+    {llama_cpp, "samplers",
      R"([["penalties", "dry", "top_n_sigma", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"],
          ["penalties", "dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"],
          ["dry", "top_k", "typ_p", "top_p", "min_p", "xtc", "temperature"], "edskypmxt", "dkypmxt", []])"},
-    {llama, "n_keep", "[0, -1]"},
-    {llama, "n_discard", "[0]"},
-    {llama, "n_indent", "[0]"},
-    {llama, "min_keep", "[0]"},
-    {llama, "t_max_predict_ms", "[0, -1]"},
-    {llama, "image_data", "[[]]"},
-    {llama, "response_fields", "[[]]"},
-    {llama, "return_progress", "[false]"},
-    {llama, "n", "[1]"},
-    {llama, "n_cmpl", "[1]"},
+    {llama_cpp, "n_keep", "[0, -1]"},
+    {llama_cpp, "n_discard", "[0]"},
+    {llama_cpp, "n_indent", "[0]"},
+    {llama_cpp, "min_keep", "[0]"},
+    {llama_cpp, "t_max_predict_ms", "[0, -1]"},
+    {llama_cpp, "image_data", "[[]]"},
+    {llama_cpp, "response_fields", "[[]]"},
+    {llama_cpp, "return_progress", "[false]"},
+    {llama_cpp, "n", "[1]"},
+    {llama_cpp, "n_cmpl", "[1]"},
     {chat | completions, "timings_per_token", "[false]"},
     // vLLM's
     {texts, "use_beam_search", "[false]"},
@@ -53,6 +56,7 @@ constexpr Row rows[] = {
     {chat | completions, "spaces_between_special_tokens", "[true]"},
     {chat | completions, "include_reasoning", "[true]"},
     {chat, "chat_template", "[]"},
+    {chat, "add_special_tokens", "[false]"},
     {chat, "echo", "[false]"},
     // OpenAI's
     {chat, "modalities", R"([["text"], []])"},
@@ -97,7 +101,7 @@ const Json* find(const Fields& f, std::string_view path) {
 
 void refuse_not_done(const Fields& f, Api api) {
   for (const Row& row : rows) {
-    if (!(row.apis & static_cast<int>(api))) continue;
+    if (!has(row.apis, api)) continue;
     const Json* value = find(f, row.path);
     if (!value) continue;
     const Json neutral = Json::parse(row.neutral);

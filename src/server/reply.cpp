@@ -61,7 +61,7 @@ void Reply::take(const Event& e) {
     if (open_ == 0) end();
   } catch (const std::exception& wrong) {
     warn("an answer failed: {}", printable(wrong.what()));
-    fail_all(e, ApiError(500, "server_error", "internal error"));
+    fail_all(e, ApiError::internal());
   }
 }
 

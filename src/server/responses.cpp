@@ -17,7 +17,7 @@ std::string text_of(const Json& content, const std::string& where) {
 
 // Calls go with the message of the assistant before them, thoughts with the one behind them.
 void add_item(Json& to, const Json& item, std::string& thoughts, const std::string& where) {
-  const Fields f(item);
+  const Fields f(item, where);
   const std::string type = f.text("type").value_or("message");
   if (type == "reasoning") {
     if (const Json* content = f.find("content")) thoughts += text_of(*content, where);
@@ -37,8 +37,7 @@ void add_item(Json& to, const Json& item, std::string& thoughts, const std::stri
              {"function",
               {{"name", f.text("name").value_or("")}, {"arguments", f.text("arguments").value_or("")}}}});
   } else if (type == "message") {
-    std::string role = f.text("role").value_or("");
-    if (role == "developer") role = "system";
+    const std::string role = f.text("role").value_or("");
     Json message = {{"role", role}, {"content", text_of(f.at("content"), where)}};
     if (role == "assistant" && !thoughts.empty()) message["reasoning_content"] = std::exchange(thoughts, {});
     to.push_back(std::move(message));
@@ -54,7 +53,7 @@ Json tools_of(const Json& given) {
   if (!given.is_array()) throw ApiError::wrong_field("tools", "a list");
   Json tools = Json::array();
   for (const Json& tool : given) {
-    const Fields f(tool);
+    const Fields f(tool, "tools");
     if (const std::string type = f.text("type").value_or(""); type != "function")
       throw ApiError(501, "not_supported_error",
                      fmt::format("tools: expected functions, found '{}'", printable(type, 60)), "tools");
@@ -88,9 +87,11 @@ Json chat_of(const Fields& f) {
   copy_structured(f, chat);
   put_logprobs(chat, f);
   if (const Json* reasoning = f.find("reasoning"))
-    if (const auto effort = Fields(*reasoning).text("effort")) chat["reasoning_effort"] = *effort;
-  for (const char* name :
-       {"model", "temperature", "top_p", "top_k", "seed", "parallel_tool_calls", "logit_bias"})
+    if (const auto effort = Fields(*reasoning, "reasoning").text("effort"))
+      chat["reasoning_effort"] = *effort;
+  copy_sampling(f, chat);
+  for (const char* name : {"seed", "logit_bias", "repeat_last_n", "truncate_prompt_tokens",
+                           "parallel_tool_calls", "chat_template_kwargs", "thinking_token_budget"})
     if (const Json* value = f.find(name)) chat[name] = *value;
   if (const Json* most = f.find("max_output_tokens")) chat["max_tokens"] = *most;
   if (const Json* tools = f.find("tools")) chat["tools"] = tools_of(*tools);
@@ -100,8 +101,8 @@ Json chat_of(const Fields& f) {
       chat["tool_choice"] = {{"type", "function"}, {"function", {{"name", (*choice)["name"]}}}};
   }
   if (const Json* text = f.find("text"))
-    if (const Json* format = Fields(*text).find("format")) {
-      const std::string type = Fields(*format).text("type").value_or("");
+    if (const Json* format = Fields(*text, "text").find("format")) {
+      const std::string type = Fields(*format, "text.format").text("type").value_or("");
       if (type != "text" && chat.contains("response_format"))
         throw ApiError::wrong_field("text.format", "one description of the text");
       if (type != "text") chat["response_format"] = {{"type", type}};

@@ -56,7 +56,7 @@ Asked of_kind(GrammarKind kind, const Json& value, const std::string& name) {
 
 std::optional<Asked> of_response_format(const Json& value) {
   const std::string name = "response_format";
-  const Fields format(value);
+  const Fields format(value, name);
   const std::string type = format.text("type").value_or("");
   if (type == "text") return {};
   if (type == "json_object") {
@@ -66,7 +66,7 @@ std::optional<Asked> of_response_format(const Json& value) {
   }
   if (type == "json_schema") {
     const Json& wrapped = format.at("json_schema");
-    const Fields inner(wrapped);
+    const Fields inner(wrapped, name + ".json_schema");
     return of_kind(GrammarKind::json_schema, inner.at("schema"), name);
   }
   throw ApiError::bad_request(
@@ -113,7 +113,7 @@ std::vector<Asked> asked(const Fields& f) {
     all.push_back({GrammarKind::json_object, "", "guided_json_object"});
   if (const Json* value = f.find("structured_outputs")) {
     const std::string name = "structured_outputs";
-    const Fields s(*value);
+    const Fields s(*value, name);
     refuse_unknown(*value);
     const size_t before = all.size();
     for (const auto& [inner, kind] : of_structured_outputs)

@@ -21,10 +21,11 @@ Tool parse_tool(const Json& given, const std::string& where, bool& strict) {
     return ApiError::bad_request(fmt::format("{}: expected {}", where, expected), "tools");
   };
   if (!given.is_object()) throw wrong("an object");
-  if (Fields(given).text("type").value_or("function") != "function") throw wrong("the type 'function'");
-  const Json& function = Fields(given).at("function");
+  const Fields outer(given, where);
+  if (outer.text("type").value_or("function") != "function") throw wrong("the type 'function'");
+  const Json& function = outer.at("function");
   if (!function.is_object()) throw wrong("a function");
-  const Fields f(function);
+  const Fields f(function, where + ".function");
   Tool tool{f.text("name").value_or(""), {}};
   if (!is_name(tool.name))
     throw wrong(fmt::format("a name of 1 to {} letters, digits, '_', '-' and '.'", longest_name));
@@ -72,9 +73,8 @@ ToolChoice parse_tools(const Fields& f) {
   if (*asked == "none") return {};
   if (!asked->is_object())
     throw wrong("tool_choice: expected none, auto, required or a function, found another value");
-  const Fields named(*asked);
-  const Json& function = named.at("function");
-  const std::string name = Fields(function).text("name").value_or("");
+  const Json& function = Fields(*asked, "tool_choice").at("function");
+  const std::string name = Fields(function, "tool_choice.function").text("name").value_or("");
   std::erase_if(choice.tools, [&](const Tool& t) { return t.name != name; });
   if (choice.tools.empty())
     throw wrong(fmt::format("tool_choice: expected one of the tools, found '{}'", printable(name, 80)));

@@ -67,8 +67,12 @@ class Serving {
         tokenizer_(load_tokenizer(checkpoint_)),
         chat_(ChatTemplate::parse(chat_template)),
         app_(options),
-        server_(http(), [this](HttpRequest r,
-                               std::shared_ptr<HttpExchange> e) { app_.handle(std::move(r), std::move(e)); }),
+        server_(
+            http(),
+            [this](HttpRequest r, std::shared_ptr<HttpExchange> e) {
+              app_.handle(std::move(r), std::move(e));
+            },
+            App::error_body),
         network_([this] { server_.run(); }),
         engine_(model_, tokenizer_, engine) {
     service_.limits = limits;

@@ -147,6 +147,81 @@ TEST(Messages, ErrorsHaveItsShape) {
   }
 }
 
+TEST(Messages, TheServersOwnErrorsHaveItToo) {
+  Serving s;
+  const Got loading = s.post("/v1/messages", Json::object());
+  EXPECT_EQ(loading.json()["error"]["type"], "overloaded_error");
+  s.ready();
+  for (const auto& [path, type] : {std::pair{"/v1/messages", "error"}, {"/v1/completions", ""}}) {
+    Client client(s.port());
+    client.send(fmt::format("POST {} HTTP/1.1\r\nContent-Length: 99999999\r\n\r\n", path));
+    const std::string all = client.read_all();
+    EXPECT_THAT(all, testing::StartsWith("HTTP/1.1 413"));
+    const Json body = Json::parse(all.substr(all.find("\r\n\r\n") + 4));
+    EXPECT_EQ(body.value("type", ""), type);
+    EXPECT_EQ(body["error"]["type"], *type ? "request_too_large" : "invalid_request_error");
+  }
+}
+
+// Of what the template makes of a chat.
+constexpr const char* with_ends =
+    "{% for m in messages %}{{ m.role }}: {{ m.content }}<end>{% endfor %}"
+    "{% if add_generation_prompt %}Answer:{% endif %}";
+
+TEST(Messages, TheAssistantsLastMessageIsGoneOnWith) {
+  Serving s({}, Serving::small(), with_ends);
+  s.ready();
+  const auto tokens = [&](const Json& messages) {
+    return s.post("/v1/messages/count_tokens", {{"messages", messages}}).json()["input_tokens"];
+  };
+  const auto length = [&](const std::string& text) {
+    return s.tokenizer().encode(text, {.add_special_tokens = false}).size();
+  };
+  const Json user = {{"role", "user"}, {"content", "Hi"}};
+  Json last = {{"role", "assistant"}, {"content", "Well, this is what I have"}};
+  EXPECT_EQ(tokens(Json::array({user, last})), length("user: Hi<end>assistant: Well, this is what I have"));
+  last["content"] = "";  // nothing to go on with
+  EXPECT_EQ(tokens(Json::array({user, last})), length("user: Hi<end>Answer:"));
+  // A tool's failure is in its text.
+  Json result = {
+      {"type", "tool_result"}, {"tool_use_id", "t"}, {"content", "no such city"}, {"is_error", true}};
+  const Json answered = {{"role", "user"}, {"content", Json::array({result})}};
+  EXPECT_EQ(tokens(Json::array({answered})), length("tool: Error: no such city<end>Answer:"));
+}
+
+TEST(Chat, DevelopersAreTheSystemUnlessTheTemplateKnowsThem) {
+  const Json messages = {{{"role", "developer"}, {"content", "Be brief."}},
+                         {{"role", "user"}, {"content", "Hi"}}};
+  Serving s({}, Serving::small(), with_ends);
+  s.ready();
+  EXPECT_EQ(s.post("/apply-template", {{"messages", messages}}).json()["prompt"],
+            "system: Be brief.<end>user: Hi<end>Answer:");
+  Serving knows({}, Serving::small(), std::string(with_ends) + "{# developer #}");
+  knows.ready();
+  EXPECT_EQ(knows.post("/apply-template", {{"messages", messages}}).json()["prompt"],
+            "developer: Be brief.<end>user: Hi<end>Answer:");
+}
+
+// Each is read by the engine's request, and so refused by name where it is not what it may be.
+TEST(Apis, WhatTheyMeanAlikeIsCarried) {
+  Serving s({}, Serving::small(), hermes);
+  s.ready();
+  const Json chat = {{{"role", "user"}, {"content", "Hi"}}};
+  for (const auto& [path, request] :
+       {std::pair<std::string, Json>{"/v1/messages", {{"messages", chat}, {"max_tokens", 1}}},
+        {"/v1/responses", {{"input", "a"}, {"max_output_tokens", 1}}},
+        {"/completion", {{"prompt", "a"}, {"n_predict", 1}}}})
+    for (const char* field : {"min_p", "typical_p", "presence_penalty", "frequency_penalty", "priority",
+                              "cache_salt", "min_tokens", "allowed_token_ids"}) {
+      Json body = request;
+      EXPECT_EQ(s.post(path, body).status, 200) << path;
+      body[field] = Json::object();
+      const Got got = s.post(path, body);
+      EXPECT_EQ(got.status, 400) << path << field << got.body;
+      EXPECT_THAT(got.body, HasSubstr(field));
+    }
+}
+
 // What a model is forced into amid its text: a pattern with more ways to read it than the budget has steps.
 const Json ambiguous = {{"type", "object"},
                         {"properties", {{"city", {{"type", "string"}, {"pattern", "^(.{0,60}){0,60}$"}}}}},
@@ -302,6 +377,7 @@ TEST(NotDone, IsRefusedByNameAndDefaultsAreNot) {
       {"/v1/chat/completions", "modalities", {"text", "audio"}, {Json::array({"text"})}},
       {"/v1/chat/completions", "chat_template", "x", {nullptr}},
       {"/v1/chat/completions", "echo", true, {false}},
+      {"/v1/chat/completions", "add_special_tokens", true, {false}},
       {"/v1/completions", "use_beam_search", true, {false}},
       {"/v1/responses", "truncation", "auto", {"disabled"}},
       {"/v1/responses", "prompt", {{"id", "p"}}, {nullptr}},

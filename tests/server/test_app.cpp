@@ -44,6 +44,72 @@ TEST(App, EveryRouteButHealthAndThePageWantsTheKey) {
   }
 }
 
+TEST(App, NobodyHasAnEmptyKey) {
+  EXPECT_THROW(App(with_keys({"first", ""})), InputError);
+  Serving s(with_keys({"first"}));
+  s.ready();
+  for (const char* headers : {"", "Authorization: Bearer \r\n", "X-Api-Key:\r\n"})
+    EXPECT_EQ(s.ask("GET", "/v1/models", "", headers).status, 401) << headers;
+}
+
+TEST(App, HeadIsGetWithoutItsBody) {
+  Serving s;
+  s.ready();
+  for (const char* path : {"/health", "/v1/models", "/", "/nothing"}) {
+    const Got whole = s.ask("GET", path), head = s.ask("HEAD", path);
+    EXPECT_EQ(head.status, whole.status) << path;
+    EXPECT_EQ(head.body, "") << path;
+    EXPECT_THAT(head.head, HasSubstr(fmt::format("Content-Length: {}", whole.body.size()))) << path;
+  }
+  EXPECT_EQ(s.ask("HEAD", "/v1/completions").status, 405);
+}
+
+// What fails where nobody expects it, and keeps the answer.
+class Fragile final : public HttpExchange {
+ public:
+  void send(int status, std::string_view, std::string body, const Headers& headers) override {
+    sent_status = status;
+    sent_body = std::move(body);
+    sent_headers = headers;
+  }
+  void start(int, std::string_view, const Headers&) override {}
+  void write(std::string) override {}
+  void finish() override {}
+  void on_gone(std::function<void()>) override {}
+  void annotate(const Json&) override { throw std::runtime_error("secret"); }
+
+  int sent_status = 0;
+  std::string sent_body;
+  Headers sent_headers;
+};
+
+TEST(App, WhatNobodyForesawIsAnAnswerOfTheApi) {
+  App app(with_keys({"k"}));
+  for (const auto& [path, type] :
+       {std::pair{"/v1/messages", "api_error"}, {"/v1/completions", "server_error"}}) {
+    const auto exchange = std::make_shared<Fragile>();
+    app.handle({.method = "POST",
+                .path = path,
+                .query = {},
+                .headers = {{"x-api-key", "k"}},
+                .body = "{}",
+                .client = {}},
+               exchange);
+    EXPECT_EQ(exchange->sent_status, 500);
+    EXPECT_EQ(Json::parse(exchange->sent_body)["error"]["type"], type);
+    EXPECT_EQ(exchange->sent_headers.count("X-Request-Id"), 1u);
+    EXPECT_THAT(exchange->sent_body, testing::Not(HasSubstr("secret")));
+  }
+}
+
+TEST(App, TokensAsLlamaCppAsksForThem) {
+  Serving s;
+  s.ready();
+  EXPECT_EQ(s.post("/tokenize", {{"content", "Once upon"}}).json()["tokens"].get<std::vector<int32_t>>(),
+            s.tokenizer().encode("Once upon", {.add_special_tokens = false}));
+  EXPECT_EQ(s.post("/tokenize", {{"content", "a"}, {"with_pieces", true}}).status, 501);
+}
+
 TEST(App, ModelsTokensAndMetrics) {
   Serving s;
   s.ready();
@@ -304,6 +370,16 @@ TEST(App, SaysWhatIsWrongWithARequest) {
       {"/v1/completions", "{\"prompt\": \"a\", \"guided_regex\": \"a\", \"guided_choice\": [\"a\"]}", 400,
        "expected one description"},
       {"/v1/chat/completions", "{}", 400, "messages"},
+      {"/v1/chat/completions", "{\"messages\": [], \"top_logprobs\": 2}", 400,
+       "top_logprobs: expected logprobs: true"},
+      {"/v1/chat/completions",
+       "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}], \"stream_options\": {\"include_usage\": "
+       "1}}",
+       400, "stream_options.include_usage: expected"},
+      {"/v1/chat/completions", "{\"messages\": [{\"role\": \"user\", \"content\": [3]}]}", 400,
+       "messages[0].content: expected a JSON object"},
+      {"/v1/completions", "{\"prompt\": \"a\", \"response_format\": {\"type\": 3}}", 400,
+       "response_format.type: expected"},
       {"/v1/chat/completions", "{\"messages\": []}", 400, "messages"},
       {"/v1/chat/completions", "{\"messages\": [{\"content\": \"a\"}]}", 400, "messages[0]"},
       {"/v1/chat/completions", "{\"messages\": [{\"role\": \"user\", \"content\": 3}]}", 400,

@@ -60,6 +60,24 @@ TEST(Http, AnswersAndKeepsTheConnection) {
   }
 }
 
+TEST(Http, AHeadIsAnsweredWithoutABody) {
+  Serving server([](HttpRequest r, std::shared_ptr<HttpExchange> e) {
+    if (r.path == "/whole") return e->send(200, "text/plain", "body");
+    e->start(200, "text/plain");
+    e->write("chunk");
+    e->finish();
+  });
+  Client client(server.port());
+  client.send(
+      "HEAD /whole HTTP/1.1\r\n\r\nHEAD /stream HTTP/1.1\r\n\r\nGET /whole HTTP/1.1\r\nConnection: "
+      "close\r\n\r\n");
+  EXPECT_EQ(
+      client.read_all(),
+      "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\n\r\n"
+      "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked\r\n\r\n"
+      "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 4\r\nConnection: close\r\n\r\nbody");
+}
+
 TEST(Http, RequestsOfOneConnectionAreAnsweredInTurn) {
   Serving server(echo);
   Client client(server.port());
