@@ -6,7 +6,7 @@
 #include <cstdio>
 #include <future>
 
-#include "cli/interrupt.h"
+#include "cli/output.h"
 #include "compress/matrices.h"
 #include "compress/save.h"
 #include "core/leftovers.h"
@@ -78,10 +78,7 @@ Rotations rotations_of(const std::string& which, const Rotations& online, uint64
 
 Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int threads) {
   const auto start = std::chrono::steady_clock::now();
-  std::error_code ignored;  // an output that does not exist yet is not the source
-  if (fs::equivalent(output, from.checkpoint.path(), ignored))
-    throw input_error(output.string(), "an output other than the model itself", "the same directory",
-                      "rounding cannot be undone: choose another -o");
+  keep_apart(output, {from.checkpoint.path()});  // before anything is computed
   // Beside everything that does not need it: of 1B parameters a second, all on one core.
   const std::shared_future<std::string> source_hash =
       std::async(std::launch::async, [&from] { return hash_of(from.model); });
@@ -95,8 +92,7 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
   const fs::path work = beside(output, "sweep");  // where a killed run leaves its finished blocks
   const StepsResult steps =
       run_steps(model, recipe, from.checkpoint, checked_source, {.work = work, .threads = threads});
-  AtomicDirectory directory(output);
-  const RemoveOnInterrupt guard(directory.path());
+  OutputDirectory directory(output, {from.checkpoint.path()});
   Applied applied;
   if (!steps.left.empty()) {
     applied.forecast = forecast_rounding(model, steps.left, steps.scales, threads);
@@ -128,6 +124,7 @@ Applied apply(Recipe recipe, const OpenModel& from, const fs::path& output, int 
     applied.bytes_after = written.bytes();
   }
   directory.commit();
+  std::error_code ignored;
   fs::remove_all(work, ignored);
   applied.layers = steps.layers;
   applied.bytes_before = from.model.bytes();

@@ -6,6 +6,7 @@
 #include "cli/verbs.h"
 #include "eval/report.h"
 #include "kernels/tables.h"
+#include "runtime/kv_type.h"
 
 namespace lathe {
 namespace {
@@ -45,12 +46,12 @@ void bench_verb(const Options& o) {
   const OpenModel opened = open_model(o.model);
   SpeedOptions options = o.speed;
   options.target.max_tokens = apply(o.plan, opened, options.target);
-  const KvType kv = choose_kv(opened.model, options.target.kv);
+  tell_kv(opened.model, options.target.kv);
   const Speed speed = measure_speed(opened.model, options);
   if (!o.json) return print(speed);
   Json json = to_json(speed);
   json["model"] = o.model;
-  json["kv_dtype"] = kv_type_names[static_cast<size_t>(kv)];
+  json["kv_dtype"] = kv_type_names[static_cast<size_t>(kv_type_of(opened.model.graph, options.target.kv))];
   json["machine"] = describe_machine(speed.threads, o.speed.target.isa);
   print_json(json);
 }

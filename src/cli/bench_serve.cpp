@@ -16,6 +16,7 @@ namespace lathe {
 namespace {
 
 constexpr int64_t default_concurrency = 16;
+constexpr int64_t most_tokens = 10'000'000;  // of one prompt, which is made in memory
 
 struct Options {
   std::string url = "http://127.0.0.1:8080", model, trace, text;
@@ -141,20 +142,23 @@ void add_bench_serve(CLI::App& bench) {
   verb.add_option("--concurrency", o->client.concurrency,
                   "Requests open at once; default without --rate and --trace: 16")
       ->check(CLI::PositiveNumber);
-  verb.add_option("--trace", o->trace, "Replay arrivals and lengths: Azure's CSV or Mooncake's JSON lines")
-      ->check(CLI::ExistingFile);
+  CLI::Option* trace = verb.add_option("--trace", o->trace,
+                                       "Replay arrivals and lengths: Azure's CSV or Mooncake's JSON lines")
+                           ->check(CLI::ExistingFile)
+                           ->excludes("--rate");
   verb.add_option("--speedup", o->speedup, "Divides the trace's times")
       ->check(CLI::PositiveNumber)
+      ->needs(trace)
       ->capture_default_str();
   verb.add_option("--input-tokens", o->load.input_tokens,
                   "Tokens of a prompt; default: 256, or what a trace has; of a trace's: at most")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, most_tokens));
   verb.add_option("--output-tokens", o->load.output_tokens,
                   "Tokens of an answer at most; default: 128, or what a trace has")
-      ->check(CLI::PositiveNumber);
+      ->check(CLI::Range(int64_t{1}, most_tokens));
   verb.add_option("--shared-prefix", o->shared_prefix,
                   "Tokens at the beginning of every prompt that are the same")
-      ->check(CLI::NonNegativeNumber)
+      ->check(CLI::Range(int64_t{0}, most_tokens))
       ->capture_default_str();
   verb.add_option("--vocab", o->vocab, "Prompts are random token ids of 100 to this")->capture_default_str();
   verb.add_option("--text", o->text, "Prompts are pieces of this file, four bytes a token")

@@ -44,11 +44,24 @@ std::string_view text_of(const Json& choice) {
   return "";
 }
 
+// Servers may say null where they do not know.
 void read_usage(const Json& usage, Measured& m) {
-  m.prompt_tokens = usage.value("prompt_tokens", int64_t{0});
-  m.output_tokens = usage.value("completion_tokens", int64_t{0});
+  const auto count = [](const Json& j, std::string_view key) {
+    const auto it = j.find(key);
+    return it != j.end() && it->is_number_integer() ? it->get<int64_t>() : 0;
+  };
+  m.prompt_tokens = count(usage, "prompt_tokens");
+  m.output_tokens = count(usage, "completion_tokens");
   if (const auto it = usage.find("prompt_tokens_details"); it != usage.end() && it->is_object())
-    m.cached_tokens = it->value("cached_tokens", int64_t{0});
+    m.cached_tokens = count(*it, "cached_tokens");
+}
+
+std::string said_by(const std::exception_ptr& thrown) {
+  try {
+    std::rethrow_exception(thrown);
+  } catch (const std::exception& e) {
+    return e.what();
+  }
 }
 
 class Load {
@@ -82,6 +95,11 @@ class Load {
     failed = co_await std::visit(
         [&](auto& stream) { return get_on(stream, c->buffer, head(http::verb::get, path), answer); },
         c->stream);
+  }
+
+  static void fail(Measured& m, std::string why) {
+    m.outcome = Measured::Outcome::failed;
+    m.error = std::move(why);
   }
 
  private:
@@ -147,11 +165,6 @@ class Load {
     std::unique_ptr<Connection> c = std::move(idle_.back());
     idle_.pop_back();
     return c;
-  }
-
-  static void fail(Measured& m, std::string why) {
-    m.outcome = Measured::Outcome::failed;
-    m.error = std::move(why);
   }
 
   void take_event(std::string_view data, Measured& m, bool& ended) const {
@@ -325,8 +338,10 @@ double send_load(const ClientOptions& options, const std::vector<Arrival>& arriv
         room.expires_at(Clock::time_point::max());
         co_await room.async_wait(as_tuple);
       }
+      std::string text = body(i);
       ++open;
-      asio::co_spawn(io, load.ask(body(i), results[i]), [&](std::exception_ptr) {
+      asio::co_spawn(io, load.ask(std::move(text), results[i]), [&, i](const std::exception_ptr& thrown) {
+        if (thrown) Load::fail(results[i], said_by(thrown));
         --open;
         end = load.now();
         finished(open);
@@ -344,9 +359,14 @@ double send_load(const ClientOptions& options, const std::vector<Arrival>& arriv
     if (stop) end = load.now();
     io.stop();
   };
-  asio::co_spawn(io, send(), asio::detached);
+  std::exception_ptr unsent;
+  asio::co_spawn(io, send(), [&](std::exception_ptr thrown) {
+    unsent = std::move(thrown);
+    if (unsent) io.stop();
+  });
   asio::co_spawn(io, look(), asio::detached);
   io.run();
+  if (unsent) std::rethrow_exception(unsent);
   return end;
 }
 

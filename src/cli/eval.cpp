@@ -10,6 +10,7 @@
 #include "eval/dataset.h"
 #include "eval/report.h"
 #include "kernels/tables.h"
+#include "runtime/kv_type.h"
 #include "text/tokenizer.h"
 
 namespace lathe {
@@ -60,7 +61,7 @@ void eval_verb(const Options& o) {
     base_plan =
         Plan::compile(base->model, {.threads = o.threads, .max_tokens = o.context, .max_outputs = o.context});
   }
-  const KvType kv = choose_kv(opened.model, o.kv);
+  tell_kv(opened.model, o.kv);
   Plan plan = Plan::compile(
       opened.model, {.threads = o.threads, .max_tokens = o.context, .max_outputs = o.context, .kv = o.kv});
   const Quality quality = evaluate(plan, text.tokens, {.context = o.context, .progress = "evaluating"},
@@ -72,7 +73,7 @@ void eval_verb(const Options& o) {
   if (base) json["against"] = o.base;
   json["text"] = {{"path", text.path}, {"sha256", text.sha256}, {"tokens", text.tokens.size()}};
   json["context"] = o.context;
-  json["kv_dtype"] = kv_type_names[static_cast<size_t>(kv)];
+  json["kv_dtype"] = kv_type_names[static_cast<size_t>(kv_type_of(opened.model.graph, o.kv))];
   json["threads"] = plan.threads();
   json["seconds"] = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   print_json(json);

@@ -2,8 +2,8 @@
 #include <CLI/CLI.hpp>
 #include <memory>
 
-#include "cli/interrupt.h"
 #include "cli/options.h"
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "core/error.h"
 #include "export/gguf.h"
@@ -28,8 +28,7 @@ struct Written {
 };
 
 Written to_gguf(const OpenModel& from, const Options& o) {
-  AtomicFile file(o.output);
-  const RemoveOnInterrupt guard(file.path());
+  OutputFile file(o.output, {from.checkpoint.path()});
   const GgufSummary summary = export_gguf(
       from.model, from.checkpoint, {.type = o.type, .threads = o.threads, .importance = {}}, file.path());
   file.commit();
@@ -37,20 +36,19 @@ Written to_gguf(const OpenModel& from, const Options& o) {
 }
 
 Written to_onnx(const OpenModel& from, const Options& o) {
-  AtomicDirectory directory(o.output);
-  const RemoveOnInterrupt guard(directory.path());
+  OutputDirectory directory(o.output, {from.checkpoint.path()});
   const OnnxSummary summary = export_onnx(from.model, from.checkpoint, {.type = o.type}, directory.path());
   directory.commit();
   return {summary.bytes, summary.forms, -1};
 }
 
 Written to_modelopt(const OpenModel& from, const Options& o) {
-  AtomicDirectory directory(o.output);
-  const RemoveOnInterrupt guard(directory.path());
+  OutputDirectory directory(o.output, {from.checkpoint.path()});
   const ModelOptSummary summary = export_modelopt(from.model, from.checkpoint, directory.path());
   directory.commit();
   return {summary.bytes, summary.forms, -1};
 }
+
 std::vector<std::string> as_they_are() { return {"stored"}; }
 
 struct Format {

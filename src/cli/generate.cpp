@@ -119,7 +119,7 @@ void generate_verb(const Options& o) {
   if (max_tokens < o.max_tokens)
     warn("the model's context of {} leaves room for {} tokens", opened.model.max_context(), max_tokens);
 
-  choose_kv(opened.model, o.kv);
+  tell_kv(opened.model, o.kv);
   Target target{
       .max_outputs = 1, .slots = 1, .context = length + max_tokens, .kv = o.kv, .ready_at_once = true};
   const int64_t chunk = apply(o.plan, opened, target);

@@ -6,8 +6,8 @@
 #include <cstdio>
 #include <memory>
 
-#include "cli/interrupt.h"
 #include "cli/options.h"
+#include "cli/output.h"
 #include "cli/verbs.h"
 
 namespace lathe {
@@ -42,8 +42,7 @@ void optimize_verb(const Options& o) {
   job.evaluation = o.evaluation;
   job.constraints = constraints_of(o);
   const OpenModel from = open_model(job.model);
-  AtomicDirectory directory(job.output);
-  const RemoveOnInterrupt guard(directory.path());
+  OutputDirectory directory(job.output, {from.checkpoint.path()});
   const Optimized done = optimize(job, from.checkpoint, from.model, directory.path());
   directory.commit();
   if (o.json) {

@@ -26,7 +26,8 @@ CLI::Option& add_model(CLI::App& verb, std::string& model) {
 }
 
 void add_output(CLI::App& verb, std::string& output) {
-  verb.add_option("-o,--output", output, "The directory to write; it appears complete or not at all")
+  verb.add_option("-o,--output", output,
+                  "What to write, a directory or (GGUF) a file; it appears complete or not at all")
       ->required();
 }
 
@@ -50,14 +51,13 @@ void add_kv_dtype(CLI::App& verb, std::optional<KvType>& kv) {
       ->check(CLI::IsMember(names));
 }
 
-KvType choose_kv(const Model& model, std::optional<KvType> asked) {
+void tell_kv(const Model& model, std::optional<KvType> asked) {
   const KvType own = kv_type_of(model.graph), chosen = asked.value_or(own);
   const auto name = [](KvType type) { return kv_type_names[static_cast<size_t>(type)]; };
   if (chosen != own && own != KvType::f32)
     warn("--kv-dtype {}: keys and values are held so, not in the model's own {}", name(chosen), name(own));
   else if (own != KvType::f32)
     info("keys and values are held in {}, as the model says", name(own));
-  return chosen;
 }
 
 void add_seed(CLI::App& verb, uint64_t& seed) {

@@ -21,8 +21,8 @@ void add_output(CLI::App& verb, std::string& output);
 void add_json(CLI::App& verb, bool& json);
 void add_threads(CLI::App& verb, int& threads);
 void add_kv_dtype(CLI::App& verb, std::optional<KvType>& kv);
-// How keys and values are held: as asked for, else as the model says. Says so where that is not f32.
-KvType choose_kv(const Model&, std::optional<KvType> asked);
+// Says how keys and values are held (kv_type_of), where that is not f32.
+void tell_kv(const Model&, std::optional<KvType> asked);
 void add_seed(CLI::App& verb, uint64_t& seed);
 void add_max_tokens(CLI::App& verb, int64_t& max_tokens, const std::string& what);
 

@@ -36,11 +36,12 @@ void warn_about(const Model& model, const Assignment& assignment, const Options&
   if (assignment.empty()) warn("nothing is quantized: every matrix is kept");
 }
 
-// What is kept stays so whatever else matches it.
+// What is kept stays so whatever else matches it. Where a scheme is the only rule, assign_all() leaves it
+// out.
 std::vector<Policy> policies_of(const Options& o) {
   std::vector<Policy> policies;
   for (const std::string& text : o.policies) policies.push_back(parse_policy(text));
-  if (!policies.empty())
+  if (!policies.empty() || !o.recipe.empty())
     for (const std::string& glob : o.selection.keep) policies.push_back({glob, "keep"});
   return policies;
 }

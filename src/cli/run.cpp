@@ -1,6 +1,7 @@
 // lathe run: reproduce a recipe's model, byte for byte.
 #include <CLI/CLI.hpp>
 #include <memory>
+#include <optional>
 
 #include "cli/apply.h"
 #include "cli/verbs.h"
@@ -12,7 +13,8 @@ namespace lathe {
 namespace {
 
 struct Options {
-  std::string recipe, output, model, target = "balanced";
+  std::string recipe, output, model;
+  std::optional<std::string> target;
   CalibrationText text;
   int threads = 0;
   bool json = false;
@@ -21,7 +23,7 @@ struct Options {
 // "auto" is no file: a recipe is made for the model, and written beside it like any other.
 Recipe automatic(const Options& o, const OpenModel& from) {
   Recipe recipe{.model = o.model, .source_hash = {}, .result_hash = {}, .steps = {}};
-  const QuantizeStep step = recipe_step(from.model, o.recipe, o.target, o.text);
+  const QuantizeStep step = recipe_step(from.model, o.recipe, o.target.value_or("balanced"), o.text);
   recipe.steps.emplace_back("quantize", quantize_step(from.model, step));
   return recipe;
 }
@@ -31,6 +33,9 @@ void run_verb(const Options& o) {
   if (made == o.model.empty())
     throw input_error("--model", made ? "a model with recipe auto" : "none: the recipe names its model",
                       made ? "none" : o.model);
+  if (!made && (!o.text.path.empty() || o.target))
+    throw input_error(o.target ? "--target" : "--calibration", "none: the recipe says all of it", "one",
+                      "they are for recipe auto");
   const Recipe read = made ? Recipe{.model = o.model, .source_hash = {}, .result_hash = {}, .steps = {}}
                            : parse_recipe(Mapping(o.recipe).text(), o.recipe);
   const OpenModel from = open_model(read.model);
@@ -52,9 +57,8 @@ void add_run(CLI::App& app) {
   verb.add_option("--model", o->model, "The model, with auto");
   verb.add_option("--calibration", o->text.path, "With auto: UTF-8 text that the method may look at");
   std::vector<std::string> targets(std::begin(recipe_targets), std::end(recipe_targets));
-  verb.add_option("--target", o->target, "With auto: what it looks for")
-      ->check(CLI::IsMember(targets))
-      ->capture_default_str();
+  verb.add_option("--target", o->target, "With auto: what it looks for; default: balanced")
+      ->check(CLI::IsMember(targets));
   add_output(verb, o->output);
   add_threads(verb, o->threads);
   add_json(verb, o->json);

@@ -5,6 +5,7 @@
 #include <fmt/format.h>
 #include <fstream>
 #include <memory>
+#include <set>
 #include <thread>
 
 #include "cli/config_file.h"
@@ -14,10 +15,12 @@
 #include "core/log.h"
 #include "engine/embedder.h"
 #include "engine/turns.h"
+#include "io/model_name.h"
 #include "models/adapter.h"
 #include "models/chat_format.h"
 #include "runtime/pack_model.h"
 #include "server/app.h"
+#include "server/reply.h"
 
 namespace lathe {
 namespace {
@@ -37,12 +40,14 @@ struct Options {
   double wait_seconds = 0;
 };
 
-// One key a line.
+// One key a line, the blanks around it (and what ends Windows' lines) left out: no header could carry them.
 std::vector<std::string> read_keys(const std::string& path) {
   std::ifstream in(path);
   std::vector<std::string> keys;
+  constexpr const char* blanks = " \t\r";
   for (std::string line; std::getline(in, line);)
-    if (!line.empty()) keys.push_back(line);
+    if (const size_t begin = line.find_first_not_of(blanks); begin != std::string::npos)
+      keys.push_back(line.substr(begin, line.find_last_not_of(blanks) + 1 - begin));
   if (keys.empty()) throw input_error(path, "an API key a line", "none");
   return keys;
 }
@@ -101,7 +106,18 @@ class Worker {
   std::thread thread_;
 };
 
+// Each name is one model.
+void check_names(const Options& o) {
+  std::set<std::string> names = {o.name};
+  for (const auto& [name, directory] : o.adapters)
+    if (!names.insert(name).second)
+      throw input_error(fmt::format("--lora {}", printable(name)), "a name that no other has",
+                        name == o.name ? "the model's" : "another adapter's");
+}
+
 void serve(Options o) {
+  if (o.name.empty()) o.name = model_name(resolve_model(o.model));
+  check_names(o);
   if (!o.key_file.empty())
     for (std::string& key : read_keys(o.key_file)) o.app.api_keys.push_back(std::move(key));
   if (o.http.certificate.empty() != o.http.key.empty())
@@ -109,9 +125,9 @@ void serve(Options o) {
 
   // Listening first: whoever asks meanwhile learns that the model is loading.
   App app(o.app);
-  HttpServer server(o.http, [&](HttpRequest r, std::shared_ptr<HttpExchange> e) {
-    app.handle(std::move(r), std::move(e));
-  });
+  HttpServer server(
+      o.http, [&](HttpRequest r, std::shared_ptr<HttpExchange> e) { app.handle(std::move(r), std::move(e)); },
+      App::error_body);
   std::atomic<bool> draining = false;
   const OnInterrupt interrupt([&] {
     info("finishing what is open; interrupt again to stop at once");
@@ -139,9 +155,8 @@ void serve(Options o) {
   o.engine.kv_bytes = o.kv_mib << 20;
   o.engine.longest_wait = std::chrono::milliseconds(static_cast<int64_t>(o.wait_seconds * 1e3));
   if (o.embeddings) pack_model(opened.model, o.engine.threads);  // once for both
-  choose_kv(opened.model, o.engine.kv);
+  tell_kv(opened.model, o.engine.kv);
   Engine engine(opened.model, tokenizer, o.engine);
-  if (o.name.empty()) o.name = o.model == "builtin" ? o.model : opened.checkpoint.path().filename().string();
   Metrics metrics(o.name);
   Grammars grammars(tokenizer, o.grammar_bytes);
   std::unique_ptr<Embedder> embedder;
@@ -149,21 +164,19 @@ void serve(Options o) {
     o.embedder.threads = o.engine.threads;
     embedder = std::make_unique<Embedder>(opened.model, o.embedder);
   }
-  Service service{
-      engine,
-      tokenizer,
-      format ? &format->chat : nullptr,
-      format ? format->variables : Json::object(),
-      o.name,
-      std::chrono::duration_cast<std::chrono::seconds>(std::chrono::system_clock::now().time_since_epoch())
-          .count(),
-      stop_tokens(opened.checkpoint),
-      metrics,
-      grammars,
-      embedder.get(),
-      o.limits,
-      {},
-      load_report(opened.checkpoint.path())};
+  Service service{engine,
+                  tokenizer,
+                  format ? &format->chat : nullptr,
+                  format ? format->variables : Json::object(),
+                  o.name,
+                  seconds_now(),
+                  stop_tokens(opened.checkpoint),
+                  metrics,
+                  grammars,
+                  embedder.get(),
+                  o.limits,
+                  {},
+                  load_report(opened.checkpoint.path())};
   for (const auto& [name, directory] : o.adapters) service.adapters.push_back(name);
   const Worker stepping([&](const std::atomic<bool>& ended) { step_until(ended, engine, embedder.get()); });
   app.serve(service);
@@ -276,6 +289,10 @@ void add_serve(CLI::App& app) {
     if (!o->config.empty()) apply_config(verb, o->config);
     if (o->model.empty())
       throw input_error("lathe serve", "MODEL, or `model` in the file of --config", "neither");
+    if (!o->embeddings)  // which the file may say too, so no needs()
+      for (const char* option : {"--pooling", "--embedding-tokens"})
+        if (verb.get_option(option)->count() > 0)
+          throw input_error(option, "--embeddings beside it", "none: no text would become a vector");
     serve(*o);
   });
 }

@@ -5,8 +5,8 @@
 #include <atomic>
 #include <memory>
 
-#include "cli/interrupt.h"
 #include "cli/options.h"
+#include "cli/output.h"
 #include "cli/verbs.h"
 #include "core/cpu.h"
 #include "core/float.h"
@@ -76,8 +76,7 @@ void synth_verb(const Options& o) {
     entries.push_back({name, Numerics::dense(DType::bf16), &packing("dense"), shape});
     parameters += elements(shape);
   }
-  AtomicDirectory directory(o.output);
-  const RemoveOnInterrupt guard(directory.path());
+  OutputDirectory directory(o.output, {o.config, o.tokenizer});
   CheckpointWriter writer(directory.path(), config, entries);
   ThreadPool pool(o.threads > 0 ? o.threads : physical_cores());
   const auto weights = make_draws(0, 0.02f), norms = make_draws(1, 0.02f);

@@ -167,11 +167,14 @@ TEST(BadInput, NamesTheFlagOrTheFile) {
   const TemporaryDirectory dir;
   const std::string out = " -o " + quoted((dir.path() / "out").string());
   overwrite(dir.path() / "short.txt", "a");
+  overwrite(dir.path() / "blank.txt", " \r\n\r\n");
   overwrite(dir.path() / "recipe.yaml", "lathe: 1\nmodel: builtin\nsteps:\n  - quantise: {}\n");
   overwrite(dir.path() / "mamba.json", R"({"model_type": "mamba"})");
   fs::create_directories(dir.path() / "precious");
   overwrite(dir.path() / "precious/thesis.txt", "text");
   fs::copy(golden("llama3"), dir.path() / "model");
+  fs::copy(golden("llama3"), dir.path() / "theirs");
+  fs::create_directories(dir.path() / "theirs/lathe/packed");  // left by running it
   const std::string d = dir.path().string();
   const struct {
     std::string command;
@@ -194,7 +197,25 @@ TEST(BadInput, NamesTheFlagOrTheFile) {
       {"quantize builtin --keep '*.nothing'" + out, {"--keep", "*.nothing"}},
       {"quantize builtin -o " + d + "/precious", {"precious"}},
       {"quantize " + d + "/model -o " + d + "/../" + dir.path().filename().string() + "/model",
-       {"the same directory", "-o"}},
+       {"which is read", "the same", "-o"}},
+      {"quantize " + d + "/model -o " + d, {"what holds it", "-o"}},
+      {"export " + d + "/model --to onnx -o " + d + "/model/", {"which is read", "the same", "-o"}},
+      {"export " + d + "/model -o " + d + "/model/config.json", {"a part of it", "-o"}},
+      {"optimize " + d + "/model --calibration " + heldout() + " -o " + d + "/model", {"the same", "-o"}},
+      {"synth --config " + d + "/model/config.json -o " + d + "/model", {"what holds it", "-o"}},
+      {"synth --config " + d + "/model/config.json -o " + d + "/theirs",
+       {"theirs", "a model that Lathe wrote", "-o"}},
+      {"run --target size " + d + "/recipe.yaml" + out, {"--target", "recipe auto"}},
+      {"run --calibration " + heldout() + " " + d + "/recipe.yaml" + out, {"--calibration", "recipe auto"}},
+      {"quantize builtin --recipe int8 --keep '*.nothing'" + out, {"*.nothing", "matches none"}},
+      {"serve builtin --api-key-file " + d + "/blank.txt", {"blank.txt", "an API key a line"}},
+      {"serve builtin --api-key ''", {"--api-key", "not empty"}},
+      {"serve builtin --model-name a --lora a /x", {"--lora a", "the model's"}},
+      {"serve builtin --lora a /x --lora a /y", {"--lora a", "another adapter's"}},
+      {"serve builtin --pooling last", {"--pooling", "--embeddings"}},
+      {"bench serve --speedup 2", {"--speedup", "--trace"}},
+      {"bench serve --rate 2 --trace " + d + "/short.txt", {"--rate", "--trace"}},
+      {"bench serve --input-tokens 99999999999", {"--input-tokens"}},
       {"run /no/such/recipe.yaml" + out, {"/no/such/recipe.yaml"}},
       {"run " + d + "/recipe.yaml" + out, {"recipe.yaml: line 4", "quantise"}},
       {"synth --config /no/such/config.json" + out, {"/no/such/config.json"}},
@@ -209,6 +230,8 @@ TEST(BadInput, NamesTheFlagOrTheFile) {
   }
   EXPECT_FALSE(fs::exists(dir.path() / "out"));
   EXPECT_TRUE(fs::exists(dir.path() / "precious/thesis.txt"));
+  for (const char* model : {"model", "theirs"})
+    EXPECT_TRUE(fs::exists(dir.path() / model / "model.safetensors"));
 }
 
 }  // namespace

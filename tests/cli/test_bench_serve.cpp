@@ -212,6 +212,7 @@ class Scripted {
         "data: {\"choices\":[{\"text\":\"a\"}]}\n\ndata: "
         "{\"choices\":[{\"text\":\"b\"}],\"usage\":null}\n\n");
     if (n == 4) return e.finish();  // without [DONE]
+    if (n == 6) e.write("data: {\"choices\":[],\"usage\":{\"prompt_tokens\":null}}\n\n");
     if (n == 5) e.write("data: {\"error\":{\"message\":\"broke\"}}\n\n");
     e.write("data: {\"choices\":[{\"text\":\"\",\"finish_reason\":\"length\"}]}\n\n");
     e.write(
@@ -241,7 +242,7 @@ TEST(BenchServe, OutcomesAreToldApart) {
   Scripted server;
   EXPECT_EQ(served_model(server.client()), "scripted");
   const std::atomic<bool> stop = false;
-  const std::vector<Measured> r = load(server.client(), {1, 2, 3, 4, 5}, stop);
+  const std::vector<Measured> r = load(server.client(), {1, 2, 3, 4, 5, 6}, stop);
   EXPECT_EQ(r[0].outcome, Outcome::done);
   EXPECT_EQ(r[0].gaps.size(), 1u);  // chunks without text are no token
   EXPECT_TRUE(0 < r[0].sent && r[0].sent < r[0].first && r[0].first <= r[0].last);
@@ -253,6 +254,19 @@ TEST(BenchServe, OutcomesAreToldApart) {
   EXPECT_THAT(r[2].error, HasSubstr("400"));
   EXPECT_THAT(r[3].error, HasSubstr("[DONE]"));
   EXPECT_THAT(r[4].error, HasSubstr("broke"));
+  EXPECT_EQ(r[5].outcome, Outcome::done) << "a server that does not know its usage";
+}
+
+TEST(BenchServe, ABodyThatCannotBeMadeEndsTheLoad) {
+  Scripted server;
+  std::vector<Measured> results;
+  const std::atomic<bool> stop = false;
+  EXPECT_THROW(
+      send_load(
+          server.client(), std::vector<Arrival>(3),
+          [](size_t i) -> std::string { return i < 2 ? R"({"max_tokens":1})" : throw Error("too long"); },
+          results, [](int64_t) {}, stop),
+      Error);
 }
 
 TEST(BenchServe, ConcurrencyIsKept) {

@@ -127,6 +127,19 @@ TEST(Quantize, PoliciesSayWhatEachModuleGets) {
   EXPECT_EQ(mixed.error_lines(), 1);
 }
 
+TEST(Quantize, WhatIsKeptStaysSoUnderARecipe) {
+  const TemporaryDirectory dir;
+  const Outcome o = lathe("quantize builtin --recipe int8 --keep '*.layers.0.*' --json -o " + in(dir, "q"));
+  ASSERT_EQ(o.exit_code, 0) << o.err;
+  int64_t kept = 0;
+  for (const Json& m : o.json()["modules"])
+    if (m["module"].get<std::string>().find(".layers.0.") != std::string::npos) {
+      EXPECT_EQ(m["after"], m["before"]) << m;
+      ++kept;
+    }
+  EXPECT_EQ(kept, 7);
+}
+
 TEST(Quantize, AutoChoosesARecipeAndSaysWhy) {
   const TemporaryDirectory dir;
   const Outcome o = lathe("quantize builtin --recipe auto --target size --json -o " + in(dir, "q"));
@@ -346,6 +359,7 @@ TEST(Synth, HasTheShapeOfTheConfigAndFollowsTheSeed) {
   const Outcome inspected = lathe("inspect --json " + in(dir, "a"));
   EXPECT_EQ(inspected.exit_code, 0) << inspected.err;
   EXPECT_EQ(inspected.json()["parameters"], lathe("inspect --json " + config).json()["parameters"]);
+  EXPECT_EQ(synth("a", "--seed 3").exit_code, 0) << "what Lathe wrote, it replaces";
 }
 
 }  // namespace
