@@ -2,6 +2,7 @@
 
 #include "compress/quantize.h"
 #include "core/error.h"
+#include "golden_models.h"
 #include "support.h"
 
 namespace lathe {
@@ -10,8 +11,6 @@ namespace {
 using namespace testing_support;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-Model model(const std::string& family) { return load(Checkpoint::open(golden(family))); }
 
 std::vector<std::string> names(const Assignment& a) {
   std::vector<std::string> out;
@@ -22,7 +21,8 @@ std::vector<std::string> names(const Assignment& a) {
 const Numerics int8 = Numerics::integer(8, 0, false);
 
 TEST(AssignAll, TakesLinearsAndNeitherNormsNorTables) {
-  const Model m = model("llama3");  // two blocks of seven linears, an embedding and a head of their own
+  const Model m =
+      golden_model("llama3");  // two blocks of seven linears, an embedding and a head of their own
   const Assignment a = assign_all(m, int8, {});
   EXPECT_EQ(a.size(), 14u);
   EXPECT_TRUE(a.contains("model.layers.1.mlp.down_proj.weight"));
@@ -31,7 +31,7 @@ TEST(AssignAll, TakesLinearsAndNeitherNormsNorTables) {
 }
 
 TEST(AssignAll, TablesWhenAskedFor) {
-  const Model m = model("llama3");
+  const Model m = golden_model("llama3");
   EXPECT_TRUE(
       assign_all(m, int8, {.head = true, .embeddings = false, .keep = {}}).contains("lm_head.weight"));
   EXPECT_FALSE(assign_all(m, int8, {.head = true, .embeddings = false, .keep = {}})
@@ -41,7 +41,7 @@ TEST(AssignAll, TablesWhenAskedFor) {
 }
 
 TEST(AssignAll, ATiedTableCountsAsTheHead) {
-  const Model m = model("llama3.2");
+  const Model m = golden_model("llama3.2");
   ASSERT_FALSE(m.weights.contains("lm_head.weight"));
   EXPECT_EQ(assign_all(m, int8, {}).size(), 14u);
   EXPECT_EQ(assign_all(m, int8, {.head = false, .embeddings = true, .keep = {}}).size(), 14u);
@@ -51,7 +51,7 @@ TEST(AssignAll, ATiedTableCountsAsTheHead) {
 }
 
 TEST(AssignAll, KeepGlobs) {
-  const Model m = model("llama3");
+  const Model m = golden_model("llama3");
   EXPECT_EQ(assign_all(m, int8, {.head = false, .embeddings = false, .keep = {"model.layers.0.*"}}).size(),
             7u);
   EXPECT_EQ(assign_all(m, int8, {.head = false, .embeddings = false, .keep = {"*.down_proj", "*.[qk]_proj"}})
@@ -63,7 +63,7 @@ TEST(AssignAll, KeepGlobs) {
 }
 
 TEST(AssignAll, RefusesRaggedGroupsAndSaysWhatWouldFit) {
-  const Model m = model("llama3");  // hidden 64, MLP 96
+  const Model m = golden_model("llama3");  // hidden 64, MLP 96
   EXPECT_NO_THROW(assign_all(m, Numerics::integer(4, 32, false), {}));
   EXPECT_THAT([&] { assign_all(m, Numerics::integer(4, 64, false), {}); },
               ThrowsMessage<InputError>(testing::AllOf(
@@ -72,7 +72,7 @@ TEST(AssignAll, RefusesRaggedGroupsAndSaysWhatWouldFit) {
 }
 
 TEST(AssignedBytes, AreThoseOfTheQuantizedModel) {
-  Model m = model("llama3");
+  Model m = golden_model("llama3");
   const Assignment a = assign_all(m, Numerics::integer(4, 32, true),
                                   {.head = true, .embeddings = false, .keep = {"*.o_proj"}});
   const size_t predicted = assigned_bytes(m, a);

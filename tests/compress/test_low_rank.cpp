@@ -9,6 +9,7 @@
 #include "compress/method.h"
 #include "compress/rotate.h"
 #include "core/error.h"
+#include "golden_models.h"
 #include "io/writer.h"
 #include "models/low_rank.h"
 #include "runtime/interpreter.h"
@@ -101,16 +102,7 @@ TEST(FitLowRank, ThreadsDoNotChangeABit) {
 // ---- models
 // ------------------------------------------------------------------------------------------------------
 
-std::vector<int32_t> some_tokens(int64_t n) {
-  std::vector<int32_t> tokens(static_cast<size_t>(n));
-  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>((i * 7 + i * i % 11) % 60);
-  return tokens;
-}
 std::vector<float> values(const Tensor& t) { return {t.as<float>().begin(), t.as<float>().end()}; }
-std::vector<float> logits_of(const Model& model) {
-  const std::vector<int32_t> tokens = some_tokens(12);
-  return values(interpret(model, SingleSequence(tokens, 0, 12, false)));
-}
 
 struct Corrections : testing::Test {
   Checkpoint from = Checkpoint::open(golden("llama3"));
@@ -133,14 +125,14 @@ struct Corrections : testing::Test {
     return load(Checkpoint::open(to));
   }
 };
-const Numerics int4 = Numerics::integer(4, 16, false);
+const Numerics int4_g16 = Numerics::integer(4, 16, false);
 
 // Every method, each layer: the correction takes away what it can, and its layers compute what is reported.
 TEST_F(Corrections, LowerTheErrorOfEveryLayer) {
   for (const char* method : {"rtn", "gptq"}) {
     std::vector<LayerReport> without, with;
-    const Model plain = compressed((std::string(method) + "+drift").c_str(), int4, &without);
-    const Model m = compressed((std::string(method) + "+rank4").c_str(), int4, &with);
+    const Model plain = compressed((std::string(method) + "+drift").c_str(), int4_g16, &without);
+    const Model m = compressed((std::string(method) + "+rank4").c_str(), int4_g16, &with);
     ASSERT_EQ(with.size(), without.size());
     for (size_t i = 0; i < with.size(); ++i) {
       if (with[i].module == "model.embed_tokens") continue;  // a table: rounded to nearest
@@ -159,7 +151,7 @@ TEST_F(Corrections, LowerTheErrorOfEveryLayer) {
 }
 
 TEST_F(Corrections, AreTensorsOfTheCheckpoint) {
-  const Model m = compressed("gptq+rank4", int4);
+  const Model m = compressed("gptq+rank4", int4_g16);
   const TemporaryDirectory dir;
   const Model again = saved(m, dir / "m");
   EXPECT_EQ(to_string(again.graph), to_string(m.graph));
@@ -184,8 +176,8 @@ TEST_F(Corrections, EveryPlanIsTheInterpreter) {
 }
 
 TEST_F(Corrections, AreNotMadeTwiceNorTurned) {
-  Model m = compressed("rtn+rank4", int4);
-  const Assignment a = assign_all(m, int4, {});
+  Model m = compressed("rtn+rank4", int4_g16);
+  const Assignment a = assign_all(m, int4_g16, {});
   EXPECT_THAT(
       [&] {
         quantize_calibrated(
@@ -197,7 +189,7 @@ TEST_F(Corrections, AreNotMadeTwiceNorTurned) {
   EXPECT_THAT([&] { rotate(m, {}, 1); },
               ThrowsMessage<InputError>(HasSubstr("low_rank: expected layers without")));
   EXPECT_THAT(
-      [&] { compressed("rtn+rank40", int4); },
+      [&] { compressed("rtn+rank40", int4_g16); },
       ThrowsMessage<InputError>(AllOf(HasSubstr("a rank whose factors are smaller"), HasSubstr("40 for"))));
 }
 

@@ -7,6 +7,7 @@
 #include "compress/method.h"
 #include "core/error.h"
 #include "eval/quality.h"
+#include "golden_models.h"
 #include "models/low_rank.h"
 #include "quant/activations.h"
 #include "runtime/interpreter.h"
@@ -18,18 +19,6 @@ namespace {
 using namespace testing_support;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-std::vector<int32_t> some_tokens(int64_t n) {
-  std::vector<int32_t> tokens(static_cast<size_t>(n));
-  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>((i * 7 + i * i % 11) % 60);
-  return tokens;
-}
-
-std::vector<float> logits_of(const Model& model) {
-  const std::vector<int32_t> tokens = some_tokens(12);
-  const Tensor t = interpret(model, SingleSequence(tokens, 0, std::ssize(tokens), false));
-  return {t.as<float>().begin(), t.as<float>().end()};
-}
 
 InputStats stats_of(const std::vector<float>& x, int64_t cols) {
   ThreadPool pool(1);

@@ -5,6 +5,7 @@
 #include "compress/recipe.h"
 #include "compress/steps.h"
 #include "core/error.h"
+#include "golden_models.h"
 #include "runtime/interpreter.h"
 #include "runtime/plan.h"
 #include "support.h"
@@ -16,8 +17,6 @@ using namespace testing_support;
 using testing::AllOf;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-Model model(const std::string& family) { return load(Checkpoint::open(golden(family))); }
 
 // Scales of the type that the models' configs name.
 const Numerics int8 = Numerics::integer(8, 0, false), int4 = Numerics::integer(4, 16, false);
@@ -60,7 +59,7 @@ TEST(Policy, FormatsAreSchemesWithGroupsAndZeroPoints) {
 }
 
 TEST(Policy, TheLastThatMatchesDecides) {
-  const Model m = model("llama3");  // bf16, a head of its own
+  const Model m = golden_model("llama3");  // bf16, a head of its own
   const Applied a = applied(
       m, {{"*", "w4a16:g16"}, {"model.embed_tokens", "keep"}, {"*.layers.1.*", "w8a16"}, {"lm_head", "f16"}});
   EXPECT_EQ(a.assignment.at("model.layers.0.mlp.up_proj.weight"), int4);
@@ -79,21 +78,21 @@ TEST(Policy, TheLastThatMatchesDecides) {
 
 TEST(Policy, ATableThatIsAlsoTheHeadGoesByBothNames) {
   for (const char* name : {"lm_head", "model.embed_tokens"})
-    EXPECT_EQ(applied(model("llama3.2"), {{name, "w8a16"}}).assignment.size(), 1u) << name;
+    EXPECT_EQ(applied(golden_model("llama3.2"), {{name, "w8a16"}}).assignment.size(), 1u) << name;
 }
 
 TEST(Policy, AGlobThatMatchesNothingIsNamed) {
   for (const char* glob : {"*.mpl.*", "model.norm", "model.layers.0.input_layernorm", "*.weight"})
     EXPECT_THAT(
         [&] {
-          applied(model("llama3"), {{"lm_head", "w8a16"}, {glob, "w8a16"}});
+          applied(golden_model("llama3"), {{"lm_head", "w8a16"}, {glob, "w8a16"}});
         },
         ThrowsMessage<InputError>(HasSubstr(fmt::format("p: '{}': expected a glob", glob))))
         << glob;
 }
 
 TEST(Policy, LayersOfOneInputAgree) {
-  const Model m = model("llama3");
+  const Model m = golden_model("llama3");
   const std::vector<Policy> up{{"*.mlp.*", "w4a16:g16"}, {"*.0.mlp.up_proj", "w8a16"}};
   EXPECT_THAT(
       [&] { applied(m, up); },
@@ -119,13 +118,13 @@ TEST(Policy, LayersOfOneInputAgree) {
 TEST(Policy, GroupsHaveToDivideTheColumns) {
   EXPECT_THAT(
       [] {
-        applied(model("llama3"), {{"*.down_proj", "w4a16:g100"}});
+        applied(golden_model("llama3"), {{"*.down_proj", "w4a16:g100"}});
       },
       ThrowsMessage<InputError>(HasSubstr("whole groups of 100")));
 }
 
 TEST(Policy, RoundTripsThroughARecipe) {
-  const Model m = model("llama3");
+  const Model m = golden_model("llama3");
   const QuantizeStep step{.assignment = assign_all(m, int4, {}),
                           .policies = {{"*.layers.1.*", "w8a16"}, {"lm_head", "f16"}},
                           .fused = Fused::promote};

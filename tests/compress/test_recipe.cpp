@@ -2,6 +2,7 @@
 
 #include "compress/recipe.h"
 #include "core/error.h"
+#include "golden_models.h"
 #include "support.h"
 
 namespace lathe {
@@ -11,10 +12,8 @@ using namespace testing_support;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
 
-Model model(const std::string& family) { return load(Checkpoint::open(golden(family))); }
-
 TEST(Recipe, RoundTripsThroughYaml) {
-  const Model m = model("llama3");
+  const Model m = golden_model("llama3");
   Assignment a = assign_all(m, Numerics::integer(4, 32, true),
                             {.head = true, .embeddings = false, .keep = {"*.layers.1.mlp.down_proj"}});
   a["model.layers.0.self_attn.v_proj.weight"] = Numerics::integer(8, 0, false, DType::f16);
@@ -38,7 +37,7 @@ TEST(Recipe, RoundTripsThroughYaml) {
 }
 
 TEST(QuantizeStep, ListsOnlyExceptions) {
-  const Model m = model("llama3");
+  const Model m = golden_model("llama3");
   const auto n = Numerics::integer(4, 32, true);
   EXPECT_FALSE(quantize_step(m, {assign_all(m, n, {})}).contains("modules"));
   const Json head = quantize_step(m, {assign_all(m, n, {.head = true, .embeddings = false, .keep = {}})});
@@ -69,7 +68,7 @@ TEST(QuantizeStep, EveryAssignmentSurvives) {
 
 // Where there are MX blocks it is written down, whatever it is.
 TEST(QuantizeStep, RecordsTheRuleOfMxExponents) {
-  const Model m = model("llama3");
+  const Model m = golden_model("llama3");
   const Assignment mx = assign_all(m, Numerics::mxfp4(), {});
   EXPECT_FALSE(quantize_step(m, {assign_all(m, Numerics::nvfp4(), {})}).contains("mx_rule"));
   EXPECT_EQ(quantize_step(m, {mx})["mx_rule"], "search");
@@ -107,7 +106,7 @@ TEST(Recipe, RefusesWhatItDoesNotKnowAndNamesTheLine) {
 }
 
 TEST(QuantizeStep, RefusesWhatItDoesNotKnow) {
-  const Model m = model("llama3");
+  const Model m = golden_model("llama3");
   const struct {
     const char *json, *message;
   } cases[] = {

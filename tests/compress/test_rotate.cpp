@@ -6,6 +6,7 @@
 #include "compress/rotate.h"
 #include "core/error.h"
 #include "core/rng.h"
+#include "golden_models.h"
 #include "runtime/interpreter.h"
 #include "support.h"
 
@@ -13,12 +14,6 @@ namespace lathe {
 namespace {
 
 using namespace testing_support;
-
-std::vector<float> logits_of(const Model& model) {
-  const std::vector<int32_t> tokens = {1, 5, 9, 2, 30, 7, 7, 63, 12, 40, 3, 11};
-  const Tensor t = interpret(model, SingleSequence(tokens, 0, std::ssize(tokens), false));
-  return {t.as<float>().begin(), t.as<float>().end()};
-}
 
 // Largest difference, of the largest logit.
 double relative_change(const std::vector<float>& a, const std::vector<float>& b) {

@@ -5,6 +5,7 @@
 #include "compress/method.h"
 #include "compress/sweep.h"
 #include "core/error.h"
+#include "golden_models.h"
 #include "runtime/interpreter.h"
 #include "support.h"
 
@@ -14,14 +15,6 @@ namespace {
 using namespace testing_support;
 using testing::HasSubstr;
 using testing::ThrowsMessage;
-
-Model model(const std::string& family) { return load(Checkpoint::open(golden(family))); }
-
-std::vector<int32_t> some_tokens(int64_t n) {
-  std::vector<int32_t> tokens(static_cast<size_t>(n));
-  for (size_t i = 0; i < tokens.size(); ++i) tokens[i] = static_cast<int32_t>((i * 7 + i * i % 11) % 60);
-  return tokens;
-}
 
 SweepPass look_at_all(Wanted wanted, std::map<ValueId, InputStats>& seen) {
   return {wanted, [](const InputGroup&) { return true; },
@@ -98,7 +91,7 @@ TEST_P(SweepOf, SeesWhatTheInterpreterSees) {
 
 // A block that follows must see what this one computes now.
 TEST(Sweep, LaterLayersSeeChangedWeights) {
-  Model m = model("llama3");
+  Model m = golden_model("llama3");
   const std::vector<int32_t> tokens = some_tokens(16);
   std::map<ValueId, InputStats> before, after;
   sweep(m, tokens, {look_at_all({}, before)}, {.context = 8, .work = {}, .fingerprint = {}, .isa = 0});
@@ -160,7 +153,7 @@ TEST(Sweep, NeitherThreadsNorFilesNorResumingChangeABit) {
 }
 
 TEST(Sweep, ForecastIsWhatItHolds) {
-  const Model m = model("llama3");
+  const Model m = golden_model("llama3");
   std::map<ValueId, InputStats> seen;
   const std::vector<SweepPass> passes = {look_at_all({.hessian = true}, seen)};
   const SweepReport ahead = forecast(m, 32, passes);
@@ -170,7 +163,7 @@ TEST(Sweep, ForecastIsWhatItHolds) {
 }
 
 TEST(Sweep, WantsAWholeSequence) {
-  Model m = model("llama3");
+  Model m = golden_model("llama3");
   EXPECT_THAT([&] { sweep(m, some_tokens(7), {}, {.context = 8, .work = {}, .fingerprint = {}}); },
               ThrowsMessage<InputError>(HasSubstr("at least 8 tokens")));
 }
