@@ -482,6 +482,7 @@ void AnswerParser::Call::read_value(char c) {
 
 void AnswerParser::Call::end_value() {
   if (!at_name() && !at_arguments()) return;
+  if (at_name() && named) return;  // given twice: the first counts, which a stream has told already
   if (value.empty()) {
     at = At::bad;
     return;

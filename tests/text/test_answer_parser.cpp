@@ -102,6 +102,8 @@ TEST(AnswerParser, HermesCalls) {
             "call0(g, {\"a\": 1})");
   EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"g\"}</tool_call>"), "call0(g, {})");
   EXPECT_EQ(read(hermes, R"(<tool_call>{"a\"b\\": 1, "name": "g"}</tool_call>)"), "call0(g, {})");
+  EXPECT_EQ(read(hermes, R"(<tool_call>{"name": "f", "name": "g", "arguments": {}}</tool_call>)"),
+            "call0(f, {})");
   EXPECT_EQ(read(hermes, "<tool_call>{\"name\": \"g\", \"arguments\": \"{\\\"a\\\": 1}\"}</tool_call>"),
             "call0(g, {\"a\": 1})");
 }
