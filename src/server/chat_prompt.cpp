@@ -132,7 +132,9 @@ Json for_channels(const Json& messages) {
                           "shows of a message, found {}",
                           i, m["tool_calls"].size()),
               "messages");
-        const std::string thoughts = text_at(m, m.contains("thinking") ? "thinking" : "reasoning_content");
+        std::string thoughts;  // the name that counts as in ChatTemplate
+        for (const char* name : {"reasoning", "thinking", "reasoning_content"})
+          if (std::string t = text_at(m, name); !t.empty()) thoughts = std::move(t);
         if (!thoughts.empty() && !text.empty()) {
           m["thinking"] = thoughts + "\n\n" + text;
           m["content"] = "";

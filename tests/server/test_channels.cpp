@@ -126,6 +126,10 @@ TEST(Channels, AnswersReachTheTemplateAsItReadsThem) {
   assistant["content"] = "I look.";
   EXPECT_EQ(prompt({user, assistant, result}), before + thought + "hm\n\nI look.<|end|>" + called + behind)
       << "beside a call the template shows one text";
+  Json renamed = assistant;
+  renamed.erase("reasoning_content");
+  renamed["reasoning"] = "hm";
+  EXPECT_EQ(prompt({user, renamed, result}), prompt({user, assistant, result}));
   EXPECT_EQ(prompt({{{"role", "system"}, {"content", "A"}}, {{"role", "developer"}, {"content", "B"}}, user}),
             "// weather\n<|start|>system<|message|>A\n\nB<|end|><|start|>user<|message|>Rain?<|end|>"
             "<|start|>assistant");
