@@ -132,7 +132,8 @@ TEST(Quantize, WhatIsKeptStaysSoUnderARecipe) {
   const Outcome o = lathe("quantize builtin --recipe int8 --keep '*.layers.0.*' --json -o " + in(dir, "q"));
   ASSERT_EQ(o.exit_code, 0) << o.err;
   int64_t kept = 0;
-  for (const Json& m : o.json()["modules"])
+  const Json report = o.json();
+  for (const Json& m : report["modules"])
     if (m["module"].get<std::string>().find(".layers.0.") != std::string::npos) {
       EXPECT_EQ(m["after"], m["before"]) << m;
       ++kept;

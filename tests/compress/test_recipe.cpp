@@ -51,7 +51,7 @@ TEST(QuantizeStep, ListsOnlyExceptions) {
 
 TEST(QuantizeStep, EveryAssignmentSurvives) {
   for (const char* family : {"llama3", "llama3.2"}) {
-    const Model m = model(family);
+    const Model m = golden_model(family);
     Assignment few;
     few["model.embed_tokens.weight"] = Numerics::integer(8, 0, true);
     few["model.layers.0.mlp.up_proj.weight"] = Numerics::integer(5, 16, false, DType::f32);

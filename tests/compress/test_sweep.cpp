@@ -42,7 +42,7 @@ INSTANTIATE_TEST_SUITE_P(Families, SweepOf, testing::Values("qwen3", "qwen2_moe"
 
 // An expert's layers see the rows that are routed to it, all others those of the whole text.
 TEST_P(SweepOf, SeesWhatTheInterpreterSees) {
-  Model m = model(GetParam());
+  Model m = golden_model(GetParam());
   const std::vector<int32_t> tokens =
       some_tokens(3 * 8 + 5);  // what is left of the last sequence is not used
   std::map<ValueId, InputStats> seen;
@@ -115,7 +115,7 @@ TEST(Sweep, LaterLayersSeeChangedWeights) {
 
 Model compressed(const SweepOptions& options, const char* method, SweepReport* report = nullptr,
                  const char* family = "qwen2.5") {
-  Model m = model(family);
+  Model m = golden_model(family);
   quantize_calibrated(
       m, assign_all(m, Numerics::integer(4, 8, false), {.head = true, .embeddings = false, .keep = {}}),
       some_tokens(64), {.method = parse_method(method), .sweep = options}, report);
