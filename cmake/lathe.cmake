@@ -40,6 +40,9 @@ function(lathe_in_batches target)
   cmake_parse_arguments(ARG "" "" "ALONE" ${ARGN})
   set_target_properties(${target} PROPERTIES UNITY_BUILD ${LATHE_UNITY} UNITY_BUILD_BATCH_SIZE 8)
   set_source_files_properties(${ARG_ALONE} PROPERTIES SKIP_UNITY_BUILD_INCLUSION ON)
+  if(LATHE_UNITY)  # an Impl of anonymous types is, in a batch, no longer of the main file
+    target_compile_options(${target} PRIVATE $<$<CXX_COMPILER_ID:GNU>:-Wno-subobject-linkage>)
+  endif()
 endfunction()
 
 # lathe_library(name SOURCES a.cpp ... [ALONE those of them not to batch ...] USES lower layers ...
