@@ -6,6 +6,7 @@
 
 #include "cli/options.h"
 #include "cli/verbs.h"
+#include "core/clock.h"
 #include "core/log.h"
 #include "engine/sampler.h"
 #include "models/adapter.h"
@@ -15,11 +16,6 @@
 
 namespace lathe {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 struct Options {
   std::string model, prompt, system, lora;

@@ -10,6 +10,7 @@
 #include <tuple>
 #include <utility>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "engine/kv_size.h"
@@ -20,11 +21,6 @@
 
 namespace lathe {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 constexpr int64_t default_sequences_of_context = 8;
 constexpr int64_t most_logprobs = 100;

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/rng.h"
@@ -12,11 +13,6 @@
 
 namespace lathe {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 std::vector<float> random_floats(int64_t n, Rng& rng) {
   std::vector<float> out(static_cast<size_t>(n));

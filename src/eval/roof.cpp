@@ -10,17 +10,13 @@
 #include <unistd.h>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/cpu.h"
 #include "eval/roof_loops.h"
 #include "kernels/tables.h"
 
 namespace lathe {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 constexpr double trial_seconds = 0.04;
 constexpr int trials = 5;

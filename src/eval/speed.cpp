@@ -8,6 +8,7 @@
 #include <optional>
 #include <vector>
 
+#include "core/clock.h"
 #include "core/error.h"
 #include "core/hash.h"
 #include "core/rng.h"
@@ -17,11 +18,6 @@
 
 namespace lathe {
 namespace {
-
-using Clock = std::chrono::steady_clock;
-double seconds_since(Clock::time_point start) {
-  return std::chrono::duration<double>(Clock::now() - start).count();
-}
 
 double median(std::vector<double> x) {
   std::sort(x.begin(), x.end());
