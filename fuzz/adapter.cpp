@@ -8,11 +8,10 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace lathe;
   using namespace lathe::fuzzing;
-  const std::string_view all(reinterpret_cast<const char*>(data), size);
-  const size_t end = all.find('\0');
-  if (end == std::string_view::npos) return 0;
-  put("adapter_config.json", all.substr(0, end));
-  put("adapter_model.safetensors", all.substr(end + 1));
+  const auto input = halves(data, size);
+  if (!input) return 0;
+  put("adapter_config.json", input->first);
+  put("adapter_model.safetensors", input->second);
   Model model;
   model.graph = define({{"model_type", "llama"},
                         {"hidden_size", 4},

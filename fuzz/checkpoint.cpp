@@ -10,14 +10,13 @@
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   using namespace lathe;
   using namespace lathe::fuzzing;
-  const std::string_view all(reinterpret_cast<const char*>(data), size);
-  const size_t end = all.find('\0');
-  if (end == std::string_view::npos) return 0;
-  const bool beside = all.starts_with('!');
-  put("hf_quant_config.json", beside ? all.substr(1, end - 1) : "{");
-  put("config.json",
-      beside ? std::string("{}") : fmt::format("{{\"quantization_config\":{}}}", all.substr(0, end)));
-  put("model.safetensors", all.substr(end + 1));
+  const auto input = halves(data, size);
+  if (!input) return 0;
+  const auto& [description, tensors] = *input;
+  const bool beside = description.starts_with('!');
+  put("hf_quant_config.json", beside ? description.substr(1) : "{");
+  put("config.json", beside ? std::string("{}") : fmt::format("{{\"quantization_config\":{}}}", description));
+  put("model.safetensors", tensors);
   try {
     const Checkpoint checkpoint = Checkpoint::open(directory());
     for (const Entry& entry : checkpoint.entries()) {

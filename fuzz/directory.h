@@ -1,12 +1,15 @@
 // A folder of files that a target writes again for every input; in memory where the machine has that.
 #pragma once
 
+#include <cstdint>
 #include <cstdlib>
 #include <filesystem>
 #include <fmt/format.h>
 #include <fstream>
+#include <optional>
 #include <string_view>
 #include <unistd.h>
+#include <utility>
 
 namespace lathe::fuzzing {
 
@@ -20,6 +23,14 @@ inline const std::filesystem::path& directory() {
     return out;
   }();
   return path;
+}
+
+// What stands before the first zero byte and behind it; nothing where there is none.
+inline std::optional<std::pair<std::string_view, std::string_view>> halves(const uint8_t* data, size_t size) {
+  const std::string_view all(reinterpret_cast<const char*>(data), size);
+  const size_t end = all.find('\0');
+  if (end == std::string_view::npos) return std::nullopt;
+  return std::pair(all.substr(0, end), all.substr(end + 1));
 }
 
 inline void put(const char* name, std::string_view contents) {
