@@ -132,8 +132,8 @@ Json for_channels(const Json& messages) {
                           "shows of a message, found {}",
                           i, m["tool_calls"].size()),
               "messages");
-        std::string thoughts;  // the name that counts as in ChatTemplate
-        for (const char* name : {"reasoning", "thinking", "reasoning_content"})
+        std::string thoughts;
+        for (const char* name : names_of_thoughts)
           if (std::string t = text_at(m, name); !t.empty()) thoughts = std::move(t);
         if (!thoughts.empty() && !text.empty()) {
           m["thinking"] = thoughts + "\n\n" + text;

@@ -35,7 +35,7 @@ Json with_reasoning(const Json& messages) {
   Json out = Json::array();
   for (const Json& message : messages) {
     const Json* reasoning = nullptr;
-    for (const char* name : {"reasoning", "thinking", "reasoning_content"})
+    for (const char* name : names_of_thoughts)
       if (message.is_object() && message.contains(name) && !message.at(name).is_null())
         reasoning = &message.at(name);
     if (!reasoning) {

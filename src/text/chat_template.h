@@ -11,6 +11,10 @@
 
 namespace lathe {
 
+// A message's thoughts have one of these names; where there are several, the last counts. A template sees
+// them as thinking and as reasoning_content.
+inline constexpr const char* names_of_thoughts[] = {"reasoning", "thinking", "reasoning_content"};
+
 // Immutable and cheap to copy; render() may be called from several threads at once.
 //
 // A rendering has the bytes that transformers' apply_chat_template has, or is refused. Templates are
@@ -29,8 +33,8 @@ class ChatTemplate {
     std::time_t now = std::time(nullptr);  // what strftime_now() reads, in local time
   };
   // `messages`: an array of objects with role, content, tool_calls, ...; `tools`: null or an array. Both
-  // reach the template as they are. InputError where the template says no (raise_exception) or fails, with
-  // its line.
+  // reach the template as they are, but for the names of thoughts. InputError where the template says no
+  // (raise_exception) or fails, with its line.
   std::string render(const Json& messages, const Json& tools, const Options&) const;
   std::string render(const Json& messages, const Json& tools = nullptr) const {
     return render(messages, tools, Options());
