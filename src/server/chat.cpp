@@ -74,11 +74,7 @@ class ChatReply final : public Reply {
         logprobs_(chat.request.logprobs >= 0),
         show_stops_(f.boolean("include_stop_str_in_output", false)),
         prompt_(chat.request.prompt_logprobs >= 0 ? chat.request.prompt : std::vector<int32_t>()) {
-    if (const Json* o = f.find("stream_options")) {
-      const Fields options(*o, "stream_options");
-      include_usage_ = options.boolean("include_usage", false);
-      usage_always_ = options.boolean("continuous_usage_stats", false);
-    }
+    read_stream_options(f);
     for (size_t i = 0; i < choice_count(); ++i) choices_.emplace_back(chat);
   }
 
@@ -146,7 +142,7 @@ class ChatReply final : public Reply {
     if (last) choice["stop_reason"] = c.stop_reason;
     Json j = envelope("chat.completion.chunk");
     j["choices"] = {std::move(choice)};
-    if (include_usage_) j["usage"] = usage_always_ ? usage() : Json();
+    add_usage(j);
     event(j);
   }
 
@@ -163,14 +159,9 @@ class ChatReply final : public Reply {
 
   void end() override {
     if (stream_) {
-      if (include_usage_) {
-        Json j = envelope("chat.completion.chunk");
-        j["choices"] = Json::array();
-        j["usage"] = usage();
-        event(j);
-      }
-      exchange_->write("data: [DONE]\n\n");
-      return exchange_->finish();
+      Json j = envelope("chat.completion.chunk");
+      j["choices"] = Json::array();
+      return end_stream(std::move(j));
     }
     Json j = envelope("chat.completion");
     j["choices"] = Json::array();
@@ -190,7 +181,6 @@ class ChatReply final : public Reply {
   const bool logprobs_, show_stops_;
   const std::vector<int32_t> prompt_;  // where its tokens' probabilities are told
   Json prompt_logprobs_;
-  bool include_usage_ = false, usage_always_ = false;  // in the last chunk, in every one
   const std::string id_ = random_id("chatcmpl-");
   const int64_t created_ = seconds_now();
   std::vector<Choice> choices_;

@@ -28,11 +28,7 @@ class CompletionReply final : public Reply {
         made_(static_cast<size_t>(request.choices)),
         show_stops_(f.boolean("include_stop_str_in_output", false)),
         choices_(choice_count()) {
-    if (const Json* o = f.find("stream_options")) {
-      const Fields options(*o, "stream_options");
-      include_usage_ = options.boolean("include_usage", false);
-      usage_always_ = options.boolean("continuous_usage_stats", false);
-    }
+    read_stream_options(f);
     if (echo_ || request.prompt_logprobs >= 0) prompts_ = prompts;
   }
 
@@ -86,7 +82,7 @@ class CompletionReply final : public Reply {
     Json j = envelope();
     j["choices"] = {choice_json(index, std::move(text))};
     c.logprobs = no_columns();
-    if (include_usage_) j["usage"] = usage_always_ ? usage() : Json();
+    add_usage(j);
     event(j);
   }
 
@@ -132,14 +128,7 @@ class CompletionReply final : public Reply {
   void end() override {
     Json j = envelope();
     j["choices"] = Json::array();
-    if (stream_) {
-      if (include_usage_) {
-        j["usage"] = usage();
-        event(j);
-      }
-      exchange_->write("data: [DONE]\n\n");
-      return exchange_->finish();
-    }
+    if (stream_) return end_stream(std::move(j));
     for (size_t first = 0; first < choices_.size(); first += made_)
       for (const size_t i : best(first)) {
         Json choice = choice_json(i, std::move(choices_[i].text));
@@ -164,7 +153,6 @@ class CompletionReply final : public Reply {
   std::vector<std::vector<int32_t>> prompts_;  // where something is told of them
   const size_t shown_, made_;                  // choices of a prompt
   const bool show_stops_;
-  bool include_usage_ = false, usage_always_ = false;  // in the last chunk, in every one
   const std::string id_ = random_id("cmpl-");
   const int64_t created_ = seconds_now();
   std::vector<Choice> choices_;

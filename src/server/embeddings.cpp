@@ -59,8 +59,7 @@ void submit(Service& service, std::vector<std::vector<int32_t>> texts,
   const uint64_t id =
       e.submit(std::move(texts), [exchange, answer = std::move(answer)](const Embedder::Result& r) {
         if (r.error.empty()) return exchange->send(200, "application/json", json_text(answer(r.vectors)));
-        const ApiError error =
-            r.refused ? ApiError::bad_request(r.error) : ApiError(500, "server_error", r.error);
+        const ApiError error = r.refused ? ApiError::bad_request(r.error) : ApiError::internal();
         exchange->send(error.status(), "application/json", json_text(error.body()));
       });
   exchange->on_gone([&e, id] { e.cancel(id); });

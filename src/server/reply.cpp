@@ -129,6 +129,27 @@ Json Reply::usage() const {
           {"prompt_tokens_details", {{"cached_tokens", cached_}}}};
 }
 
+void Reply::read_stream_options(const Fields& f) {
+  const Json* given = f.find("stream_options");
+  if (!given) return;
+  const Fields options(*given, "stream_options");
+  include_usage_ = options.boolean("include_usage", false);
+  usage_always_ = options.boolean("continuous_usage_stats", false);
+}
+
+void Reply::add_usage(Json& chunk) const {
+  if (include_usage_) chunk["usage"] = usage_always_ ? usage() : Json();
+}
+
+void Reply::end_stream(Json last) {
+  if (include_usage_) {
+    last["usage"] = usage();
+    event(last);
+  }
+  exchange_->write("data: [DONE]\n\n");
+  exchange_->finish();
+}
+
 void Reply::start_stream() {
   if (started_) return;
   started_ = true;

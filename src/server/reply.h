@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "server/api_error.h"
+#include "server/fields.h"
 #include "server/http.h"
 #include "server/service.h"
 
@@ -50,6 +51,10 @@ class Reply {
   Times times(size_t choice) const;
   // OpenAI's, with its name for either kind of tokens.
   Json usage() const;
+  // A stream has it where the client asks: in a chunk of its own at the end, or in each.
+  void read_stream_options(const Fields&);
+  void add_usage(Json& chunk) const;  // null where it comes at the end
+  void end_stream(Json last);         // with the usage, where it is asked for; then [DONE]
 
   const Service& service_;
   const std::shared_ptr<HttpExchange> exchange_;
@@ -72,6 +77,7 @@ class Reply {
   const Clock::time_point arrived_ = Clock::now();
   std::vector<Choice> choices_;
   std::set<std::string_view> finishes_;
+  bool include_usage_ = false, usage_always_ = false;
   size_t open_, prompt_tokens_ = 0, cached_ = 0;
   bool started_ = false;
   std::atomic<bool> abandoned_ = false;
