@@ -323,10 +323,14 @@ class Exporter {
          .attributes = {{"reduction", std::string("add")}}});
   }
   std::string write(const op::Experts&, const Node& node) { fused(node); }
+  // Without a limit it is made by plans; with one it is gpt-oss' own activation.
   std::string write(const op::SiluMul& op, const Node& node) {
     if (op.limit == 0) fused(node);
-    throw input_error(node.name, "silu of the gate, times up", "limits to both, as gpt-oss has them",
-                      "ONNX files of those are not written yet");
+    const std::string most = out_.number(op.limit);
+    const std::string gate = out_.add("Clip", {in(node, 0), "", most});
+    const std::string up = out_.add("Clip", {in(node, 1), out_.number(-op.limit), most});
+    const std::string open = out_.add("Sigmoid", {out_.add("Mul", {gate, out_.number(op.alpha)})});
+    return out_.add("Mul", {out_.add("Mul", {gate, open}), out_.add("Add", {up, out_.number(1.0f)})});
   }
   std::string write(const op::GatedLinear&, const Node& node) { fused(node); }
   std::string write(const op::AddRmsNorm&, const Node& node) { fused(node); }
