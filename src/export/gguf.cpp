@@ -76,26 +76,34 @@ bool keeps(const Numerics& from, const Numerics& to) {
          (from.dtype == DType::bf16 || from.dtype == DType::f16);
 }
 
+// Where a config says how frequencies are scaled; empty: nowhere.
+std::string rope_scaling_key(const Json& config) {
+  for (const char* key : {"rope_parameters", "rope_scaling"})
+    if (config.contains(key) && config[key].is_object()) return key;
+  return {};
+}
+
+std::vector<float> frequencies(const Json& config) {
+  const auto head_dim = get_int_or(config, "head_dim", "config.json", 2, 65'536,
+                                   get_int(config, "hidden_size", "config.json", 1, INT32_MAX) /
+                                       get_int(config, "num_attention_heads", "config.json", 1, 65'536));
+  return rope_table(config, static_cast<int>(head_dim)).inv_freq;
+}
+
 // What GGUF's llama divides frequencies by, where a config scales them one by one: the divisors that give
 // back the model's own, exactly where two floats have that quotient.
 std::vector<float> rope_divisors(const Json& config) {
-  const Json* scaling = nullptr;
-  for (const char* key : {"rope_parameters", "rope_scaling"})
-    if (!scaling && config.contains(key) && config[key].is_object()) scaling = &config[key];
-  if (!scaling) return {};
-  const std::string kind = scaling->value("rope_type", scaling->value("type", "default"));
-  if (kind == "divisors") return scaling->at("divisors").get<std::vector<float>>();  // a GGUF's own
+  const std::string key = rope_scaling_key(config);
+  if (key.empty()) return {};
+  const Json& scaling = config[key];
+  const std::string kind = scaling.value("rope_type", scaling.value("type", "default"));
+  if (kind == "divisors") return scaling.at("divisors").get<std::vector<float>>();  // a GGUF's own
   if (kind != "llama3") return {};
-  const auto head_dim =
-      static_cast<int>(get_int_or(config, "head_dim", "config.json", 2, 65'536,
-                                  get_int(config, "hidden_size", "config.json", 1, INT32_MAX) /
-                                      get_int(config, "num_attention_heads", "config.json", 1, 65'536)));
   Json plain = config;
   plain.erase("rope_scaling");
   plain.erase("rope_parameters");
-  if (scaling->contains("rope_theta")) plain["rope_theta"] = (*scaling)["rope_theta"];
-  const std::vector<float> base = rope_table(plain, head_dim).inv_freq,
-                           scaled = rope_table(config, head_dim).inv_freq;
+  if (scaling.contains("rope_theta")) plain["rope_theta"] = scaling["rope_theta"];
+  const std::vector<float> base = frequencies(plain), scaled = frequencies(config);
   std::vector<float> out;
   for (size_t i = 0; i < base.size(); ++i) {
     float divisor = base[i] / scaled[i];
@@ -131,13 +139,20 @@ std::vector<Planned> plan_tensors(const Model& model, const GgufMix& mix) {
     const auto expert = static_cast<size_t>(std::stoi(name.substr(bracket + 1)));
     name.resize(bracket);
     const auto [found, first] = of_experts.try_emplace(name, out.size());
-    if (first)
-      out.push_back({{name, &mix.type_of(name, weight.shape, false), {0, weight.rows(), weight.cols()}}, {}});
+    if (first) {
+      out.push_back({{name, &mix.type_of(name, weight.shape, false), weight.shape, true}, {}});
+      out.back().item.shape.insert(out.back().item.shape.begin(), 0);
+    }
     Planned& tensor = out[found->second];
     tensor.item.shape[0] = std::max(tensor.item.shape[0], static_cast<int64_t>(expert) + 1);
     tensor.params.resize(static_cast<size_t>(tensor.item.shape[0]));
     tensor.params[expert] = param;
   }
+  for (Planned& tensor : out)
+    if (tensor.item.experts && std::ranges::all_of(tensor.params, [&](const std::string& param) {
+          return model.weights.at(param).numerics.weights_alone() == Numerics::mxfp4();
+        }))
+      tensor.item.type = &mix.type_of_mxfp4(tensor.item.name, tensor.item.shape);
   return out;
 }
 
@@ -148,6 +163,7 @@ Weight as_vector(Weight w) {
 }
 
 void warn_of_windows(const Model& model) {
+  if (model.config.value("model_type", "") == "gpt_oss") return;  // has one there too
   for (NodeId id : model.graph.order())
     if (const auto* attention = std::get_if<op::Attention>(&model.graph.node(id).op);
         attention && attention->window) {
@@ -155,6 +171,22 @@ void warn_of_windows(const Model& model) {
            attention->window);
       return;
     }
+}
+
+// llama.cpp rounds the bounds of the dimensions that YaRN blends; gpt-oss leaves them as they are.
+void warn_of_yarn(const Model& model) {
+  Json rounded = model.config;
+  const std::string key = rope_scaling_key(rounded);
+  if (key.empty() || !rounded[key].contains("truncate")) return;
+  rounded[key]["truncate"] = true;
+  const std::vector<float> ours = frequencies(model.config), theirs = frequencies(rounded);
+  float most = 0;
+  for (size_t i = 0; i < ours.size(); ++i) most = std::max(most, std::fabs(theirs[i] / ours[i] - 1));
+  if (most > 1e-4f)
+    warn(
+        "llama.cpp rounds the range of dimensions that YaRN blends, this model does not: rotations differ by "
+        "up to {:.1f}% there",
+        100 * most);
 }
 
 // Weights keep their numbers; how their input is rounded has no place in the file.
@@ -170,12 +202,12 @@ std::string plain_name(const Checkpoint& from) {
   return from.gguf() ? name.stem().string() : name.string();
 }
 
-std::vector<GgufEntry> metadata_of(const Model& model, const Checkpoint& from, const GgufMix& mix) {
+std::vector<GgufEntry> metadata_of(const Model& model, const Checkpoint& from, uint32_t file_type) {
   std::vector<GgufEntry> out = metadata_from_config(model.config);
   const GgufFile* source = from.gguf();
   out.push_back({"general.name",
                  source && source->has("general.name") ? source->text("general.name") : plain_name(from)});
-  out.push_back({"general.file_type", mix.file_type()});
+  out.push_back({"general.file_type", file_type});
   out.push_back({"general.quantization_version", uint32_t{2}});
   std::vector<GgufEntry> tokenizer =
       tokenizer_metadata(from, get_int(model.config, "vocab_size", "config.json", 1, INT32_MAX));
@@ -195,6 +227,7 @@ GgufSummary export_gguf(const Model& given, const Checkpoint& from, const GgufEx
   refuse_corrections(model.graph, "GGUF has no place for it");
   refuse_hadamards(model.graph, "GGUF has no place for it");
   warn_of_windows(model);
+  warn_of_yarn(model);
   warn_of_activations(model);
   const auto count = [&](std::string_view key, int64_t absent) {
     return get_int_or(model.config, key, "config.json", 1, INT32_MAX, absent);
@@ -218,7 +251,8 @@ GgufSummary export_gguf(const Model& given, const Checkpoint& from, const GgufEx
     }
   }
 
-  GgufWriter writer(file, metadata_of(model, from, mix), items);
+  const uint32_t file_type = mix.file_type(summary.types.contains("MXFP4"));
+  GgufWriter writer(file, metadata_of(model, from, file_type), items);
   if (!divisors.empty()) writer.write(dense_weight(Tensor::of<float>(DType::f32, items[0].shape, divisors)));
   ThreadPool pool(options.threads > 0 ? options.threads : physical_cores());
   Progress progress("writing", static_cast<int64_t>(model.bytes()));

@@ -106,6 +106,17 @@ const GgufType& GgufMix::type_of(std::string_view tensor, const Shape& shape, bo
   return fitting(type_named(name), shape.back());
 }
 
-uint32_t GgufMix::file_type() const { return mix_->file_type; }
+const GgufType& GgufMix::type_of_mxfp4(std::string_view tensor, const Shape& shape) const {
+  const GgufType &wanted = type_of(tensor, shape, false), &mxfp4 = type_named("MXFP4");
+  const auto bytes = [&](const GgufType& type) {
+    return packed_bytes(type.numerics, packing(type.packing), shape);
+  };
+  return wanted.name == "F32" || shape.back() % mxfp4.block || bytes(wanted) < bytes(mxfp4) ? wanted : mxfp4;
+}
+
+uint32_t GgufMix::file_type(bool mxfp4_experts) const {
+  constexpr uint32_t mostly_mxfp4_moe = 38;
+  return mxfp4_experts ? mostly_mxfp4_moe : mix_->file_type;
+}
 
 }  // namespace lathe

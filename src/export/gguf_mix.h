@@ -21,7 +21,10 @@ class GgufMix {
   // the head. Vectors and routers are F32; rows that are not whole blocks take the next larger type that
   // fits, as in llama.cpp.
   const GgufType& type_of(std::string_view tensor, const Shape&, bool head) const;
-  uint32_t file_type() const;  // general.file_type
+  // Of experts that are in MXFP4, as gpt-oss has them: they stay so, since another grid of four bits or more
+  // only loses. Not where a smaller type was asked for, nor f32, which is floats throughout.
+  const GgufType& type_of_mxfp4(std::string_view tensor, const Shape&) const;
+  uint32_t file_type(bool mxfp4_experts) const;  // general.file_type
 
  private:
   const struct MixRow* mix_ = nullptr;

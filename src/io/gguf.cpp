@@ -12,7 +12,7 @@ namespace lathe {
 namespace {
 
 constexpr uint64_t max_alignment = 1 << 16;
-constexpr int64_t max_matrices = 200'000;  // of experts: three for each that a model may have
+constexpr int64_t max_of_experts = 400'000;  // matrices and biases: three each, of all that a model may have
 
 constexpr Numerics with_minima(int bits) {
   return {Numerics::Kind::integer, DType::f16, static_cast<uint8_t>(bits), 32, Numerics::Offset::minimum};
@@ -246,8 +246,11 @@ void check_distinct_names(const GgufFile& file, std::string_view where) {
                       "this name twice");
 }
 
-// One tensor for all experts of a layer: [experts, rows, cols].
-bool is_of_experts(const GgufTensor& t) { return t.shape.size() == 3 && t.name.ends_with("_exps.weight"); }
+// One tensor for all experts of a layer: [experts, rows, cols], or their biases [experts, rows].
+bool is_of_experts(const GgufTensor& t) {
+  return (t.shape.size() == 3 && t.name.ends_with("_exps.weight")) ||
+         (t.shape.size() == 2 && t.name.ends_with("_exps.bias"));
+}
 
 // NVFP4's scale of a whole weight "x.weight" is a tensor "x.scale", with one number for each expert;
 // "x.input_scale" belongs to arithmetic that Lathe does not do.
@@ -276,17 +279,17 @@ void join_scales(GgufFile& file, std::string_view where) {
   std::erase_if(file.tensors, [&](const GgufTensor& t) { return joined.contains(t.name); });
 }
 
-// Each expert's part of such a tensor becomes a matrix of its own; and the gate of a shared expert, a row
-// that is stored as a vector, becomes one.
+// Each expert's part of such a tensor becomes a matrix, or a bias, of its own; and the gate of a shared
+// expert, a row that is stored as a vector, becomes one.
 void split_experts(GgufFile& file, std::string_view where) {
-  int64_t matrices = 0;
+  int64_t parts = 0;
   for (const GgufTensor& t : file.tensors) {
     if (!is_of_experts(t)) continue;
-    if (t.shape[0] > max_matrices - matrices)
+    if (t.shape[0] > max_of_experts - parts)
       throw input_error(fmt::format("{}: tensor '{}'", where, printable(t.name)),
-                        fmt::format("at most {} matrices of experts in a file", max_matrices),
+                        fmt::format("at most {} matrices and biases of experts in a file", max_of_experts),
                         fmt::format("more, with its {} experts", t.shape[0]));
-    matrices += t.shape[0];
+    parts += t.shape[0];
   }
   std::vector<GgufTensor> out;
   for (GgufTensor& t : file.tensors) {

@@ -38,24 +38,25 @@ constexpr Key token_keys[] = {
 // Architectures with experts: what llama.cpp fixes for each, no key says.
 struct ExpertFamily {
   std::string_view model_type, arch;
-  std::string_view experts;      // of config.json
-  bool own_width, shared, head;  // keys of the experts' widths; whether the head may not be the embedding
-  bool normalize;                // norm_topk_prob
+  std::string_view experts, width;  // of config.json: their number, and their width where it is said apart
+  bool shared, head;                // a shared expert; whether the head may not be the embedding
+  bool normalize, says_so;          // norm_topk_prob, and whether config.json has that key
+  int64_t gating;                   // expert_gating_func: softmax of all logits, or of those chosen
 };
 constexpr ExpertFamily expert_families[] = {
-    {"mixtral", "llama", "num_local_experts", false, false, false, true},
-    {"qwen2_moe", "qwen2moe", "num_experts", true, true, true, false},
-    {"qwen3_moe", "qwen3moe", "num_experts", true, false, false, true},
-    {"olmoe", "olmoe", "num_experts", false, false, true, false},
+    {"mixtral", "llama", "num_local_experts", {}, false, false, true, false, 1},
+    {"qwen2_moe", "qwen2moe", "num_experts", "moe_intermediate_size", true, true, false, true, 1},
+    {"qwen3_moe", "qwen3moe", "num_experts", "moe_intermediate_size", false, false, true, true, 1},
+    {"olmoe", "olmoe", "num_experts", {}, false, true, false, true, 1},
+    {"gpt_oss", "gpt-oss", "num_local_experts", "intermediate_size", false, true, true, false, 3},
 };
-constexpr Key expert_width_key = {"moe_intermediate_size", "expert_feed_forward_length", true},
-              shared_width_key = {"shared_expert_intermediate_size", "expert_shared_feed_forward_length",
+constexpr Key shared_width_key = {"shared_expert_intermediate_size", "expert_shared_feed_forward_length",
                                   true},
               used_key = {"num_experts_per_tok", "expert_used_count", true};
 
 std::vector<Key> expert_keys(const ExpertFamily& family) {
   std::vector<Key> out = {{family.experts, "expert_count", true}, used_key};
-  if (family.own_width) out.push_back(expert_width_key);
+  if (!family.width.empty()) out.push_back({family.width, "expert_feed_forward_length", true});
   if (family.shared) out.push_back(shared_width_key);
   return out;
 }
@@ -92,6 +93,17 @@ int64_t vocab_size(const GgufFile& file, std::string_view where) {
   throw input_error(where, "tensor 'token_embd.weight' or key 'tokenizer.ggml.tokens'", "neither");
 }
 
+// Between how many rotations in the original context YaRN blends two frequencies. llama.cpp takes the usual
+// bounds whatever a file says, and rounds the dimensions that have them to whole ones (config.json's
+// truncate). gpt-oss does not round, and no key says so.
+struct YarnBound {
+  std::string_view hf, gguf;
+  double usual;
+};
+constexpr YarnBound yarn_bounds[] = {{"beta_fast", "yarn_beta_fast", 32}, {"beta_slow", "yarn_beta_slow", 1}};
+
+constexpr std::string_view gpt_oss = "gpt-oss";
+
 // Linear and YaRN scaling are keys; Llama 3's is the tensor rope_freqs.weight, which whoever binds weights
 // applies.
 void add_rope_scaling(Json& config, const GgufFile& file, const std::string& arch, std::string_view where) {
@@ -104,6 +116,10 @@ void add_rope_scaling(Json& config, const GgufFile& file, const std::string& arc
   Json scaling = {{"rope_type", type}, {"factor", positive(file, prefix + "factor", where)}};
   if (file.has(prefix + "original_context_length"))
     scaling["original_max_position_embeddings"] = bounded(file, prefix + "original_context_length", 1, where);
+  for (const YarnBound& bound : yarn_bounds)
+    if (const std::string key = prefix + std::string(bound.gguf); type == "yarn" && file.has(key))
+      scaling[std::string(bound.hf)] = positive(file, key, where);
+  if (type == "yarn" && arch == gpt_oss) scaling["truncate"] = false;
   config["rope_scaling"] = std::move(scaling);
 }
 
@@ -120,19 +136,22 @@ void add_experts(Json& config, const GgufFile& file, const ExpertFamily& family,
   config["model_type"] = family.model_type;
   for (const Key& key : expert_keys(family))
     config[std::string(key.hf)] = bounded(file, fmt::format("{}.{}", family.arch, key.gguf), 1, where);
-  if (family.model_type != "mixtral") config["norm_topk_prob"] = family.normalize;
+  if (family.says_so) config["norm_topk_prob"] = family.normalize;
   // What files may say besides must be what the architecture does.
   const auto require = [&](std::string_view name, const auto& usual, auto read) {
     const std::string key = fmt::format("{}.{}", family.arch, name);
     if (file.has(key) && read(key) != usual)
       throw input_error(fmt::format("{}: key '{}'", where, key), fmt::format("{}", usual),
-                        fmt::format("{}", read(key)), "other routing is not read");
+                        fmt::format("{}", read(key)), "other models of this kind are not read");
   };
   const auto integer = [&](const std::string& key) { return file.integer(key); };
-  require("expert_gating_func", int64_t{1}, integer);  // softmax
+  require("expert_gating_func", family.gating, integer);
   require("expert_group_count", int64_t{1}, integer);
   require("expert_weights_scale", 1.0, [&](const std::string& key) { return file.number(key); });
   require("expert_weights_norm", family.normalize, [&](const std::string& key) { return file.truth(key); });
+  if (family.arch != gpt_oss) return;
+  config["sliding_window"] = bounded(file, fmt::format("{}.attention.sliding_window", gpt_oss), 1, where);
+  require("attention.sliding_window_pattern", int64_t{2}, integer);  // every other layer has it
 }
 
 // transformers >= 5 keeps rope_theta among the scaling's parameters (models/rope_tables.cpp).
@@ -142,6 +161,27 @@ Json rope_parameters(const Json& config) {
   return Json::object();
 }
 
+// InputError where llama.cpp computes other frequencies.
+void add_yarn(std::vector<GgufEntry>& out, const std::string& prefix, bool is_gpt_oss, const Json& scaling) {
+  const auto refuse = [](std::string_view key, std::string_view expected, std::string_view found) {
+    throw input_error(fmt::format("config.json: rope scaling: {}", key),
+                      fmt::format("{}, as llama.cpp has it", expected), found);
+  };
+  for (const char* key : {"attention_factor", "mscale", "mscale_all_dim"})
+    if (scaling.contains(key) && !scaling[key].is_null())
+      refuse(key, "none", printable(scaling[key].dump(), 40));
+  for (const YarnBound& bound : yarn_bounds) {
+    if (!scaling.contains(bound.hf) || scaling[bound.hf].is_null()) continue;
+    const double found = get_number(scaling, bound.hf, "config.json");
+    if (found != bound.usual) refuse(bound.hf, fmt::format("{}", bound.usual), fmt::format("{}", found));
+    out.push_back({prefix + std::string(bound.gguf), static_cast<float>(found)});
+  }
+  if (const bool truncate = get_bool_or(scaling, "truncate", "config.json", true); truncate == is_gpt_oss)
+    throw input_error("config.json: rope scaling: truncate",
+                      is_gpt_oss ? "false, as gpt-oss has it" : "true, as llama.cpp has it",
+                      truncate ? "true" : "false");
+}
+
 void add_rope(std::vector<GgufEntry>& out, const std::string& arch, const Json& config) {
   const Json scaling = rope_parameters(config);
   const double theta = get_number_or(scaling, "rope_theta", "config.json",
@@ -149,16 +189,16 @@ void add_rope(std::vector<GgufEntry>& out, const std::string& arch, const Json& 
   out.push_back({arch + ".rope.freq_base", static_cast<float>(theta)});
   const std::string kind = get_string_or(scaling, "rope_type", "config.json",
                                          get_string_or(scaling, "type", "config.json", "default"));
-  if (kind != "linear" && kind != "yarn") return;
-  for (const char* key :
-       {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"})
-    if (kind == "yarn" && scaling.contains(key) && !scaling[key].is_null())
-      throw input_error("config.json: rope scaling",
-                        "yarn by factor and original length alone, as GGUF says it",
-                        fmt::format("{} too", key));
+  if (kind != "linear" && kind != "yarn") {
+    if (arch == gpt_oss && kind != "default")
+      throw input_error("config.json: rope scaling", fmt::format("linear or yarn, as GGUF's {} has it", arch),
+                        printable(kind));
+    return;
+  }
   const std::string prefix = arch + ".rope.scaling.";
   out.push_back({prefix + "type", kind});
   out.push_back({prefix + "factor", static_cast<float>(get_number(scaling, "factor", "config.json"))});
+  if (kind == "yarn") add_yarn(out, prefix, arch == gpt_oss, scaling);
   if (scaling.contains("original_max_position_embeddings"))
     out.push_back({prefix + "original_context_length",
                    static_cast<uint32_t>(
@@ -171,7 +211,18 @@ void require_family(const ExpertFamily& family, const Json& config) {
     throw input_error(fmt::format("config.json: {}", key),
                       fmt::format("{}, as GGUF's {} has it", expected, family.arch), found);
   };
-  if (family.model_type == "mixtral") return;
+  if (family.head && get_bool_or(config, "tie_word_embeddings", "config.json", false))
+    refuse("tie_word_embeddings", "false", "true");
+  if (family.arch == gpt_oss) {
+    for (const auto& [key, usual] : {std::pair{"swiglu_limit", 7.0}, std::pair{"swiglu_alpha", 1.702}})
+      if (const double found = get_number_or(config, key, "config.json", usual); found != usual)
+        refuse(key, fmt::format("{}", usual), fmt::format("{}", found));
+    for (size_t i = 0; const Json& type : config.value("layer_types", Json::array()))
+      if (type != (i++ % 2 ? "full_attention" : "sliding_attention"))
+        refuse("layer_types", "sliding and full ones by turns",
+               fmt::format("{} at {}", printable(type.dump(), 40), i - 1));
+  }
+  if (!family.says_so) return;
   if (const bool normalize = get_bool_or(config, "norm_topk_prob", "config.json", false);
       normalize != family.normalize)
     refuse("norm_topk_prob", family.normalize ? "true" : "false", normalize ? "true" : "false");
@@ -180,8 +231,6 @@ void require_family(const ExpertFamily& family, const Json& config) {
     refuse("decoder_sparse_step", "1: experts in every layer", fmt::format("{}", step));
   if (const Json& dense = config.value("mlp_only_layers", Json::array()); !dense.empty())
     refuse("mlp_only_layers", "none: experts in every layer", printable(dense.dump(), 40));
-  if (family.head && get_bool_or(config, "tie_word_embeddings", "config.json", false))
-    refuse("tie_word_embeddings", "false", "true");
 }
 
 }  // namespace
@@ -238,7 +287,7 @@ std::vector<GgufEntry> metadata_from_config(const Json& config) {
   const std::string arch = type == "mistral" ? "llama" : experts ? std::string(family->arch) : type;
   if (!experts && arch != "llama" && arch != "qwen2" && arch != "qwen3")
     throw input_error("config.json: model_type",
-                      "llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe or olmoe",
+                      "llama, mistral, qwen2, qwen3, mixtral, qwen2_moe, qwen3_moe, olmoe or gpt_oss",
                       printable(type));
   if (experts) require_family(*family, config);
   const auto count = [&](std::string_view key, int64_t fallback) {
@@ -251,7 +300,8 @@ std::vector<GgufEntry> metadata_from_config(const Json& config) {
   filled["head_dim"] = count("head_dim", std::max<int64_t>(1, hidden / heads));
   filled["max_position_embeddings"] = count("max_position_embeddings", 2048);
   filled["rms_norm_eps"] = get_number_or(config, "rms_norm_eps", "config.json", 1e-6);
-  filled.erase("sliding_window");  // none of these architectures of llama.cpp has one
+  filled.erase("sliding_window");  // of these architectures llama.cpp has one in gpt-oss alone
+  if (arch == gpt_oss) filled["sliding_window"] = count("sliding_window", 128);
 
   std::vector<GgufEntry> out = {{"general.architecture", arch}};
   std::vector<Key> keys(std::begin(integer_keys), std::end(integer_keys));

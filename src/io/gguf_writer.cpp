@@ -71,14 +71,13 @@ GgufWriter::GgufWriter(const fs::path& path, const std::vector<GgufEntry>& metad
 void GgufWriter::write(const Weight& w) {
   if (next_ == items_.size()) fail("GGUF: a tensor more than planned");
   const Item& item = items_[next_];
-  const bool experts = item.shape.size() == 3;
-  const Shape shape = experts ? Shape{item.shape[1], item.shape[2]} : item.shape;
+  const Shape shape(item.shape.begin() + (item.experts ? 1 : 0), item.shape.end());
   if (w.packing->name != item.type->packing || w.numerics != item.type->numerics || w.shape != shape)
     fail("'{}' was planned as {} {} and is {} {} {}", item.name, item.type->name, to_string(shape),
          w.packing->name, to_string(w.numerics), to_string(w.shape));
   const Tensor& part = w.parts[0];
   out_.write(part.storage.data, part.bytes());
-  if (experts && ++written_ < item.shape[0]) return;
+  if (item.experts && ++written_ < item.shape[0]) return;
   const size_t bytes = bytes_of(item);
   out_.write(std::string(aligned(bytes) - bytes, '\0'));
   written_ = 0;

@@ -24,7 +24,8 @@ class GgufWriter {
   struct Item {
     std::string name;
     const GgufType* type;
-    Shape shape;  // [experts, rows, cols]: written as so many matrices
+    Shape shape;
+    bool experts = false;  // the first dimension is of experts: written as so many weights
   };
   // The header, with all metadata and the places of all tensors. Error on rows that are not whole blocks.
   GgufWriter(const fs::path&, const std::vector<GgufEntry>& metadata, std::vector<Item> items);

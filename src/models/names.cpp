@@ -28,6 +28,8 @@ constexpr Name gguf_names[] = {
     {"blk.*.attn_output.bias", "model.layers.*.self_attn.o_proj.bias"},
     {"blk.*.attn_q_norm.weight", "model.layers.*.self_attn.q_norm.weight"},
     {"blk.*.attn_k_norm.weight", "model.layers.*.self_attn.k_norm.weight"},
+    {"blk.*.attn_sinks.weight", "model.layers.*.self_attn.sinks"},
+    {"blk.*.post_attention_norm.weight", "model.layers.*.post_attention_layernorm.weight", "gpt_oss"},
     {"blk.*.ffn_norm.weight", "model.layers.*.post_attention_layernorm.weight"},
     {"blk.*.ffn_gate.weight", "model.layers.*.mlp.gate_proj.weight"},
     {"blk.*.ffn_up.weight", "model.layers.*.mlp.up_proj.weight"},
@@ -39,10 +41,15 @@ constexpr Name gguf_names[] = {
     {"blk.*.ffn_gate_exps.weight[*]", "model.layers.*.block_sparse_moe.experts.*.w1.weight", "mixtral"},
     {"blk.*.ffn_down_exps.weight[*]", "model.layers.*.block_sparse_moe.experts.*.w2.weight", "mixtral"},
     {"blk.*.ffn_up_exps.weight[*]", "model.layers.*.block_sparse_moe.experts.*.w3.weight", "mixtral"},
+    {"blk.*.ffn_gate_inp.weight", "model.layers.*.mlp.router.weight", "gpt_oss"},
+    {"blk.*.ffn_gate_inp.bias", "model.layers.*.mlp.router.bias", "gpt_oss"},
     {"blk.*.ffn_gate_inp.weight", "model.layers.*.mlp.gate.weight"},
     {"blk.*.ffn_gate_exps.weight[*]", "model.layers.*.mlp.experts.*.gate_proj.weight"},
     {"blk.*.ffn_down_exps.weight[*]", "model.layers.*.mlp.experts.*.down_proj.weight"},
     {"blk.*.ffn_up_exps.weight[*]", "model.layers.*.mlp.experts.*.up_proj.weight"},
+    {"blk.*.ffn_gate_exps.bias[*]", "model.layers.*.mlp.experts.*.gate_proj.bias"},
+    {"blk.*.ffn_down_exps.bias[*]", "model.layers.*.mlp.experts.*.down_proj.bias"},
+    {"blk.*.ffn_up_exps.bias[*]", "model.layers.*.mlp.experts.*.up_proj.bias"},
     {"blk.*.ffn_gate_inp_shexp.weight", "model.layers.*.mlp.shared_expert_gate.weight"},
     {"blk.*.ffn_gate_shexp.weight", "model.layers.*.mlp.shared_expert.gate_proj.weight"},
     {"blk.*.ffn_down_shexp.weight", "model.layers.*.mlp.shared_expert.down_proj.weight"},
@@ -129,7 +136,9 @@ std::map<std::string, Binding, std::less<>> bind_names(const Checkpoint& checkpo
     }
     std::string name = translated(entry.name, type, &Name::gguf, &Name::canonical);
     if (name.empty()) name = entry.name;
-    out[name] = {entry.name, rope_transform(name, checkpoint.config(), false)};
+    if (!out.try_emplace(name, Binding{entry.name, rope_transform(name, checkpoint.config(), false)}).second)
+      throw input_error(fmt::format("{}: tensor '{}'", entry.file, printable(entry.name)),
+                        fmt::format("'{}' stored once", printable(name)), "twice, by two names");
   }
   return out;
 }

@@ -38,6 +38,7 @@ struct PreRow {
   std::vector<const char*> patterns;
   bool ignore_merges = false;
   bool add_bos = false;
+  bool all_merges = false;  // every split of a token is a merge: to look words up first changes nothing
 };
 
 const std::vector<PreRow>& pre_table() {
@@ -50,7 +51,7 @@ const std::vector<PreRow>& pre_table() {
       {"dbrx smaug-bpe glm4 chatglm-bpe", {kLlama3}},
       {"qwen2 deepseek-r1-qwen stablelm2 megrez hunyuan grok-2 solar-open", {kQwen2}},
       {"qwen35", {kQwen35}},
-      {"gpt-4o llama4", {kGpt4o}},
+      {"gpt-4o llama4", {kGpt4o}, false, false, true},  // OpenAI's, whose ranks are the merges' order
       {"tekken", {kTekken}, true, true},
       {"deepseek-v3 hunyuan-dense", {R"(\p{N}{1,3})", "[一-龥぀-ゟ゠-ヿ]+", kDeepseek3}},
       {"falcon", {R"([\p{P}\$\+<=>\^~\|`]+)", kGpt2Pattern, "[0-9][0-9][0-9]"}},
@@ -165,7 +166,7 @@ std::string_view gguf_pre_tokenizer(const std::vector<std::string>& expressions,
   std::vector<std::string_view> wanted(expressions.begin(), expressions.end());
   if (gpt2) wanted.push_back(kGpt2Pattern);
   for (const PreRow& row : pre_table())
-    if (row.ignore_merges == ignore_merges && std::ranges::equal(row.patterns, wanted))
+    if ((row.all_merges || row.ignore_merges == ignore_merges) && std::ranges::equal(row.patterns, wanted))
       return row.names.substr(0, row.names.find(' '));
   return {};
 }

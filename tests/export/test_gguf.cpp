@@ -87,6 +87,62 @@ TEST(GgufExport, QwenWithExpertsGivesTheLogitsOfItsSource) {
   EXPECT_EQ(logits(load(file.checkpoint)), logits(model));
 }
 
+// The limit that llama.cpp has for it, a window that seven tokens are longer than.
+struct GptOss : Edited {
+  explicit GptOss(const char* family) : Edited(family) {
+    config["swiglu_limit"] = 7;
+    config["sliding_window"] = 3;
+  }
+};
+
+class GptOssExportOf : public testing::TestWithParam<const char*> {};
+
+TEST_P(GptOssExportOf, GivesTheLogitsOfItsSource) {
+  const GptOss source(GetParam());
+  const Checkpoint from = Checkpoint::open(source.write());
+  const Model model = load(from);
+  for (const char* type : {"f32", "bf16"}) {
+    SCOPED_TRACE(type);
+    const Exported file(model, from, type);
+    const GgufFile& g = *file.checkpoint.gguf();
+    EXPECT_EQ(g.text("general.architecture"), "gpt-oss");
+    EXPECT_EQ(g.integer("gpt-oss.expert_feed_forward_length"), 32);
+    EXPECT_EQ(g.integer("gpt-oss.attention.sliding_window"), 3);
+    EXPECT_EQ(g.number("gpt-oss.rope.scaling.yarn_beta_fast"), 32);
+    const Model again = load(file.checkpoint);
+    EXPECT_EQ(again.config["model_type"], "gpt_oss");
+    EXPECT_EQ(logits(again), logits(model));
+    EXPECT_EQ(again.weights.size(), model.weights.size());
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Forms, GptOssExportOf, testing::Values("gpt_oss", "gpt_oss_mxfp4"));
+
+// Codes and exponents lie in another order there, and are the same ones.
+TEST(GgufExport, ExpertsInMxfp4StayAsTheyAre) {
+  const GptOss source("gpt_oss_mxfp4");
+  const Checkpoint from = Checkpoint::open(source.write());
+  const Model model = load(from);
+  for (const char* type : {"bf16", "f16", "q8_0", "q4_k_m"}) {
+    SCOPED_TRACE(type);
+    const Exported file(model, from, type);
+    EXPECT_EQ(file.summary.types.at("MXFP4"), 2 * 3);
+    EXPECT_EQ(file.checkpoint.gguf()->integer("general.file_type"), 38);
+    const Model again = load(file.checkpoint);
+    for (const auto& [name, weight] : model.weights) {
+      if (weight.numerics != Numerics::mxfp4()) continue;
+      const Weight& stored = again.weights.at(name);
+      ASSERT_EQ(stored.packing->name, "gguf.mxfp4");
+      const Codes before = unpack(weight, 0, weight.rows()), after = unpack(stored, 0, stored.rows());
+      EXPECT_EQ(after.codes, before.codes) << name;
+      EXPECT_EQ(after.scales, before.scales) << name;
+    }
+  }
+  const Exported floats(model, from, "f32");
+  EXPECT_FALSE(floats.summary.types.contains("MXFP4"));
+  EXPECT_EQ(floats.checkpoint.gguf()->integer("general.file_type"), 0);
+}
+
 // One tensor for all experts has one type, whatever theirs were.
 TEST(GgufExport, ExpertsOfALayerShareAType) {
   const Checkpoint from = Checkpoint::open(source_dir() / "models" / "builtin");
@@ -139,6 +195,33 @@ TEST(GgufExport, RefusesRoutingThatLlamaCppDoesNotDo) {
   olmoe.config["tie_word_embeddings"] = true;
   olmoe.tensors.erase("lm_head.weight");
   EXPECT_THAT(refusal(olmoe), testing::HasSubstr("tie_word_embeddings: expected false"));
+  EXPECT_THAT(refusal(Edited("gpt_oss")),
+              testing::HasSubstr("swiglu_limit: expected 7, as GGUF's gpt-oss has it, found 1.5"));
+  const auto refusal_of_gpt_oss = [&](const auto& change) {
+    GptOss changed("gpt_oss");
+    change(changed.config);
+    return refusal(changed);
+  };
+  EXPECT_EQ(refusal_of_gpt_oss([](Json&) {}), "written");
+  EXPECT_EQ(refusal_of_gpt_oss([](Json& c) { c.erase("layer_types"); }), "written");
+  EXPECT_THAT(refusal_of_gpt_oss([](Json& c) { c["swiglu_alpha"] = 2; }),
+              testing::HasSubstr("swiglu_alpha: expected 1.702"));
+  EXPECT_THAT(refusal_of_gpt_oss([](Json& c) { c["layer_types"][1] = "sliding_attention"; }),
+              testing::HasSubstr("layer_types: expected sliding and full ones by turns"));
+  EXPECT_THAT(refusal_of_gpt_oss([](Json& c) { c["rope_scaling"]["truncate"] = true; }),
+              testing::HasSubstr("truncate: expected false, as gpt-oss has it, found true"));
+  EXPECT_THAT(refusal_of_gpt_oss([](Json& c) { c["rope_scaling"]["beta_fast"] = 16; }),
+              testing::HasSubstr("beta_fast: expected 32, as llama.cpp has it, found 16"));
+  EXPECT_THAT(refusal_of_gpt_oss([](Json& c) { c["rope_scaling"]["attention_factor"] = 1.5; }),
+              testing::HasSubstr("attention_factor: expected none"));
+  EXPECT_THAT(refusal_of_gpt_oss([](Json& c) {
+                c["rope_scaling"] = {{"rope_type", "llama3"},
+                                     {"factor", 8},
+                                     {"low_freq_factor", 1},
+                                     {"high_freq_factor", 4},
+                                     {"original_max_position_embeddings", 64}};
+              }),
+              testing::HasSubstr("rope scaling: expected linear or yarn, as GGUF's gpt-oss has it"));
 }
 
 // The largest step of a uniform grid over a block's range: half of it bounds a rounding error, where scales
@@ -266,6 +349,33 @@ TEST_P(GgufTokenizerOf, EncodesAsItsSource) {
 INSTANTIATE_TEST_SUITE_P(Tokenizers, GgufTokenizerOf,
                          testing::Values("models/builtin", "../shared/data/tokenizers/smollm2",
                                          "../shared/data/lm/tinystories656K_hf"));
+
+// Looking words up before merging changes nothing in OpenAI's vocabularies, of which every split is a merge;
+// nothing in a file says it.
+TEST(GgufExport, NamesThePreTokenizerOfGptOss) {
+  const TemporaryDirectory directory;
+  const fs::path builtin_files = source_dir() / "models" / "builtin";
+  for (const char* file : {"config.json", "model.safetensors", "tokenizer_config.json"})
+    fs::copy_file(builtin_files / file, directory / file);
+  Json tokenizer = read_json(builtin_files / "tokenizer.json");
+  constexpr const char* o200k =
+      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+      R"([^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*(?i:'s|'t|'re|'ve|'m|'ll|'d)?|)"
+      R"(\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+)";
+  tokenizer["normalizer"] = nullptr;
+  tokenizer["pre_tokenizer"] = {
+      {"type", "Sequence"},
+      {"pretokenizers",
+       {{{"type", "Split"}, {"pattern", {{"Regex", o200k}}}, {"behavior", "Isolated"}, {"invert", false}},
+        {{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", false}}}}};
+  tokenizer["model"]["ignore_merges"] = true;
+  write_file_atomically(directory / "tokenizer.json", tokenizer.dump());
+  const Checkpoint from = Checkpoint::open(directory.path());
+  const Exported file(load(from), from, "q8_0");
+  EXPECT_EQ(file.checkpoint.gguf()->text("tokenizer.ggml.pre"), "gpt-4o");
+  const Tokenizer found = load_tokenizer(file.checkpoint), expected = load_tokenizer(from);
+  EXPECT_THAT(found.encode(texts[0]), ElementsAreArray(expected.encode(texts[0])));
+}
 
 TEST(GgufExport, SaysWhatAReaderNeeds) {
   const Checkpoint from = Checkpoint::open(source_dir() / "models" / "builtin");

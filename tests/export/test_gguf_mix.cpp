@@ -53,6 +53,19 @@ TEST(GgufMix, ExpertsAreAsMlpsAndRoutersStayFloats) {
     EXPECT_EQ(type(mix, "blk.2.ffn_gate_inp.weight", {8, 256}, false, 64), "F32");
 }
 
+TEST(GgufMix, ExpertsInMxfp4StayUnlessSmallerOrF32IsAskedFor) {
+  const auto of = [](std::string_view mix, int64_t cols) {
+    return GgufMix(mix, 16, 32).type_of_mxfp4("blk.2.ffn_up_exps.weight", {32, 8, cols}).name;
+  };
+  for (const char* mix : {"f16", "bf16", "q8_0", "q6_k", "q4_0", "q4_k", "q4_k_m"})
+    EXPECT_EQ(of(mix, 256), "MXFP4") << mix;
+  EXPECT_EQ(of("f32", 256), "F32");
+  EXPECT_EQ(of("q3_k_m", 256), "Q3_K");
+  EXPECT_EQ(of("q2_k", 256), "Q2_K");
+  EXPECT_EQ(of("q2_k", 96), "MXFP4");  // Q4_0 otherwise
+  EXPECT_EQ(of("q8_0", 40), "F16");
+}
+
 TEST(GgufMix, EightExpertsHaveABetterAttention) {
   for (const auto& [tensor, alone, among_eight] : {std::tuple{"blk.4.attn_k.weight", "Q4_K", "Q8_0"},
                                                    {"blk.4.attn_v.weight", "Q4_K", "Q8_0"},

@@ -188,6 +188,10 @@ std::vector<Case> cases() {
   for (const char* family : {"llama2", "llama3.1", "mistral_nemo", "qwen2", "qwen3", "smollm2", "tinyllama",
                              "rope_parameters", "mixtral", "qwen2_moe", "olmoe"})
     out.push_back({fmt::format("gguf f32 of {}", family), golden(family), nothing, as_gguf("f32")});
+  for (const char* type : {"f32", "bf16", "q8_0", "q4_k_m"})
+    for (const char* family : {"gpt_oss", "gpt_oss_mxfp4"})
+      out.push_back({fmt::format("gguf {} of {}", type, family), golden(family),
+                     [](Model& m) { m.config["swiglu_limit"] = 7; }, as_gguf(type)});  // as llama.cpp has it
   return out;
 }
 

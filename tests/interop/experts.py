@@ -2,7 +2,8 @@
 """Mixtures of experts in GGUF, both ways: experts.py LATHE WORK. (In ONNX: onnx_runtime.py.)
 
 Files of ours are read with ggml's package gguf, files of that package by us, against the same numbers in f32; llama.cpp
-itself (of the package xllamacpp) must give the texts and probabilities that we give on the same file.
+itself (of the package xllamacpp) must give the texts and probabilities that we give on the same file. gpt-oss' experts
+are also in MXFP4, in the order that OpenAI stores it in.
 """
 import json
 import pathlib
@@ -20,25 +21,29 @@ from mixtures import EXPERTS, FAMILIES, HEADS, HIDDEN, LAYERS, TOP_K, config_of,
 BOUND = 1e-6  # of KL between the same numbers in f32: of the last bit
 # Of log-probabilities beside llama.cpp's, over 12 tokens and the 8 best of each: f32 sums in another order. It rounds x to
 # int8 for quantized weights, and where that flips a choice of experts they move by tenths; in another layout by several.
-LOGPROB = {"f32": 1e-4, "q8_0": 1.5, "q4_k_m": 1.5}
+LOGPROB = {"f32": 1e-4, "bf16": 1.5, "q8_0": 1.5, "q4_k_m": 1.5}
 PROMPT = "It was a truth universally acknowledged, that a single man"
 
 NAMES = {"self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output",
          "self_attn.q_norm": "attn_q_norm", "self_attn.k_norm": "attn_k_norm", "input_layernorm": "attn_norm",
          "post_attention_layernorm": "ffn_norm", "block_sparse_moe.gate": "ffn_gate_inp", "mlp.gate": "ffn_gate_inp",
-         "mlp.shared_expert_gate": "ffn_gate_inp_shexp", "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
+         "mlp.router": "ffn_gate_inp", "mlp.shared_expert_gate": "ffn_gate_inp_shexp", "mlp.shared_expert.gate_proj": "ffn_gate_shexp",
          "mlp.shared_expert.up_proj": "ffn_up_shexp", "mlp.shared_expert.down_proj": "ffn_down_shexp"}
 ROLES = {"w1": "gate", "w3": "up", "w2": "down", "gate_proj": "gate", "up_proj": "up", "down_proj": "down"}
 
 
-def gguf_place(name):
+def gguf_place(name, family):
     """A parameter's tensor there, and which expert's part it is."""
     whole = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight", "lm_head.weight": "output.weight"}
     if name in whole:
         return whole[name], None
+    if sinks := re.fullmatch(r"model\.layers\.(\d+)\.self_attn\.sinks", name):
+        return f"blk.{sinks[1]}.attn_sinks.weight", None
     layer, module, kind = re.fullmatch(r"model\.layers\.(\d+)\.(.*)\.(weight|bias)", name).groups()
     if expert := re.fullmatch(r".*\.experts\.(\d+)\.(\w+)", module):
-        return f"blk.{layer}.ffn_{ROLES[expert[2]]}_exps.weight", int(expert[1])
+        return f"blk.{layer}.ffn_{ROLES[expert[2]]}_exps.{kind}", int(expert[1])
+    if family == "gpt_oss" and module == "post_attention_layernorm":
+        return f"blk.{layer}.post_attention_norm.weight", None
     return f"blk.{layer}.{NAMES[module]}.{kind}", None
 
 
@@ -50,7 +55,7 @@ def read_gguf(path, family, params):
     tensors = {t.name: dequantize(t.data, t.tensor_type).astype(np.float32).reshape(t.shape[::-1]) for t in gguf.GGUFReader(path).tensors}
     out, used = {}, set()
     for name, w in params.items():
-        place, expert = gguf_place(name)
+        place, expert = gguf_place(name, family)
         used.add(place)
         value = tensors[place] if expert is None else tensors[place][expert]
         out[name] = halves(value.reshape(w.shape), heads_of(family, name))
@@ -58,7 +63,7 @@ def read_gguf(path, family, params):
     return out
 
 
-def write_gguf(path, family, params, kind):
+def write_gguf(path, family, params, kind, experts_kind=None):
     arch, kv_heads, config = FAMILIES[family]
     out = gguf.GGUFWriter(path, arch)
     out.add_context_length(1024)
@@ -67,39 +72,72 @@ def write_gguf(path, family, params, kind):
     out.add_feed_forward_length(config.get("intermediate_size", 768))
     out.add_head_count(HEADS)
     out.add_head_count_kv(kv_heads)
-    out.add_rope_freq_base(10000.0)
+    out.add_rope_freq_base(config.get("rope_theta", 10000.0))
     out.add_layer_norm_rms_eps(1e-5)
     out.add_vocab_size(4096)
     out.add_expert_count(EXPERTS)
     out.add_expert_used_count(TOP_K)
     if "moe_intermediate_size" in config:
         out.add_expert_feed_forward_length(config["moe_intermediate_size"])
+    if family == "gpt_oss":  # as the converter writes it
+        scaling = config["rope_scaling"]
+        out.add_expert_feed_forward_length(config["intermediate_size"])
+        out.add_sliding_window(config["sliding_window"])
+        out.add_rope_scaling_type(gguf.RopeScalingType.YARN)
+        out.add_rope_scaling_factor(scaling["factor"])
+        out.add_rope_scaling_orig_ctx_len(scaling["original_max_position_embeddings"])
+        out.add_rope_scaling_yarn_beta_fast(scaling["beta_fast"])
+        out.add_rope_scaling_yarn_beta_slow(scaling["beta_slow"])
     if "shared_expert_intermediate_size" in config:
         out.add_expert_shared_feed_forward_length(config["shared_expert_intermediate_size"])
     copy_tokenizer(gguf.GGUFReader(WORK / "plain.gguf"), out)
     stacked = {}
     for name, w in params.items():
-        place, expert = gguf_place(name)
+        place, expert = gguf_place(name, family)
         stacked.setdefault(place, []).append(interleaved(w, heads_of(family, name)))
     means = {}
     for place, parts in stacked.items():
         w = np.stack(parts) if "_exps." in place else parts[0]
-        if w.ndim == 1 or "ffn_gate_inp" in place:
+        if w.ndim == 1 or place.endswith(".bias") or "ffn_gate_inp" in place:
             out.add_tensor(place, w.reshape(-1) if "_shexp" in place else w)  # as the converter has it
             means[place] = w
             continue
-        data = quantize(w, kind)
-        out.add_tensor(place, data, raw_dtype=kind)
-        means[place] = dequantize(data, kind).astype(np.float32).reshape(w.shape)
+        numbers = experts_kind if experts_kind and "_exps." in place else kind
+        data = quantize(w, numbers)
+        out.add_tensor(place, data, raw_dtype=numbers)
+        means[place] = dequantize(data, numbers).astype(np.float32).reshape(w.shape)
     out.write_header_to_file()
     out.write_kv_data_to_file()
     out.write_tensors_to_file()
     out.close()
     result = {}
     for name in params:
-        place, expert = gguf_place(name)
+        place, expert = gguf_place(name, family)
         result[name] = halves(means[place] if expert is None else means[place][expert], heads_of(family, name))
     return result
+
+
+def openai_mxfp4(family, params):
+    """gpt-oss as OpenAI stores it: the experts of a layer in one tensor, rows of gate and up by turns, in MXFP4 whose bytes
+    have neighbours and not elements that lie 16 apart. And the blocks that ggml has for them."""
+    tensors, blocks = {name: ("F32", w) for name, w in params.items() if ".experts." not in name}, {}
+    for scope in {re.sub(r"\.experts\..*", ".experts", name) for name in params if ".experts." in name}:
+        def stacked(*roles, kind):
+            parts = np.stack([[params[f"{scope}.{e}.{role}.{kind}"] for e in range(EXPERTS)] for role in roles], 2)
+            return parts.reshape(EXPERTS, -1, *parts.shape[3:])
+
+        for name, roles in (("gate_up_proj", ("gate_proj", "up_proj")), ("down_proj", ("down_proj",))):
+            tensors[f"{scope}.{name}_bias"] = ("F32", stacked(*roles, kind="bias"))
+            of_ggml = quantize(stacked(*roles, kind="weight"), gguf.GGMLQuantizationType.MXFP4)
+            of_ggml = of_ggml.reshape(*of_ggml.shape[:2], -1, 17)
+            codes = np.concatenate([of_ggml[..., 1:] & 15, of_ggml[..., 1:] >> 4], -1)
+            tensors[f"{scope}.{name}_scales"] = ("U8", of_ggml[..., 0])
+            tensors[f"{scope}.{name}_blocks"] = ("U8", codes[..., ::2] | codes[..., 1::2] << 4)
+            for i, role in enumerate(roles):
+                place, _ = gguf_place(f"{scope}.0.{role}.weight", family)
+                blocks[place] = of_ggml[:, i::len(roles)].reshape(EXPERTS, -1, of_ggml.shape[2] * 17)
+    config = config_of(family) | {"quantization_config": {"quant_method": "mxfp4"}}
+    return write(WORK / "openai", tensors, config), blocks
 
 
 failures = []
@@ -184,6 +222,18 @@ for family in FAMILIES:
         lathe("export", source, "--to", "gguf", "--type", kind, "-o", path)
         compare(f"our gguf {kind}", path, family, read_gguf(path, family, params))
         compare_to_llama_cpp(f"llama.cpp on our gguf {kind}", path, LOGPROB[kind])
+    if family == "gpt_oss":
+        path = WORK / "theirs.gguf"
+        means = write_gguf(path, family, params, gguf.GGMLQuantizationType.Q8_0, gguf.GGMLQuantizationType.MXFP4)
+        compare("their gguf Q8_0, experts MXFP4", path, family, means)
+        source, blocks = openai_mxfp4(family, params)
+        for kind in ("bf16", "q8_0", "q4_k_m"):
+            path = WORK / "ours.gguf"
+            lathe("export", source, "--to", "gguf", "--type", kind, "-o", path)
+            stored = {t.name: t.data for t in gguf.GGUFReader(path).tensors if t.tensor_type == gguf.GGMLQuantizationType.MXFP4}
+            assert set(stored) == set(blocks) and all(np.array_equal(stored[name], blocks[name]) for name in blocks), "experts"
+            compare(f"our gguf {kind}, experts MXFP4", path, family, read_gguf(path, family, params))
+            compare_to_llama_cpp(f"llama.cpp on our gguf {kind}, experts MXFP4", path, LOGPROB[kind])
 
 if failures:
     sys.exit(f"interop: experts: {', '.join(failures)}")

@@ -1,4 +1,5 @@
 """Mixtures of experts made of the built-in model: an expert is a third of its MLP, moved a little."""
+import math
 import re
 
 import numpy as np
@@ -14,6 +15,13 @@ FAMILIES = {
     "qwen3_moe": ("qwen3moe", 2, {"num_experts": EXPERTS, "moe_intermediate_size": WIDTH, "norm_topk_prob": True}),
     "olmoe": ("olmoe", 4, {"num_experts": EXPERTS, "intermediate_size": WIDTH, "norm_topk_prob": False,
                            "num_key_value_heads": 4, "tie_word_embeddings": False, "clip_qkv": None}),
+    # A window that prompts are longer than; and a theta that makes the last dimension that YaRN blends the 10th, a whole
+    # number: llama.cpp rounds it, gpt-oss does not.
+    "gpt_oss": ("gpt-oss", 2, {"num_local_experts": EXPERTS, "intermediate_size": WIDTH, "sliding_window": 8,
+                               "swiglu_limit": 7.0, "tie_word_embeddings": False,
+                               "rope_theta": float(np.float32(math.exp(3.2 * math.log(128 / (2 * math.pi))))),
+                               "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "beta_fast": 32.0, "beta_slow": 1.0,
+                                                "original_max_position_embeddings": 128, "truncate": False}}),
 }
 
 
@@ -34,8 +42,10 @@ def parameters(family):
             if re.search(r"\.[kv]_proj\.", name) and kv_heads == HEADS:
                 w = np.repeat(w.reshape(2, -1, HIDDEN), 2, 0).reshape(-1, HIDDEN)
             out[name] = w
-            if family == "qwen2_moe" and re.search(r"\.[qkv]_proj\.", name):
+            if re.search({"qwen2_moe": r"\.[qkv]_proj\.", "gpt_oss": r"\.[qkvo]_proj\."}.get(family, "^$"), name):
                 out[name.replace("weight", "bias")] = noise(len(w), .02)
+            if family == "gpt_oss" and ".q_proj." in name:
+                out[name.replace("q_proj.weight", "sinks")] = noise(HEADS, 1)
             if family in ("qwen3_moe", "olmoe") and re.search(r"\.[qk]_proj\.", name):
                 out[name.replace("_proj", "_norm")] = 1 + noise(64 if family == "qwen3_moe" else len(w), .1)
             continue
@@ -43,11 +53,16 @@ def parameters(family):
             continue
         at = layer.group()
         gate, up, down = (dense[f"{at}mlp.{role}.weight"] for role in ("gate_proj", "up_proj", "down_proj"))
-        out[f"{at}{scope}.gate.weight"] = noise((EXPERTS, HIDDEN), 2 / HIDDEN**.5)
+        router = f"{at}{scope}.{'router' if family == 'gpt_oss' else 'gate'}"
+        out[f"{router}.weight"] = noise((EXPERTS, HIDDEN), 2 / HIDDEN**.5)
+        if family == "gpt_oss":
+            out[f"{router}.bias"] = noise(EXPERTS, .2)
         for e in range(EXPERTS):
             part = np.s_[e % 3 * WIDTH:e % 3 * WIDTH + WIDTH]
             for role, w in zip(roles, (gate[part], up[part], down[:, part])):
                 out[f"{at}{scope}.experts.{e}.{role}.weight"] = w + noise(w.shape, .2 * w.std())
+                if family == "gpt_oss":  # some beyond the limit of gate and up
+                    out[f"{at}{scope}.experts.{e}.{role}.bias"] = noise(len(w), .02 if role == "down_proj" else 2)
         if family == "qwen2_moe":
             out[f"{at}mlp.shared_expert_gate.weight"] = noise((1, HIDDEN), 1 / HIDDEN**.5)
             for role, w in zip(roles, (gate[:512], up[:512], down[:, :512])):

@@ -164,15 +164,16 @@ TEST(Gguf, Nvfp4HasItsScaleBesideIt) {
 // One tensor of the file is as many matrices as there are experts.
 TEST(Gguf, ExpertsAreMatrices) {
   File f;
-  f.tensors = {info("blk.0.ffn_up_exps.weight", {32, 3, 2}, 2, 0),  // Q4_0: 18 bytes a row
-               info("blk.0.ffn_down_exps.weight", {64, 2, 3}, 40, 128),
-               info("blk.0.ffn_down_exps.scale", {3}, 0, 352),
-               info("blk.0.ffn_gate_inp_shexp.weight", {8}, 0, 384), info("other.weight", {2, 2, 2}, 0, 416)};
-  f.data = 448;
+  f.tensors = {
+      info("blk.0.ffn_up_exps.weight", {32, 3, 2}, 2, 0),  // Q4_0: 18 bytes a row
+      info("blk.0.ffn_down_exps.weight", {64, 2, 3}, 40, 128), info("blk.0.ffn_down_exps.scale", {3}, 0, 352),
+      info("blk.0.ffn_gate_inp_shexp.weight", {8}, 0, 384),    info("other.weight", {2, 2, 2}, 0, 416),
+      info("blk.0.ffn_up_exps.bias", {3, 2}, 0, 448),          info("other.bias", {3, 2}, 0, 480)};
+  f.data = 512;
   const std::string bytes = f.bytes();
   const size_t data = bytes.size() - f.data;
   const GgufFile g = GgufFile::parse(bytes_of(bytes), "f.gguf");
-  ASSERT_EQ(g.tensors.size(), 2 + 3 + 2u);
+  ASSERT_EQ(g.tensors.size(), 2 + 3 + 2 + 2 + 1u);
   for (size_t e = 0; e < 2; ++e) {
     const GgufTensor& t = g.tensors[e];
     EXPECT_EQ(t.name, fmt::format("blk.0.ffn_up_exps.weight[{}]", e));
@@ -188,6 +189,14 @@ TEST(Gguf, ExpertsAreMatrices) {
   }
   EXPECT_EQ(g.tensors[5].shape, (Shape{1, 8}));  // a row, in its model
   EXPECT_EQ(g.tensors[6].shape, (Shape{2, 2, 2}));
+  for (size_t e = 0; e < 2; ++e) {
+    const GgufTensor& t = g.tensors[7 + e];
+    EXPECT_EQ(t.name, fmt::format("blk.0.ffn_up_exps.bias[{}]", e));
+    EXPECT_EQ(t.shape, (Shape{3}));
+    EXPECT_EQ(t.offset, data + 448 + e * 12);
+    EXPECT_EQ(t.bytes, 12u);
+  }
+  EXPECT_EQ(g.tensors[9].shape, (Shape{2, 3}));
   f.tensors[2] = info("blk.0.ffn_down_exps.scale", {1}, 0, 352);
   EXPECT_THAT(
       refusal([&] { GgufFile::parse(bytes_of(f.bytes()), "f.gguf"); }),
@@ -350,10 +359,9 @@ TEST(Gguf, RefusesAttacks) {
        tensors({info("x_exps.weight", {1, 1, 2}, 0, 0), info("x_exps.weight[1]", {1}, 0, 32)}, 64),
        {"tensor 'x_exps.weight[1]'", "distinct names"}},
       {"more experts than a model may have",
-       tensors(
-           {info("x_exps.weight", {1, 1, 150'000}, 1, 0), info("y_exps.weight", {1, 1, 50'001}, 1, 300'000)},
-           400'032),
-       {"tensor 'y_exps.weight'", "at most 200000 matrices of experts", "50001 experts"}},
+       tensors({info("x_exps.weight", {1, 1, 350'000}, 1, 0), info("y_exps.bias", {1, 50'001}, 1, 700'000)},
+               800'032),
+       {"tensor 'y_exps.bias'", "at most 400000 matrices and biases of experts", "50001 experts"}},
       {"bad UTF-8 name", tensors({info("\xc3(", {8}, 0, 0)}, 32), {"tensor name", "UTF-8", "\\xc3("}},
       {"cut tensor",
        head + le<uint64_t>(1) + le<uint64_t>(0) + text("x") + le(2u) + le<uint64_t>(1),
@@ -457,6 +465,42 @@ TEST(GgufConfig, Experts) {
          "expert_weights_norm': expected true, found false"},
         {key("qwen3moe.expert_group_count", u32, le(4u)), "expert_group_count': expected 1, found 4"}})
     EXPECT_THAT(refusal([&] { config("qwen3moe", {more}); }), testing::HasSubstr(message));
+}
+
+// As llama.cpp's converter writes it.
+TEST(GgufConfig, GptOss) {
+  const auto config = [](const std::vector<std::string>& more) {
+    File f{expert_keys("gpt-oss"), {info("output.weight", {8, 2}, 0, 0)}, 64};
+    f.keys.push_back(key("gpt-oss.attention.sliding_window", u32, le(128u)));
+    f.keys.push_back(key("gpt-oss.rope.scaling.type", str, text("yarn")));
+    f.keys.push_back(key("gpt-oss.rope.scaling.factor", f32, le(32.0f)));
+    f.keys.push_back(key("gpt-oss.rope.scaling.original_context_length", u32, le(4096u)));
+    f.keys.push_back(key("gpt-oss.rope.scaling.yarn_beta_fast", f32, le(32.0f)));
+    f.keys.push_back(key("gpt-oss.rope.scaling.yarn_beta_slow", f32, le(1.0f)));
+    f.keys.insert(f.keys.end(), more.begin(), more.end());
+    return config_from_gguf(GgufFile::parse(bytes_of(f.bytes()), "f.gguf"), "f.gguf");
+  };
+  const Json c = config({});
+  EXPECT_EQ(c["model_type"], "gpt_oss");
+  EXPECT_EQ(c["num_local_experts"], 8);
+  EXPECT_EQ(c["num_experts_per_tok"], 2);
+  EXPECT_EQ(c["intermediate_size"], 24);  // of experts, whatever feed_forward_length says
+  EXPECT_EQ(c["sliding_window"], 128);
+  EXPECT_FALSE(c.contains("norm_topk_prob"));
+  EXPECT_EQ(c["rope_scaling"].dump(),
+            R"({"rope_type":"yarn","factor":32.0,"original_max_position_embeddings":4096,)"
+            R"("beta_fast":32.0,"beta_slow":1.0,"truncate":false})");
+  config({key("gpt-oss.attention.sliding_window_pattern", u32, le(2u)),
+          key("gpt-oss.expert_gating_func", u32, le(3u))});
+  EXPECT_THAT(refusal([&] { config({key("gpt-oss.attention.sliding_window_pattern", u32, le(4u))}); }),
+              testing::HasSubstr("sliding_window_pattern': expected 2, found 4"));
+  EXPECT_THAT(refusal([&] { config({key("gpt-oss.expert_gating_func", u32, le(2u))}); }),
+              testing::HasSubstr("expert_gating_func': expected 3, found 2"));
+  EXPECT_THAT(
+      refusal([&] {
+        config_from_gguf(GgufFile::parse(bytes_of(File{expert_keys("gpt-oss"), {}, 0}.bytes()), "f"), "f");
+      }),
+      testing::HasSubstr("gpt-oss.attention.sliding_window"));
 }
 
 TEST(GgufConfig, RefusesWhatMakesNoModel) {

@@ -2,6 +2,7 @@
 // logits.
 #include <gmock/gmock.h>
 
+#include "edited_checkpoint.h"
 #include "gguf_writer.h"
 #include "runtime/interpreter.h"
 #include "support.h"
@@ -27,6 +28,22 @@ TEST_P(Gguf, GivesTheLogitsOfItsSource) {
 }
 
 INSTANTIATE_TEST_SUITE_P(Families, Gguf, testing::Values("llama3", "tinyllama", "qwen2", "qwen3"));
+
+TEST(GgufNames, OneParameterByTwoNamesIsRefused) {
+  const TemporaryDirectory directory;
+  GgufWriter file;
+  file.text("general.architecture", "llama");
+  for (const char* key : {"block_count", "embedding_length", "feed_forward_length", "attention.head_count",
+                          "attention.key_length", "context_length", "vocab_size"})
+    file.u32(std::string("llama.") + key, 2);
+  file.f32("llama.attention.layer_norm_rms_epsilon", 1e-5f);
+  for (const char* name : {"token_embd.weight", "output_norm.weight", "model.norm.weight"})
+    file.tensor(name, {2, 2}, {1, 1, 1, 1});
+  file.write(directory / "model.gguf");
+  EXPECT_THAT(load_error(directory / "model.gguf"),
+              testing::AllOf(testing::HasSubstr("tensor 'output_norm.weight'"),
+                             testing::HasSubstr("'model.norm.weight' stored once")));
+}
 
 TEST(GgufTokenizer, ReadsTheVocabularyInTheFile) {
   const fs::path file = shared_data("tokenizers/llama_cpp_vocab/ggml-vocab-llama-spm.gguf");
