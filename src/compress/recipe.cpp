@@ -6,6 +6,7 @@
 
 #include "compress/method.h"
 #include "core/error.h"
+#include "core/keys.h"
 #include "core/yaml.h"
 #include "quant/activations.h"
 
@@ -89,14 +90,6 @@ Json to_json(const Numerics& n) {
           {"asymmetric", n.offset == Numerics::Offset::zero_point},
           {"scale", dtype_name(n.dtype)},
           {"activations", name_beside_integers(n.activations)}};
-}
-
-void check_keys(const Json& object, const std::set<std::string>& known, std::string_view where) {
-  if (!object.is_object()) throw input_error(where, "a mapping", printable(object.dump(), 60));
-  for (const auto& [key, value] : object.items())
-    if (!known.contains(key))
-      throw input_error(where, fmt::format("one of {}", fmt::join(known, ", ")),
-                        fmt::format("key '{}'", printable(key)));
 }
 
 DType parse_scale(const std::string& name, std::string_view where) {

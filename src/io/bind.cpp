@@ -6,6 +6,7 @@
 
 #include "core/error.h"
 #include "core/float.h"
+#include "core/keys.h"
 #include "core/log.h"
 #include "quant/activations.h"
 
@@ -52,29 +53,43 @@ constexpr Form forms[] = {
 constexpr std::string_view marks[] = {".weight_scale", ".weight_scale_inv", ".weight.absmax", ".qweight"};
 constexpr std::string_view expert_mark = "_blocks";  // of gpt-oss: "experts.down_proj_blocks" is a parameter
 
-// Tensors of a quantized module. Those that are no parts of its weight belong to arithmetic that Lathe does
-// not do: the weights mean the same without them.
-constexpr std::string_view module_extras[] = {"weight_packed",
-                                              "weight_scale",
-                                              "weight_scale_inv",
-                                              "weight_scale_2",
-                                              "weight_zero_point",
-                                              "weight_shape",
-                                              "weight_g_idx",
-                                              "weight_global_scale",
-                                              "weight.absmax",
-                                              "weight.quant_map",
-                                              "pre_quant_scale",
-                                              "weight.quant_state.bitsandbytes__nf4",
-                                              "input_scale",
-                                              "input_global_scale",
-                                              "input_zero_point",
-                                              "output_scale",
-                                              "output_zero_point",
-                                              "qweight",
-                                              "qzeros",
-                                              "scales",
-                                              "g_idx"};
+// Tensors that belong to a quantized module, in any scheme: each is a part of its weight, allowed beside that
+// (allows), or an error.
+constexpr std::string_view module_tensors[] = {"weight_packed",
+                                               "weight_scale",
+                                               "weight_scale_inv",
+                                               "weight_scale_2",
+                                               "weight_zero_point",
+                                               "weight_shape",
+                                               "weight_g_idx",
+                                               "weight_global_scale",
+                                               "weight.absmax",
+                                               "weight.quant_map",
+                                               "pre_quant_scale",
+                                               "weight.quant_state.bitsandbytes__nf4",
+                                               "input_scale",
+                                               "input_global_scale",
+                                               "input_zero_point",
+                                               "output_scale",
+                                               "output_zero_point",
+                                               "qweight",
+                                               "qzeros",
+                                               "scales",
+                                               "g_idx"};
+
+// Those that are read beside the parts of a packing, or mean no more than that columns are in order; packings
+// by how they begin.
+struct Beside {
+  std::string_view packing, tensor;
+};
+constexpr Beside beside_parts[] = {{"ct.pack32", "weight_shape"},
+                                   {"ct.pack32", "weight_g_idx"},
+                                   {"ct.words32", "weight_shape"},
+                                   {"ct.words32", "weight_g_idx"},
+                                   {"gptq.", "g_idx"},
+                                   {"gptq.", "qzeros"},
+                                   {"awq.gemm", "g_idx"},
+                                   {"bnb.nf4", "weight.quant_state.bitsandbytes__nf4"}};
 
 // Scales of an attention's keys and values, by how their names end: compressed-tensors', ModelOpt's, and
 // those of compressed-tensors before 0.8 and Quark.
@@ -189,8 +204,8 @@ Shape nf4_shape(const Module& m, const Stored& codes, Numerics& n) {
     throw input_error(at, "JSON of at most 1000 bytes in a u8 tensor", state ? "another tensor" : "none");
   const Tensor text = m.load(part);
   const Json json = parse_json({reinterpret_cast<const char*>(text.storage.data), text.bytes()}, at);
-  if (!json.is_object()) throw input_error(at, "an object", json.type_name());
   if (json.contains("nested_blocksize")) throw input_error(at, "no double quantization", "nested_blocksize");
+  check_keys(json, {{"quant_type", "\"nf4\""}, "blocksize", "shape", "dtype"}, at);
   n.group = static_cast<int>(get_int(json, "blocksize", at, 2, 1 << 20));
   const Json* shape = json.contains("shape") ? &json["shape"] : nullptr;
   const bool two = shape && shape->is_array() && shape->size() == 2 && (*shape)[0].is_number_integer() &&
@@ -363,11 +378,40 @@ class Binder {
     }
     if (w.numerics.offset == Numerics::Offset::none && m.find("weight_zero_point"))
       throw input_error(m.where(), fmt::format("no weight_zero_point: {} is symmetric", scheme.name), "one");
+    for (const std::string_view name : module_tensors)
+      if (m.find(name) && !std::ranges::count(out.tensors, m.tensor(name)) && !allows(m, w, scheme, name))
+        throw input_error(m.where(),
+                          fmt::format("tensors of {} ({}, as {} says)", to_string(scheme.numerics),
+                                      w.packing->name, scheme.name),
+                          fmt::format("{} too", name),
+                          "the config leaves out what it is for, or another tool left it there");
     check_parts(w, m.where());
     if (w.packing->name == "bnb.nf4") check_nf4(m, w);
     out.corrected = scheme.corrected;
     out.entry = {m.entry(), w.numerics, w.packing, w.shape, w.bytes(), codes.file_name};
     return out;
+  }
+
+  // Whether that tensor may stand beside the parts of the weight.
+  bool allows(const Module& m, const Weight& w, const QuantScheme& scheme, std::string_view name) const {
+    const std::string_view packing = w.packing->name;
+    for (const Beside& b : beside_parts)
+      if (packing.starts_with(b.packing) && name == b.tensor) return true;
+    if (name == "input_scale" || name == "input_global_scale") return scheme.input_as_is;
+    if (name == "input_zero_point") return packing.starts_with("ct.") && all_zero(m, name);
+    if (name == "weight_g_idx")
+      return (packing == "ct.int8" || packing == "ct.fp8") && grouping(m, name, w) == Grouping::runs;
+    // Of a product in fp8 alone: see modelopt.cpp.
+    if (name == "weight_scale_2") return packing == "modelopt.int4" && scheme.numerics.rounds_activations();
+    if (!config_->has_cache_scales()) return false;
+    const bool key_or_value = m.name().ends_with(".k_proj") || m.name().ends_with(".v_proj");
+    return key_or_value && (name == "output_scale" || (name == "output_zero_point" && all_zero(m, name)));
+  }
+
+  static bool all_zero(const Module& m, std::string_view part) {
+    const Tensor t = m.load(part);
+    return std::all_of(t.storage.data, t.storage.data + t.bytes(),
+                       [](std::byte b) { return b == std::byte{}; });
   }
 
   // ModelOpt's low-rank factors, named as in its exports of transformers' models or as in those of
@@ -521,7 +565,7 @@ std::vector<BoundEntry> bind_tensors(const fs::path& directory, const StoredTens
         out.push_back(std::move(bound));
       }
       taken.insert(module + ".weight");
-      for (std::string_view extra : module_extras) taken.insert(fmt::format("{}.{}", module, extra));
+      for (std::string_view extra : module_tensors) taken.insert(fmt::format("{}.{}", module, extra));
     }
     if (config && config->has_experts() && name.ends_with(expert_mark)) {
       const std::string module = name.substr(0, name.size() - expert_mark.size());

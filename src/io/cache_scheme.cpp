@@ -19,7 +19,7 @@ constexpr std::string_view strategies[] = {"token", "tensor", "attn_head"};  // 
 }  // namespace
 
 CacheScheme parse_cache_scheme(const Json& scheme, const std::string& where) {
-  if (!scheme.is_object()) throw input_error(where, "an object or null", scheme.type_name());
+  check_args(scheme, where);
   const std::string type = get_string_or(scheme, "type", where, "int"),
                     strategy = get_string_or(scheme, "strategy", where, "tensor");
   const int64_t bits = get_int_or(scheme, "num_bits", where, 1, 32, 8);

@@ -2,6 +2,7 @@
 #include <charconv>
 
 #include "core/error.h"
+#include "core/keys.h"
 #include "core/log.h"
 #include "io/quant_methods.h"
 #include "io/writer.h"
@@ -19,6 +20,31 @@ constexpr Format formats[] = {{"pack-quantized", "ct.pack32"},      {"int-quanti
 constexpr std::string_view supported =
     "pack-quantized, int-quantized, float-quantized, nvfp4-pack-quantized, mxfp4-pack-quantized or "
     "mxfp8-quantized weights";
+
+// The schema from 0.5 to 0.20, and what transformers adds when it saves a config. Unread ones, where no value
+// is the only one, say how numbers were found, are loaded, or what tensors say themselves: none depends on
+// them.
+constexpr KnownKey config_keys[] = {"config_groups",
+                                    "quant_method",
+                                    "format",
+                                    "quantization_status",
+                                    "version",
+                                    "ignore",
+                                    "kv_cache_scheme",
+                                    "sparsity_config",
+                                    "transform_config",  // models/hadamard.h
+                                    {"moe_sparsity_config", "null"},
+                                    "global_compression_ratio",
+                                    "run_compressed",
+                                    "dequantize",
+                                    "use_optimized_inference"};
+constexpr KnownKey group_keys[] = {
+    "targets", "weights", "input_activations", {"output_activations", "null"}, "format"};
+constexpr KnownKey args_keys[] = {"num_bits",    "type",     "symmetric",       "strategy",
+                                  "group_size",  "dynamic",  "block_structure", "actorder",
+                                  "scale_dtype", "zp_dtype", "observer",        "observer_kwargs"};
+constexpr KnownKey sparsity_keys[] = {
+    "format", "targets", "ignore", "global_sparsity", "sparsity_structure", "registry_requires_subclass"};
 
 const Packing& packing_of(const std::string& format, std::string_view where) {
   for (const Format& f : formats)
@@ -68,7 +94,7 @@ Activations parse_activations(const Json& group, const std::string& where) {
   const Json* given = find(group, "input_activations");
   if (!given) return Activations::as_they_are;
   const std::string at = where + ".input_activations";
-  if (!given->is_object()) throw input_error(at, "an object or null", given->type_name());
+  check_args(*given, at);
   const std::string type = get_string_or(*given, "type", at, "int"),
                     strategy = get_string_or(*given, "strategy", at, "token");
   const int64_t bits = get_int_or(*given, "num_bits", at, 1, 32, 8),
@@ -90,6 +116,24 @@ Activations parse_activations(const Json& group, const std::string& where) {
       "they are, which is more exact",
       at, bits, printable(strategy), size, printable(dynamic));
   return Activations::as_they_are;
+}
+
+bool input_as_is(const Json& group, const Numerics& numerics) {
+  return find(group, "input_activations") && !numerics.rounds_activations();
+}
+
+// Of modules whose weights stay as they are: attentions, whose queries, keys and values are to be rounded.
+void parse_activations_alone(const Json& group, const std::string& where) {
+  const Json* given = find(group, "input_activations");
+  if (!given) return;
+  const std::string at = where + ".input_activations";
+  check_args(*given, at);
+  if (get_string_or(*given, "type", at, "int") != "float")
+    throw input_error(where, "weights beside input_activations of integers", "none");
+  warn(
+      "{}: floats beside weights that are not quantized are not computed; activations stay as they are, "
+      "which is more exact",
+      at);
 }
 
 // Weights of "type": "float". Scales are bf16 until a checkpoint says otherwise.
@@ -128,6 +172,9 @@ QuantScheme parse_scheme(const Json& group, const std::string& global_format, co
   QuantScheme scheme;
   const Json& weights = group.at("weights");
   const std::string at = where + ".weights";
+  check_args(weights, at);
+  if (const Json* dynamic = find(weights, "dynamic"); dynamic && *dynamic != false)
+    throw input_error(at, "dynamic false", printable(dynamic->dump(), 40));
   const std::string type = get_string_or(weights, "type", at, "int");
   scheme.packing = &packing_of(get_string_or(group, "format", where, global_format), where);
   const bool floats = scheme.packing->name != "ct.pack32" && scheme.packing->name != "ct.int8";
@@ -136,12 +183,14 @@ QuantScheme parse_scheme(const Json& group, const std::string& global_format, co
                       fmt::format("'{}'", printable(type)));
   if (floats) {
     scheme.numerics = parse_floats(weights, *scheme.packing, at).over(parse_activations(group, where));
+    scheme.input_as_is = input_as_is(group, scheme.numerics);
     return scheme;
   }
   scheme.numerics = Numerics::integer(static_cast<int>(get_int(weights, "num_bits", at, 2, 8)),
                                       group_size(weights, at), !get_bool_or(weights, "symmetric", at, true));
   Numerics& n = scheme.numerics;
   n.activations = parse_activations(group, where);
+  scheme.input_as_is = input_as_is(group, n);
   if (scheme.packing->name == "ct.int8") n.bits = 8;  // fewer are a part of these: codes mean the same
   if (n.has_input_scale() && n != Numerics::w8a8_static(n.dtype))
     throw input_error(where,
@@ -171,7 +220,8 @@ bool before_streams(std::string_view version) {
 // A transform_config is for who makes the graph: models/hadamard.h.
 void refuse_sparsity(const Json& q, std::string_view where) {
   const Json* sparsity = find(q, "sparsity_config");
-  if (sparsity && !sparsity->empty()) {
+  if (sparsity) {
+    check_keys(*sparsity, sparsity_keys, fmt::format("{}.sparsity_config", where));
     const std::string format = get_string_or(*sparsity, "format", where, "dense");
     if (format != "dense")
       throw input_error(where, "no sparsity_config", fmt::format("format '{}'", printable(format)));
@@ -180,7 +230,11 @@ void refuse_sparsity(const Json& q, std::string_view where) {
 
 }  // namespace
 
+void check_args(const Json& args, const std::string& where) { check_keys(args, args_keys, where); }
+
 void parse_compressed_tensors(const Json& q, const std::string& where, QuantConfig& out) {
+  check_keys(q, config_keys, where);
+  check_names(q, "ignore", where);
   const Json* groups = find(q, "config_groups");
   if (!groups || !groups->is_object())
     throw input_error(where, "config_groups, an object", groups ? groups->type_name() : "none");
@@ -195,8 +249,11 @@ void parse_compressed_tensors(const Json& q, const std::string& where, QuantConf
   const bool whole_words = before_streams(get_string_or(q, "version", where, ""));
   for (const auto& [name, group] : groups->items()) {
     const std::string at = fmt::format("{}: config_groups.{}", where, printable(name));
-    if (!group.is_object()) throw input_error(at, "an object", group.type_name());
-    if (!find(group, "weights")) continue;  // activations only
+    check_keys(group, group_keys, at);
+    if (!find(group, "weights")) {
+      parse_activations_alone(group, at);
+      continue;
+    }
     QuantScheme scheme = parse_scheme(group, format, at);
     scheme.name = name;
     if (whole_words && scheme.packing->name == "ct.pack32" && 32 % scheme.numerics.bits != 0)

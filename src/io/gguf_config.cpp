@@ -1,6 +1,7 @@
 // GGUF metadata as a Hugging Face config: the one table that knows both vocabularies.
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <simdjson.h>
 
 #include "core/error.h"
@@ -35,6 +36,15 @@ constexpr Key token_keys[] = {
     {"pad_token_id", "tokenizer.ggml.padding_token_id", false},
 };
 
+// Between how many rotations in the original context YaRN blends two frequencies. llama.cpp takes the usual
+// bounds whatever a file says, and rounds the dimensions that have them to whole ones (config.json's
+// truncate). gpt-oss does not round, and no key says so.
+struct YarnBound {
+  std::string_view hf, gguf;
+  double usual;
+};
+constexpr YarnBound yarn_bounds[] = {{"beta_fast", "yarn_beta_fast", 32}, {"beta_slow", "yarn_beta_slow", 1}};
+
 // Architectures with experts: what llama.cpp fixes for each, no key says.
 struct ExpertFamily {
   std::string_view model_type, arch;
@@ -54,11 +64,98 @@ constexpr Key shared_width_key = {"shared_expert_intermediate_size", "expert_sha
                                   true},
               used_key = {"num_experts_per_tok", "expert_used_count", true};
 
+// What else files have under their architecture's name: read below, or what no number depends on. Where
+// `only` says a value, llama.cpp computes something else with another, and so it is with keys that are not
+// here.
+struct OtherKey {
+  std::string_view gguf;
+  std::optional<double> only = {};  // of a truth: 0 or 1
+  std::string_view arch = {};       // of this one alone
+};
+constexpr OtherKey other_keys[] = {
+    // read
+    {"rope.dimension_count"},
+    {"rope.scaling.type"},
+    {"rope.scaling.factor"},
+    {"rope.scaling.original_context_length"},
+    {"attention.value_length"},
+    {"attention.sliding_window_pattern", {}, "gpt-oss"},
+    {"expert_gating_func"},
+    {"expert_group_count"},
+    {"expert_weights_scale"},
+    {"expert_weights_norm"},
+    // what tensors say themselves, other architectures' norms, and what was done to get here
+    {"vocab_size"},
+    {"attention.layer_norm_epsilon"},
+    {"rope.scaling.finetuned"},
+    {"expert_group_used_count"},  // of one group
+    {"pooling_type"},
+    {"tensor_data_layout"},
+    // llama.cpp's own where no file says more
+    {"attention.causal", 1},
+    {"attention.scale", 0},
+    {"attention.clamp_kqv", 0},
+    {"attention.max_alibi_bias", 0},
+    {"attn_logit_softcapping", 0},
+    {"final_logit_softcapping", 0},
+    {"router_logit_softcapping", 0},
+    {"logit_scale", 1},
+    {"residual_scale", 1},
+    {"embedding_scale", 1},
+    {"use_parallel_residual", 0},
+    {"rope.scale_linear", 1},
+    {"rope.scaling.attn_factor", 1},
+    {"rope.scaling.yarn_attn_factor", 1},
+    {"rope.scaling.yarn_ext_factor", 1},
+    {"rope.scaling.yarn_log_multiplier", 0},
+    {"expert_shared_count", 0},
+    {"leading_dense_block_count", 0},
+    {"moe_every_n_layers", 1},
+    {"interleave_moe_layer_step", 1},
+    {"nextn_predict_layers", 0},
+};
+
 std::vector<Key> expert_keys(const ExpertFamily& family) {
   std::vector<Key> out = {{family.experts, "expert_count", true}, used_key};
   if (!family.width.empty()) out.push_back({family.width, "expert_feed_forward_length", true});
   if (family.shared) out.push_back(shared_width_key);
   return out;
+}
+
+bool is_read(std::string_view name) {
+  const auto among = [&](const auto& table) { return std::ranges::count(table, name, &Key::gguf) > 0; };
+  constexpr std::string_view scaling = "rope.scaling.";
+  return among(integer_keys) || among(number_keys) ||
+         std::ranges::any_of(expert_families,
+                             [&](const auto& family) { return among(expert_keys(family)); }) ||
+         (name.starts_with(scaling) &&
+          std::ranges::count(yarn_bounds, name.substr(scaling.size()), &YarnBound::gguf) > 0);
+}
+
+// Every key under the architecture's name is one of those above.
+void check_keys(const GgufFile& file, const std::string& arch, std::string_view where) {
+  const std::string prefix = arch + ".";
+  for (auto at = file.metadata.lower_bound(prefix);
+       at != file.metadata.end() && at->first.starts_with(prefix); ++at) {
+    const auto& [key, value] = *at;
+    const std::string_view name = std::string_view(key).substr(prefix.size());
+    if (is_read(name)) continue;
+    const auto* const row = std::ranges::find_if(other_keys, [&](const OtherKey& other) {
+      return other.gguf == name && (other.arch.empty() || other.arch == arch);
+    });
+    if (row == std::end(other_keys))
+      throw input_error(where, "keys that Lathe knows", fmt::format("key '{}'", printable(key)),
+                        "what a model computes may depend on it");
+    if (!row->only) continue;
+    const auto* truth = std::get_if<bool>(&value.value);
+    const auto* integer = std::get_if<int64_t>(&value.value);
+    const double found = truth     ? static_cast<double>(*truth)
+                         : integer ? static_cast<double>(*integer)
+                                   : file.number(key);
+    if (found != *row->only)
+      throw input_error(fmt::format("{}: key '{}'", where, printable(key)), fmt::format("{}", *row->only),
+                        fmt::format("{}", found), "other models of this kind are not read");
+  }
 }
 
 const GgufTensor* find_tensor(const GgufFile& file, std::string_view name) {
@@ -92,15 +189,6 @@ int64_t vocab_size(const GgufFile& file, std::string_view where) {
       return static_cast<int64_t>(list->size());
   throw input_error(where, "tensor 'token_embd.weight' or key 'tokenizer.ggml.tokens'", "neither");
 }
-
-// Between how many rotations in the original context YaRN blends two frequencies. llama.cpp takes the usual
-// bounds whatever a file says, and rounds the dimensions that have them to whole ones (config.json's
-// truncate). gpt-oss does not round, and no key says so.
-struct YarnBound {
-  std::string_view hf, gguf;
-  double usual;
-};
-constexpr YarnBound yarn_bounds[] = {{"beta_fast", "yarn_beta_fast", 32}, {"beta_slow", "yarn_beta_slow", 1}};
 
 constexpr std::string_view gpt_oss = "gpt-oss";
 
@@ -240,6 +328,7 @@ Json config_from_gguf(const GgufFile& file, std::string_view where) {
   if (!simdjson::validate_utf8(arch.data(), arch.size()))
     throw input_error(fmt::format("{}: key 'general.architecture'", where), "a name in UTF-8",
                       printable(arch));
+  check_keys(file, arch, where);
   Json config;
   config["model_type"] = arch;
   for (const Key& key : integer_keys) {
@@ -264,6 +353,11 @@ Json config_from_gguf(const GgufFile& file, std::string_view where) {
                         fmt::format("a multiple of {} heads", heads), fmt::format("{}", hidden));
     config["head_dim"] = hidden / heads;
   }
+  if (const std::string values = arch + ".attention.value_length"; file.has(values))
+    if (const int64_t n = bounded(file, values, 1, where); n != config["head_dim"].get<int64_t>())
+      throw input_error(fmt::format("{}: key '{}'", where, values),
+                        fmt::format("{}, as keys have", config["head_dim"].get<int64_t>()),
+                        fmt::format("{}", n));
   if (const std::string rotary = arch + ".rope.dimension_count"; file.has(rotary)) {
     const int64_t n = bounded(file, rotary, 1, where), head_dim = config["head_dim"].get<int64_t>();
     if (n != head_dim)

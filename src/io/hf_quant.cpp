@@ -2,6 +2,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/keys.h"
 #include "core/log.h"
 #include "io/compressed_tensors.h"
 #include "io/quant_methods.h"
@@ -9,6 +10,37 @@
 #include "quant/activations.h"
 
 namespace lathe {
+namespace {
+
+// What transformers and AutoFP8 write. Modules that are converted or not have tensors that say so.
+constexpr KnownKey fp8_keys[] = {"quant_method",
+                                 "fmt",
+                                 "activation_scheme",
+                                 "weight_block_size",
+                                 "scale_fmt",
+                                 {"expert_dtype", "\"fp8\""},
+                                 {"kv_cache_scheme", "null"},
+                                 "modules_to_not_convert",
+                                 "modules_to_convert",
+                                 "ignored_layers",
+                                 "dequantize"};  // how to load it
+constexpr KnownKey mxfp4_keys[] = {"quant_method", "modules_to_not_convert", "dequantize"};
+// Of its own arithmetic (llm_int8_*, bnb_4bit_compute_dtype) and storage none changes what codes mean.
+constexpr KnownKey bitsandbytes_keys[] = {"quant_method",
+                                          "load_in_4bit",
+                                          "_load_in_4bit",
+                                          {"load_in_8bit", "false"},
+                                          {"_load_in_8bit", "false"},
+                                          "bnb_4bit_quant_type",
+                                          "bnb_4bit_use_double_quant",
+                                          "bnb_4bit_compute_dtype",
+                                          "bnb_4bit_quant_storage",
+                                          "llm_int8_enable_fp32_cpu_offload",
+                                          "llm_int8_has_fp16_weight",
+                                          "llm_int8_skip_modules",
+                                          "llm_int8_threshold"};
+
+}  // namespace
 
 // Rows and columns of a block that shares a scale.
 std::pair<int, int> block_size(const Json& given, const std::string& where) {
@@ -23,25 +55,37 @@ std::pair<int, int> block_size(const Json& given, const std::string& where) {
 // quant_method "fp8" of transformers: blocks with weight_scale_inv, or one weight_scale. Dynamic activations
 // have a scale for each row and block of columns, or for each row.
 void parse_hf_fp8(const Json& q, const std::string& where, QuantConfig& out) {
-  if (const std::string fmt = get_string_or(q, "fmt", where, "e4m3"); fmt != "e4m3")
+  check_keys(q, fp8_keys, where);
+  for (const char* key : {"modules_to_not_convert", "modules_to_convert", "ignored_layers"})
+    check_names(q, key, where);
+  if (const std::string fmt = get_string_or(q, "fmt", where, "e4m3"); fmt != "e4m3" && fmt != "float8_e4m3fn")
     throw input_error(where, "fmt e4m3", fmt::format("'{}'", printable(fmt)));
   const std::string activations = get_string_or(q, "activation_scheme", where, "dynamic");
   if (activations != "dynamic" && activations != "static")
     throw input_error(where, "activation_scheme dynamic or static",
                       fmt::format("'{}'", printable(activations)));
   const bool given = activations == "static";
+  const std::string scales = get_string_or(q, "scale_fmt", where, "float");
+  if (scales != "float" && scales != "ue8m0")
+    throw input_error(where, "scale_fmt float or ue8m0", fmt::format("'{}'", printable(scales)));
+  const bool rounded_scales = !given && scales == "ue8m0";
+  if (rounded_scales)
+    warn(
+        "{}: activations whose scales are powers of two are not computed; they stay as they are, which is "
+        "more exact",
+        where);
   const Json* block = find(q, "weight_block_size");
   if (!block) {
-    const Numerics n =
-        Numerics::fp8_tensor(DType::f32).over(given ? Activations::fp8_static : Activations::fp8_per_row);
+    Numerics n = Numerics::fp8_tensor(DType::f32);
+    if (!rounded_scales) n = n.over(given ? Activations::fp8_static : Activations::fp8_per_row);
     out.target_class(out.add({"fp8", &packing("ct.fp8"), n}));
     return;
   }
   const auto [rows, cols] = block_size(*block, where + ".weight_block_size");
   Numerics n = Numerics::grid(Numerics::Kind::e4m3, cols, DType::f32, rows);
-  if (given || cols == columns_per_scale(Activations::fp8_groups))
+  if (given || (!rounded_scales && cols == columns_per_scale(Activations::fp8_groups)))
     n.activations = given ? Activations::fp8_static : Activations::fp8_groups;
-  else  // one scale for as many columns as a block of weights has
+  else if (!rounded_scales)  // one scale for as many columns as a block of weights has
     warn("{}: activations in groups of {} are not computed; they stay as they are, which is more exact",
          where, cols);
   out.target_class(out.add({"fp8", &packing("hf.fp8"), n}));
@@ -49,6 +93,8 @@ void parse_hf_fp8(const Json& q, const std::string& where, QuantConfig& out) {
 
 // quant_method "bitsandbytes": only nf4, whose group size is beside each weight.
 void parse_bitsandbytes(const Json& q, const std::string& where, QuantConfig& out) {
+  check_keys(q, bitsandbytes_keys, where);
+  check_names(q, "llm_int8_skip_modules", where);
   const std::string type = get_string_or(q, "bnb_4bit_quant_type", where, "fp4");
   if (!get_bool_or(q, "load_in_4bit", where, false) || type != "nf4" ||
       get_bool_or(q, "bnb_4bit_use_double_quant", where, false))
@@ -58,7 +104,9 @@ void parse_bitsandbytes(const Json& q, const std::string& where, QuantConfig& ou
 }
 
 // gpt-oss: experts in blocks of 32, everything else as it is.
-void parse_hf_mxfp4(const Json&, const std::string&, QuantConfig& out) {
+void parse_hf_mxfp4(const Json& q, const std::string& where, QuantConfig& out) {
+  check_keys(q, mxfp4_keys, where);
+  check_names(q, "modules_to_not_convert", where);
   out.target_class(out.add({"mxfp4", &packing("openai.mxfp4"), Numerics::mxfp4()}));
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "core/error.h"
+#include "core/keys.h"
 #include "core/log.h"
 #include "io/compressed_tensors.h"
 #include "io/quant_methods.h"
@@ -39,6 +40,18 @@ const Algorithm algorithms[] = {
     {"W4A8_MXFP4_FP8", "modelopt.mxfp4", Numerics::mxfp4().over(fp8_static), false},
     {"MXFP8", "ct.mxfp8", Numerics::mxfp8().over(mxfp8_rceil), false},
 };
+
+// Of hf_quant_config.json, of what is inside it, and of config.json, which has that too, said again as groups
+// of compressed-tensors. Which modules are excluded, which have pre_quant_scale or factors: their tensors
+// say.
+constexpr KnownKey file_keys[] = {"producer", "quantization", "quant_method"};
+constexpr KnownKey quantization_keys[] = {"quant_algo",      "quantized_layers", "kv_cache_quant_algo",
+                                          "kv_cache_scheme", "group_size",       "quant_method",
+                                          "exclude_modules", "ignore",           "has_zero_point",
+                                          "pre_quant_scale", "lora_rank",        "config_groups",
+                                          "producer"};
+constexpr KnownKey layer_keys[] = {"quant_algo", "group_size", "has_zero_point", "pre_quant_scale",
+                                   "lora_rank"};
 
 // `q` is a whole config, or an entry of quantized_layers.
 QuantScheme scheme_of(const Json& q, const std::string& where) {
@@ -98,6 +111,9 @@ constexpr CacheAlgorithm cache_algorithms[] = {
 CacheScheme parse_cache_algorithm(const std::string& name, const std::string& where) {
   for (const CacheAlgorithm& a : cache_algorithms)
     if (a.name == name) return {a.numerics};
+  if (name != "NVFP4_AFFINE")
+    throw input_error(where, "kv_cache_quant_algo FP8, INT8, NVFP4 or NVFP4_AFFINE",
+                      fmt::format("'{}'", printable(name)));
   warn("{}: kv_cache_quant_algo {} is not computed; keys and values stay as they are, which is more exact",
        where, printable(name));
   return {};
@@ -108,12 +124,15 @@ CacheScheme parse_cache_algorithm(const std::string& name, const std::string& wh
 void parse_modelopt(const Json& given, const std::string& where, QuantConfig& out) {
   const Json* inside = find(given, "quantization");
   const Json& q = inside ? *inside : given;
-  if (!q.is_object()) throw input_error(where + ": quantization", "an object", q.type_name());
+  if (inside) check_keys(given, file_keys, where);
+  check_keys(q, quantization_keys, inside ? where + ": quantization" : where);
+  for (const char* key : {"exclude_modules", "ignore"}) check_names(q, key, where);
   const Json* cache = find(q, "kv_cache_quant_algo");
   if (cache)
     out.set_cache(parse_cache_algorithm(get_string(q, "kv_cache_quant_algo", where), where));
-  else if (const Json* scheme = find(q, "kv_cache_scheme"))
-    out.set_cache(parse_cache_scheme(*scheme, where + ".kv_cache_scheme"));
+  else if (const Json* scheme = find(q, "kv_cache_scheme"))  // an algorithm's name where it is not FP8
+    out.set_cache(scheme->is_string() ? parse_cache_algorithm(scheme->get<std::string>(), where)
+                                      : parse_cache_scheme(*scheme, where + ".kv_cache_scheme"));
 
   if (out.has_cache_scales() && !find(q, "quant_algo")) return;  // the cache alone
   if (get_string(q, "quant_algo", where) != "MIXED_PRECISION") {
@@ -124,7 +143,7 @@ void parse_modelopt(const Json& given, const std::string& where, QuantConfig& ou
       throw input_error(where, "quantized_layers, an object", layers ? layers->type_name() : "none");
     for (const auto& [module, layer] : layers->items()) {
       const std::string at = fmt::format("{}: quantized_layers '{}'", where, printable(module));
-      if (!layer.is_object()) throw input_error(at, "an object", layer.type_name());
+      check_keys(layer, layer_keys, at);
       out.target_module(module, out.add(scheme_of(layer, at)));
     }
   }

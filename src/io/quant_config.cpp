@@ -51,6 +51,15 @@ const Json* find(const Json& object, const char* key) {
   return it == object.end() || it->is_null() ? nullptr : &*it;
 }
 
+void check_names(const Json& object, const char* key, const std::string& where) {
+  const Json* names = find(object, key);
+  if (!names ||
+      (names->is_array() && std::ranges::all_of(*names, [](const Json& name) { return name.is_string(); })))
+    return;
+  throw input_error(fmt::format("{}: key '{}'", where, key), "an array of strings or null",
+                    printable(names->dump(), 60));
+}
+
 bool QuantConfig::has_experts() const {
   return std::ranges::any_of(schemes_,
                              [](const QuantScheme& s) { return s.packing->name == "openai.mxfp4"; });

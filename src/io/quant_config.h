@@ -21,7 +21,8 @@ struct QuantScheme {
   std::string name;                  // "group_0", "gptq", "NVFP4"
   const Packing* packing = nullptr;  // "ct.pack32" for pack-quantized, "ct.fp8" for float-quantized, ...
   Numerics numerics;
-  bool corrected = false;  // modules may have factors of low rank, to be added to their output
+  bool corrected = false;    // modules may have factors of low rank, to be added to their output
+  bool input_as_is = false;  // activations are to be rounded, but are not: modules may have scales of them
 };
 
 class QuantConfig {

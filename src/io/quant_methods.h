@@ -31,6 +31,11 @@ Json cache_scheme_json(const CacheScheme&);
 
 // What several of them read.
 const Json* find(const Json& object, const char* key);  // null where it is absent or null
+// A list of names, null or absent: of modules that stay as they are, for one. Which those are the tensors
+// say.
+void check_names(const Json& object, const char* key, const std::string& where);
+// compressed-tensors' QuantizationArgs, of weights, of activations or of a cache: no unknown keys.
+void check_args(const Json& args, const std::string& where);
 // Rows and columns of a block that shares a scale.
 std::pair<int, int> block_size(const Json& given, const std::string& where);
 

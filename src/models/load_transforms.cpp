@@ -4,6 +4,7 @@
 #include <set>
 
 #include "core/error.h"
+#include "core/keys.h"
 #include "io/module_pattern.h"
 #include "models/hadamard.h"
 
@@ -11,14 +12,6 @@ namespace lathe {
 namespace {
 
 constexpr int64_t most_columns = 10'000'000;
-
-void check_keys(const Json& object, std::initializer_list<std::string_view> known, const std::string& where) {
-  if (!object.is_object()) throw input_error(where, "an object", object.type_name());
-  for (const auto& [key, value] : object.items())
-    if (std::ranges::find(known, key) == known.end())
-      throw input_error(where, fmt::format("keys {}", fmt::join(known, ", ")),
-                        fmt::format("'{}'", printable(key)));
-}
 
 // Modules by name, by regular expression or, of linear layers, by class.
 class Targets {

@@ -164,8 +164,7 @@ TEST(Checkpoint, BindsIntQuantizedModules) {
   dir.put("config.json", quantized_int8);
   dir.put("model.safetensors", file_of({{"m.weight_scale", "BF16", "[8,1]", 16},
                                         {"m.weight", "I8", "[8,64]", 512},
-                                        {"n.weight", "BF16", "[2]", 4},
-                                        {"m.input_scale", "BF16", "[1]", 2}}));
+                                        {"n.weight", "BF16", "[2]", 4}}));
   const Checkpoint c = Checkpoint::open(dir.path());
   ASSERT_EQ(c.entries().size(), 2u);
   EXPECT_EQ(c.find("m.weight")->packing->name, "ct.int8");

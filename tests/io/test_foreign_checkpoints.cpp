@@ -161,6 +161,73 @@ TEST(CompressedTensors, TwoPackingsOfThreeBits) {
   EXPECT_EQ(open(config(""), tensors(stream, false)).checkpoint.find("m.weight")->shape, (Shape{1, 32}));
 }
 
+// A tensor of another scheme in a quantized module would mean other numbers.
+TEST(CompressedTensors, TensorsOfOtherSchemesAreErrors) {
+  const auto config = [](const std::string& format, const std::string& weights,
+                         const std::string& activations = "null", const std::string& more = "") {
+    return R"({"quantization_config":{"quant_method":"compressed-tensors","format":")" + format + "\"" +
+           more + R"(,"config_groups":{"g":{"targets":["Linear"],"weights":)" + weights +
+           R"(,"input_activations":)" + activations + "}}}}";
+  };
+  const std::string one = bytes(std::vector<float>{1}), channel = R"({"num_bits":4,"strategy":"channel"})",
+                    eight = R"({"num_bits":8,"strategy":"channel"})",
+                    given = R"({"num_bits":8,"strategy":"tensor","dynamic":false})";
+  const std::vector<Given> packed = {{"a.k_proj.weight_packed", "I32", "[1,1]", std::string(4, '\x99')},
+                                     {"a.k_proj.weight_scale", "F32", "[1,1]", one}},
+                           int8 = {{"a.k_proj.weight", "I8", "[1,8]", std::string(8, '\x01')},
+                                   {"a.k_proj.weight_scale", "F32", "[1,1]", one}};
+  const auto and_also = [](std::vector<Given> out, const std::vector<Given>& more) {
+    out.insert(out.end(), more.begin(), more.end());
+    return out;
+  };
+  const auto files = [](const std::string& text, const std::vector<Given>& tensors) {
+    return std::vector<std::pair<std::string, std::string>>{{"config.json", text},
+                                                            {"model.safetensors", file_with(tensors)}};
+  };
+  const Given input{"a.k_proj.input_scale", "F32", "[1]", one};
+  const auto zero_point = [](char zero) {
+    return Given{"a.k_proj.input_zero_point", "I8", "[1]", std::string(1, zero)};
+  };
+  std::vector<Attack> attacks;
+  const std::string w4 = config("pack-quantized", channel), w8 = config("int-quantized", eight),
+                    w8a8 = config("int-quantized", eight, given);
+  for (const char* part : {"weight_scale_2", "weight_global_scale", "input_scale", "input_global_scale",
+                           "output_scale", "output_zero_point", "scales", "qzeros", "weight.absmax"})
+    attacks.push_back({part,
+                       files(w4, and_also(packed, {{fmt::format("a.k_proj.{}", part), "F32", "[1]", one}})),
+                       {"module 'a.k_proj': expected tensors of int4 (ct.pack32, as g says), found",
+                        fmt::format("found {} too", part)}});
+  attacks.push_back({"g_idx",
+                     files(w4, and_also(packed, {{"a.k_proj.g_idx", "I32", "[8]", std::string(32, '\0')}})),
+                     {"module 'a.k_proj'", "found g_idx too"}});
+  attacks.push_back({"a zero point of activations",
+                     files(w8a8, and_also(int8, {input, zero_point(5)})),
+                     {"module 'a.k_proj'", "found input_zero_point too"}});
+  attacks.push_back({"a scale of activations that are not rounded",
+                     files(w8, and_also(int8, {input})),
+                     {"module 'a.k_proj'", "found input_scale too"}});
+  attacks.push_back(
+      {"columns in another order beside int8",
+       files(config("int-quantized", R"({"num_bits":8,"strategy":"group","group_size":4})"),
+             {int8[0],
+              {"a.k_proj.weight_scale", "F32", "[1,2]", one + one},
+              {"a.k_proj.weight_g_idx", "I32", "[8]", bytes(std::vector<int32_t>{1, 1, 1, 1, 0, 0, 0, 0})}}),
+       {"module 'a.k_proj'", "found weight_g_idx too"}});
+  expect_refused(attacks);
+  // Those that mean nothing more: zero points of zero; scales where the config has floats that are not
+  // computed; groups that are runs; scales of keys as they were stored before 0.8.
+  open(w8a8, and_also(int8, {input, zero_point(0)}));
+  open(config("int-quantized", eight, R"({"num_bits":6,"type":"float","strategy":"tensor"})"),
+       and_also(int8, {input}));
+  open(w8, and_also(int8, {{"a.k_proj.weight_g_idx", "I32", "[8]", std::string(32, '\0')}}));
+  const auto cache =
+      open(config("int-quantized", eight, "null",
+                  R"(,"kv_cache_scheme":{"num_bits":8,"type":"float","strategy":"tensor"})"),
+           and_also(int8, {{"a.k_proj.output_scale", "F32", "[1]", one},
+                           {"a.k_proj.output_zero_point", "F32", "[1]", std::string(4, '\0')}}));
+  EXPECT_NE(cache.checkpoint.find("a.k_scale"), nullptr);
+}
+
 TEST(Awq, Opens) {
   const std::vector<Given> given = {
       {"m.qweight", "I32", "[32,1]", bytes(std::vector<uint32_t>(32, 0x75316420))},
@@ -458,6 +525,11 @@ TEST(ModelOpt, RefusesWhatDoesNotFit) {
       {"FP8 by its config",
        files(R"("quant_algo":"FP8")", nvfp4),
        {"weight f8e4m3 (modelopt.fp8, as FP8 says)", "weight u8"}},
+      {"a second scale beside FP8",
+       files(R"("quant_algo":"FP8_PB_WO")", {{"m.weight", "F8_E4M3", "[2,16]", 32},
+                                             {"m.weight_scale", "F32", "[1,1,1,1]", 4},
+                                             {"m.weight_scale_2", "F32", "[]", 4}}),
+       {"module 'm'", "(modelopt.fp8, as FP8_PB_WO says)", "weight_scale_2 too"}},
       {"a layer that nobody names",
        files(R"("quant_algo":"MIXED_PRECISION","quantized_layers":{"n":{"quant_algo":"NVFP4"}})", nvfp4),
        {"module 'm'", "a config group that targets it"}},

@@ -503,6 +503,58 @@ TEST(GgufConfig, GptOss) {
       testing::HasSubstr("gpt-oss.attention.sliding_window"));
 }
 
+// Keys that converters write and that change nothing, and those that would change what is computed.
+TEST(GgufConfig, EveryKeyOfTheArchitectureIsKnown) {
+  const auto config = [](const std::string& arch, const std::vector<std::string>& more) {
+    File f{arch == "llama" ? llama_keys() : expert_keys(arch), {}, 0};
+    for (const std::string& k : more) f.keys.push_back(k);
+    return config_from_gguf(GgufFile::parse(bytes_of(f.bytes()), "f.gguf"), "f.gguf");
+  };
+  const auto number = [](const std::string& name, uint32_t n) { return key(name, u32, le(n)); };
+  const auto real = [](const std::string& name, float x) { return key(name, f32, le(x)); };
+  // llama.cpp's converter of Llama, of Mixtral and of Qwen3-MoE, and what older files have.
+  const std::vector<std::string> usual = {number("llama.vocab_size", 2),
+                                          number("llama.attention.key_length", 16),
+                                          number("llama.attention.value_length", 16),
+                                          number("llama.rope.dimension_count", 16),
+                                          real("llama.rope.freq_base", 1e4f),
+                                          number("llama.expert_count", 0),
+                                          number("llama.expert_used_count", 0),
+                                          key("llama.tensor_data_layout", str, text("Meta AI original pth")),
+                                          real("llama.attention.layer_norm_epsilon", 1e-5f),
+                                          key("llama.attention.causal", boolean, "\x01"),
+                                          real("llama.rope.scale_linear", 1),
+                                          real("llama.logit_scale", 1)};
+  EXPECT_EQ(config("llama", usual)["model_type"], "llama");
+  EXPECT_EQ(config("qwen3moe",
+                   {number("qwen3moe.pooling_type", 3), number("qwen3moe.vocab_size", 2),
+                    number("qwen3moe.expert_group_count", 1), number("qwen3moe.expert_group_used_count", 1),
+                    number("qwen3moe.leading_dense_block_count", 0)})["model_type"],
+            "qwen3_moe");
+  // Other names may be anything.
+  config("llama", {number("llamas.x", 1), number("general.x", 1), number("quantize.imatrix.x", 1)});
+  for (const auto& [more, message] :
+       {std::pair{real("llama.attention.scale", .01f), "llama.attention.scale': expected 0"},
+        {real("llama.attn_logit_softcapping", 5), "attn_logit_softcapping': expected 0, found 5"},
+        {real("llama.final_logit_softcapping", 5), "final_logit_softcapping': expected 0, found 5"},
+        {real("llama.logit_scale", 5), "logit_scale': expected 1, found 5"},
+        {real("llama.embedding_scale", 5), "embedding_scale': expected 1, found 5"},
+        {real("llama.residual_scale", .5f), "residual_scale': expected 1, found 0.5"},
+        {key("llama.attention.causal", boolean, std::string(1, '\0')), "causal': expected 1, found 0"},
+        {real("llama.attention.max_alibi_bias", 8), "max_alibi_bias': expected 0, found 8"},
+        {real("llama.attention.clamp_kqv", .5f), "clamp_kqv': expected 0, found 0.5"},
+        {number("llama.attention.value_length", 8), "value_length': expected 16, as keys have, found 8"},
+        {real("llama.rope.scaling.attn_factor", 3), "attn_factor': expected 1, found 3"},
+        {real("llama.rope.scale_linear", 4), "scale_linear': expected 1, found 4"},
+        {key("llama.rope.scale_linear", str, text("x")), "scale_linear': expected a float, found a string"},
+        {key("llama.use_parallel_residual", boolean, "\x01"), "use_parallel_residual': expected 0, found 1"},
+        {number("llama.attention.sliding_window_pattern", 2),
+         "expected keys that Lathe knows, found key 'llama.attention.sliding_window_pattern'"},
+        {real("llama.rope.freq_base_swa", 1e4f), "found key 'llama.rope.freq_base_swa'"},
+        {number("llama.banana", 1), "found key 'llama.banana'"}})
+    EXPECT_THAT(refusal([&] { config("llama", {more}); }), testing::HasSubstr(message));
+}
+
 TEST(GgufConfig, RefusesWhatMakesNoModel) {
   auto replaced = [](size_t i, const std::string& by) {
     File f{llama_keys(), {}, 0};

@@ -177,6 +177,168 @@ TEST(QuantConfig, RefusesWhatItCannotRead) {
   }
 }
 
+// What their owners' classes write, all keys of them: accepted.
+TEST(QuantConfig, KnowsTheKeysThatToolsWrite) {
+  const std::string args = R"("actorder":null,"block_structure":null,"group_size":128,"num_bits":4,)"
+                           R"("observer":"minmax","observer_kwargs":{},"strategy":"group","symmetric":true,)"
+                           R"("type":"int")",
+                    group = R"("input_activations":null,"output_activations":null,"targets":["Linear"])";
+  const auto tensors = [](const std::string& groups, const std::string& more) {
+    return R"("quant_method":"compressed-tensors","format":"pack-quantized",)"
+           R"("global_compression_ratio":1.89,"ignore":["lm_head"],"kv_cache_scheme":null,)"
+           R"("quantization_status":"compressed","config_groups":{)" +
+           groups + "}" + more;
+  };
+  const struct {
+    const char* name;
+    std::string config;
+  } cases[] = {
+      {"compressed-tensors 0.8",
+       tensors("\"group_0\":{\"weights\":{\"dynamic\":false," + args + "}," + group + "}",
+               R"(,"version":"0.8.1","sparsity_config":{"format":"dense","global_sparsity":0.1,"ignore":[],)"
+               R"("registry_requires_subclass":false,"sparsity_structure":"unstructured","targets":[]})")},
+      {"compressed-tensors 0.20",
+       tensors(
+           "\"group_0\":{\"format\":\"pack-quantized\",\"weights\":{\"dynamic\":false," + args +
+               R"(,"scale_dtype":null,"zp_dtype":"torch.int8"},)" + group + "}",
+           R"(,"version":"0.20.0","moe_sparsity_config":null,"sparsity_config":{},"transform_config":{})")},
+      {"compressed-tensors as transformers saves it",
+       tensors("\"group_0\":{\"weights\":{" + args + "}," + group + "}",
+               R"(,"run_compressed":true,"dequantize":false,"use_optimized_inference":false)")},
+      {"queries, keys and values of attentions, in floats",
+       tensors("\"group_0\":{\"weights\":{" + args + "}," + group +
+                   R"(},"group_1":{"weights":null,"output_activations":null,"targets":["LlamaAttention"],)"
+                   R"("input_activations":{"num_bits":8,"type":"float","strategy":"tensor"}})",
+               "")},
+      {"AutoGPTQ",
+       R"("quant_method":"gptq","bits":4,"group_size":128,"damp_percent":0.1,"desc_act":true,"static_groups":false,
+      "sym":true,"true_sequential":true,"model_name_or_path":null,"model_file_base_name":"model",
+      "is_marlin_format":false,"awq_gemm_checkpoint":false,"checkpoint_format":"gptq")"},
+      {"optimum and transformers",
+       R"("quant_method":"gptq","bits":4,"tokenizer":null,"dataset":"c4","group_size":128,"damp_percent":0.1,
+      "desc_act":false,"act_group_aware":true,"sym":true,"true_sequential":true,"format":"gptq","checkpoint_format":"gptq",
+      "meta":null,"backend":"auto","use_cuda_fp16":false,"model_seqlen":2048,"block_name_to_quantize":"model.layers",
+      "module_name_preceding_first_block":["model.embed_tokens"],"batch_size":1,"pad_token_id":null,"use_exllama":true,
+      "exllama_config":{"version":1},"max_input_length":null,"cache_block_outputs":true,
+      "modules_in_block_to_quantize":[["q"]])"},
+      {"GPTQModel",
+       R"("quant_method":"gptq","method":"gptq","bits":4,"dynamic":{"+:.*up":{"bits":8,"group_size":32,"sym":true,
+      "desc_act":false,"mse":2.4},"-:.*down":{}},"group_size":128,"desc_act":false,"lm_head":false,"format":"gptq",
+      "checkpoint_format":"gptq","pack_dtype":"int32","rotation":null,"sym":true,
+      "meta":{"quantizer":["gptqmodel:5.4"],"damp_percent":0.05})"},
+      {"AutoRound as GPTQ",
+       R"("quant_method":"gptq","bits":4,"group_size":128,"sym":true,"data_type":"int","enable_quanted_input":true,
+      "enable_minmax_tuning":true,"enable_norm_bias_tuning":false,"seqlen":2048,"batch_size":8,"train_bs":8,
+      "scale_dtype":"torch.float16","lr":0.005,"minmax_lr":0.005,"gradient_accumulate_steps":1,"iters":200,"amp":true,
+      "nsamples":512,"low_gpu_mem_usage":false,"quant_block_list":null,"autoround_version":"0.4","desc_act":false,
+      "true_sequential":false,"damp_percent":0.01)"},
+      {"AutoAWQ",
+       R"("quant_method":"awq","bits":4,"group_size":128,"modules_to_not_convert":null,"version":"gemm","zero_point":true)"},
+      {"AWQ as transformers saves it",
+       R"("quant_method":"awq","bits":4,"group_size":128,"zero_point":true,"version":"gemm","backend":"autoawq",
+      "do_fuse":false,"exllama_config":null,"fuse_max_seq_len":null,"modules_to_fuse":null,
+      "modules_to_not_convert":["visual"],"format":"GEMM","checkpoint_format":"gemm","sym":true,"desc_act":false)"},
+      {"ModelOpt in config.json",
+       R"("quant_method":"modelopt","quant_algo":"NVFP4","config_groups":{"group_0":{"input_activations":{"dynamic":false,
+      "num_bits":4,"type":"float","group_size":16},"targets":["Linear"]}},"ignore":["lm_head"],
+      "kv_cache_scheme":{"dynamic":false,"num_bits":8,"type":"float"},"producer":{"name":"modelopt","version":"0.47"})"},
+      {"ModelOpt with a cache of another kind",
+       R"("quant_method":"modelopt","quant_algo":"FP8","ignore":[],"kv_cache_scheme":"NVFP4")"},
+      {"ModelOpt, a layer at a time",
+       R"("quant_algo":"MIXED_PRECISION","kv_cache_quant_algo":"NVFP4_AFFINE","exclude_modules":["lm_head*"],
+      "quantized_layers":{"a":{"quant_algo":"NVFP4_SVD","group_size":16,"has_zero_point":false,"pre_quant_scale":true,"lora_rank":32}})"},
+      {"transformers' FP8",
+       R"("quant_method":"fp8","fmt":"e4m3","activation_scheme":"dynamic","weight_block_size":[128,128],
+      "modules_to_not_convert":["lm_head"],"modules_to_convert":null,"dequantize":false,"scale_fmt":"float","expert_dtype":"fp8")"},
+      {"AutoFP8",
+       R"("quant_method":"fp8","activation_scheme":"static","ignored_layers":["lm_head"],"kv_cache_scheme":null)"},
+      {"FP8 under its other name",
+       R"("quant_method":"fp8","fmt":"float8_e4m3fn","activation_scheme":"dynamic","weight_block_size":[128,128])"},
+      {"gpt-oss", R"("quant_method":"mxfp4","modules_to_not_convert":["lm_head"],"dequantize":false)"},
+      {"bitsandbytes",
+       R"("quant_method":"bitsandbytes","load_in_4bit":true,"_load_in_4bit":true,"load_in_8bit":false,"_load_in_8bit":false,
+      "bnb_4bit_compute_dtype":"bfloat16","bnb_4bit_quant_storage":"uint8","bnb_4bit_quant_type":"nf4",
+      "bnb_4bit_use_double_quant":false,"llm_int8_enable_fp32_cpu_offload":false,"llm_int8_has_fp16_weight":false,
+      "llm_int8_skip_modules":null,"llm_int8_threshold":6.0)"},
+  };
+  for (const auto& c : cases) {
+    SCOPED_TRACE(c.name);
+    EXPECT_NO_THROW(EXPECT_TRUE(parse("{\"quantization_config\":{" + c.config + "}}")));
+  }
+}
+
+// Any other is an error that names it, and so is what would change the numbers.
+TEST(QuantConfig, RefusesKeysThatItDoesNotKnow) {
+  const auto in_weights = [](const std::string& more) {
+    return config(R"({"num_bits":4,"strategy":"channel",)" + more + "}");
+  };
+  const auto in_group = [](const std::string& more) { return config(w4 + "," + more); };
+  const auto on_top = [](const std::string& more) {
+    return config(w4, R"("pack-quantized")", R"(["Linear"])", "," + more);
+  };
+  const auto of = [](const std::string& text) { return "{\"quantization_config\":{" + text + "}}"; };
+  const std::string gptq = R"("quant_method":"gptq","bits":4,)", awq = R"("quant_method":"awq","bits":4,)",
+                    fp8 = R"("quant_method":"fp8","weight_block_size":[128,128],)",
+                    modelopt = R"("quant_method":"modelopt","quant_algo":"FP8",)",
+                    nf4 = R"("quant_method":"bitsandbytes","load_in_4bit":true,"bnb_4bit_quant_type":"nf4",)";
+  const struct {
+    std::string config;
+    std::vector<std::string> message;
+  } cases[] = {
+      {on_top(R"("foo":1)"), {"one of config_groups, ", "key 'foo'"}},
+      {on_top(R"("ignore":7)"), {"key 'ignore': expected an array of strings or null, found 7"}},
+      {on_top(R"("sparsity_config":{"foo":1})"), {"sparsity_config", "key 'foo'"}},
+      {on_top(R"("moe_sparsity_config":{"method":"prune"})"), {"'moe_sparsity_config': expected null"}},
+      {on_top(R"("kv_cache_scheme":{"num_bits":8,"foo":1})"), {"kv_cache_scheme", "key 'foo'"}},
+      {in_group(R"("foo":1)"), {"config_groups.group_0: expected one of targets, ", "key 'foo'"}},
+      {in_group(R"("output_activations":{"num_bits":8})"), {"'output_activations': expected null"}},
+      {in_group(R"("input_activations":{"num_bits":8,"dynamic":true,"foo":1})"),
+       {"input_activations", "key 'foo'"}},
+      {in_weights(R"("foo":1)"), {"config_groups.group_0.weights: expected one of num_bits", "key 'foo'"}},
+      {in_weights(R"("dynamic":true)"), {"weights: expected dynamic false, found true"}},
+      {config(R"(null,"input_activations":{"num_bits":8,"strategy":"token","dynamic":true})"),
+       {"config_groups.group_0: expected weights beside input_activations of integers"}},
+      {of(gptq + R"("foo":1)"), {"expected keys that Lathe knows, found key 'foo'"}},
+      {of(gptq + R"("dynamic":{"+:a":{"foo":1}})"), {"dynamic '+:a'", "key 'foo'"}},
+      {of(gptq + R"("rotation":"hadamard")"), {"key 'rotation': expected null, found \"hadamard\""}},
+      {of(gptq + R"("is_marlin_format":true)"), {"key 'is_marlin_format': expected false, found true"}},
+      {of(gptq + R"("data_type":"fp")"), {"key 'data_type': expected \"int\", found \"fp\""}},
+      {of(gptq + R"("format":"marlin")"), {"checkpoint_format gptq or gptq_v2", "'marlin'"}},
+      {of(gptq + R"("format":"gptq","checkpoint_format":"gptq_v2")"), {"format: expected 'gptq_v2'"}},
+      {of(awq + R"("foo":1)"), {"key 'foo'"}},
+      {of(awq + R"("modules_to_not_convert":[7])"), {"'modules_to_not_convert'", "an array of strings"}},
+      {of(awq + R"("format":"gemv")"), {"version gemm", "'gemv'"}},
+      {of(modelopt + R"("foo":1)"), {"key 'foo'"}},
+      {of(R"("quant_method":"modelopt","foo":1,"quantization":{"quant_algo":"FP8"})"),
+       {"expected one of producer, quantization, quant_method, found key 'foo'"}},
+      {of(R"("quant_method":"modelopt","quantization":{"quant_algo":"FP8","foo":1})"),
+       {": quantization: expected one of quant_algo", "key 'foo'"}},
+      {of(R"("quant_algo":"MIXED_PRECISION","quantized_layers":{"a":{"quant_algo":"FP8","foo":1}})"),
+       {"quantized_layers 'a': expected one of quant_algo", "key 'foo'"}},
+      {of(modelopt + R"("kv_cache_quant_algo":"banana")"),
+       {"kv_cache_quant_algo FP8, INT8, NVFP4 or NVFP4_AFFINE", "'banana'"}},
+      {of(fp8 + R"("foo":1)"), {"key 'foo'"}},
+      {of(fp8 + R"("scale_fmt":"e5m3")"), {"scale_fmt float or ue8m0", "'e5m3'"}},
+      {of(fp8 + R"("expert_dtype":"fp4")"), {"'expert_dtype': expected \"fp8\", found \"fp4\""}},
+      {of(fp8 + R"("kv_cache_scheme":"static")"), {"'kv_cache_scheme': expected null"}},
+      {of(R"("quant_method":"mxfp4","foo":1)"), {"key 'foo'"}},
+      {of(nf4 + R"("foo":1)"), {"key 'foo'"}},
+      {of(nf4 + R"("load_in_8bit":true)"), {"'load_in_8bit': expected false, found true"}},
+  };
+  for (const auto& c : cases) {
+    const std::string message = refusal([&] { parse(c.config); });
+    EXPECT_TRUE(message.starts_with("config.json: quantization_config")) << c.config << message;
+    expect_fragments(message, c.message);
+  }
+}
+
+// Powers of two as scales of activations: not computed, and said so.
+TEST(QuantConfig, Fp8ActivationsWithScalesOfPowersOfTwoStayAsTheyAre) {
+  const auto c = parse(
+      R"({"quantization_config":{"quant_method":"fp8","weight_block_size":[128,128],"scale_fmt":"ue8m0"}})");
+  EXPECT_EQ(c->schemes_for("x")[0]->numerics, Numerics::fp8_block(DType::f32));
+}
+
 TEST(QuantConfig, PatternsThatExplodeAreRefusedNotWaitedFor) {
   const auto c = parse(config(w4, R"("pack-quantized")", R"(["re:(a+)+(a+)+(a+)+$"])"));
   EXPECT_THAT(refusal([&] { c->schemes_for(std::string(60, 'a') + "b"); }),
