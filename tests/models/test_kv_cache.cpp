@@ -104,7 +104,7 @@ TEST(KvCacheSchemes, OfModelOptAreAlgorithms) {
   for (const auto& [name, numerics] : {std::pair{"FP8", CacheNumerics::fp8},
                                        {"INT8", CacheNumerics::int8},
                                        {"NVFP4", CacheNumerics::nvfp4},
-                                       {"NVFP4_ROTATE", CacheNumerics::floats}}) {
+                                       {"NVFP4_AFFINE", CacheNumerics::floats}}) {
     Edited e("llama3");
     e.config["quantization_config"] = {{"quant_method", "modelopt"}, {"kv_cache_quant_algo", name}};
     EXPECT_EQ(first(load(Checkpoint::open(e.write()))).cache.numerics, numerics) << name;
