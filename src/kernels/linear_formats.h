@@ -14,7 +14,7 @@ void linear_int8_f16(const LinearArgs&, const Share&) noexcept;
 void linear_int8_f32(const LinearArgs&, const Share&) noexcept;
 void linear_int8_min(const LinearArgs&, const Share&) noexcept;
 
-// x86.lut4 by the type of the scales, x86.fp8 likewise (kernels/simd/grid.inl).
+// panel.lut4 by the type of the scales, panel.fp8 likewise (kernels/simd/grid.inl).
 void linear_lut4_e4m3(const LinearArgs&, const Share&) noexcept;
 void linear_lut4_e8m0(const LinearArgs&, const Share&) noexcept;
 void linear_lut4_f32(const LinearArgs&, const Share&) noexcept;

@@ -1,10 +1,10 @@
 // Kernels for prompts over each format, the same list on every ISA that has them: included inside its
 // namespace, after kernels/linear.h. y = x W^T + bias with x and W rounded to bf16 and sums in f32; x comes
 // packed.
-void prefill_f32(const LinearArgs&, const Share&) noexcept;     // x86.f32, x86.f16
+void prefill_f32(const LinearArgs&, const Share&) noexcept;     // panel.f32, panel.f16
 void prefill_stored(const LinearArgs&, const Share&) noexcept;  // dense: bf16 as in a checkpoint
 void prefill_f16(const LinearArgs&, const Share&) noexcept;
-void prefill_int4_bf16(const LinearArgs&, const Share&) noexcept;  // x86.int4 and x86.int8
+void prefill_int4_bf16(const LinearArgs&, const Share&) noexcept;  // panel.int4 and panel.int8
 void prefill_int4_f16(const LinearArgs&, const Share&) noexcept;
 void prefill_int4_f32(const LinearArgs&, const Share&) noexcept;
 void prefill_int4_min(const LinearArgs&, const Share&) noexcept;
@@ -12,7 +12,7 @@ void prefill_int8_bf16(const LinearArgs&, const Share&) noexcept;
 void prefill_int8_f16(const LinearArgs&, const Share&) noexcept;
 void prefill_int8_f32(const LinearArgs&, const Share&) noexcept;
 void prefill_int8_min(const LinearArgs&, const Share&) noexcept;
-void prefill_lut4_e4m3(const LinearArgs&, const Share&) noexcept;  // x86.lut4 and x86.fp8
+void prefill_lut4_e4m3(const LinearArgs&, const Share&) noexcept;  // panel.lut4 and panel.fp8
 void prefill_lut4_e8m0(const LinearArgs&, const Share&) noexcept;
 void prefill_lut4_f32(const LinearArgs&, const Share&) noexcept;
 void prefill_fp8_bf16(const LinearArgs&, const Share&) noexcept;

@@ -26,7 +26,7 @@ std::span<const Packing> packings() {
     std::vector<Packing> rows;
     for (auto family : {dense_packings(), ct_packings(), float_packings(), bnb_packings(), gptq_packings(),
                         modelopt_packings(), gguf_packings(), gguf_k_packings(), gguf_float_packings(),
-                        x86_packings(), k_panel_packings()})
+                        panel_packings(), k_panel_packings()})
       rows.insert(rows.end(), family.begin(), family.end());
     return rows;
   }();

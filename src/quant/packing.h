@@ -21,7 +21,7 @@ struct Part {
 };
 
 struct Packing {
-  std::string_view name;  // "dense", "ct.pack32", "ct.int8", "gguf.q4_0", "x86.int4", ...
+  std::string_view name;  // "dense", "ct.pack32", "ct.int8", "gguf.q4_0", "panel.int4", ...
   bool (*holds)(const Numerics&);
   // The stored tensors of a weight of that shape: known before any data, so writers lay out files, budgets
   // count bytes and readers check shapes from the same function.

@@ -308,8 +308,8 @@ TEST(Linear, EveryRowIsOneFmaChainPerElement) {
                 continue;
               }
               // expand.* hold what dequantize() gave: for a minimum, another rounding of each weight.
-              if (row.packing.starts_with("x86.") || row.packing == "amx.bf16" || row.packing == "dense" ||
-                  (row.packing == "expand.x86" && numerics.offset != Offset::minimum)) {
+              if (row.packing.starts_with("panel.") || row.packing == "amx.bf16" || row.packing == "dense" ||
+                  (row.packing == "expand.panel" && numerics.offset != Offset::minimum)) {
                 ASSERT_EQ(y.at(i, j), expected) << i << ", " << j;
               } else {
                 const float u = unit_roundoff, terms = static_cast<float>(2 * k + 4);
@@ -727,7 +727,7 @@ TEST(Linear, X86PackingsRoundTrip) {
   int checked = 0;
   for (const Numerics& numerics : all_numerics())
     for (const Packing& p : packings()) {
-      if (!(p.name.starts_with("x86.") || p.name == "amx.bf16") || !p.holds(numerics)) continue;
+      if (!(p.name.starts_with("panel.") || p.name == "amx.bf16") || !p.holds(numerics)) continue;
       for (const auto [n, k] : shapes) {
         if (numerics.super > 0 && k % numerics.super != 0) continue;
         SCOPED_TRACE(fmt::format("{} {} [{}, {}]", p.name, to_string(numerics), n, k));

@@ -23,8 +23,8 @@ Weight random_weight(const Numerics& numerics, const char* packed_as, Shape shap
 
 std::map<std::string, Weight> some_weights() {
   std::map<std::string, Weight> out;
-  out["a"] = random_weight(Numerics::integer(4, 32, true), "x86.int4", {70, 96});
-  out["b"] = random_weight(Numerics::integer(8, 0, false), "x86.int8", {33, 50});
+  out["a"] = random_weight(Numerics::integer(4, 32, true), "panel.int4", {70, 96});
+  out["b"] = random_weight(Numerics::integer(8, 0, false), "panel.int8", {33, 50});
   out["c"] = random_weight(Numerics::dense(DType::bf16), "amx.bf16", {64, 40});
   return out;
 }
@@ -79,7 +79,7 @@ TEST(PackedCache, IsOfOneSourceAndOneWayToPack) {
   EXPECT_FALSE(read_packed({dir / "packed", "another"}, wanted(weights), pool));
   WantedWeights fewer = wanted(weights), other = wanted(weights), shape = wanted(weights);
   fewer.erase("b");
-  other["c"].packing = &packing("x86.bf16");
+  other["c"].packing = &packing("panel.bf16");
   shape["c"].shape = {40, 64};
   for (const WantedWeights& want : {fewer, other, shape})
     EXPECT_FALSE(read_packed({dir / "packed", "source"}, want, pool));

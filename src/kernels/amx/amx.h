@@ -15,7 +15,7 @@ void prefill_bf16(const LinearArgs&, const Share&) noexcept;  // amx.bf16
 void gated_bf16(const GatedArgs&, const Share&) noexcept;
 #include "kernels/prompt_formats.h"
 
-void prefill_k2(const LinearArgs&, const Share&) noexcept;  // x86.k, by bits
+void prefill_k2(const LinearArgs&, const Share&) noexcept;  // panel.k, by bits
 void prefill_k3(const LinearArgs&, const Share&) noexcept;
 void prefill_k4(const LinearArgs&, const Share&) noexcept;
 void prefill_k5(const LinearArgs&, const Share&) noexcept;

@@ -31,7 +31,7 @@ struct Tiled {
   }
 };
 
-// Panels of 32 rows (quant/packings/x86.cpp), in any format of simd/linear.inl.
+// Panels of 32 rows (quant/packings/panels.cpp), in any format of simd/linear.inl.
 template <class Format>
 struct Panels {
   static constexpr bool expands = true;

@@ -1,5 +1,5 @@
-// W8A8 in int8 tiles: see kernels/simd/w8a8.inl. A panel of x86.int8 lies as weight tiles do. Up to 4 rows go
-// through vectors (33 GB/s of weights, tiles 26), up to 16 through tiles that each strip's weights stream
+// W8A8 in int8 tiles: see kernels/simd/w8a8.inl. A panel of panel.int8 lies as weight tiles do. Up to 4 rows
+// go through vectors (33 GB/s of weights, tiles 26), up to 16 through tiles that each strip's weights stream
 // through once.
 #include "kernels/amx/amx.h"
 #include "kernels/amx/tiles.h"

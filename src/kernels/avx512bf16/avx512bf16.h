@@ -9,7 +9,7 @@ namespace lathe::avx512bf16 {
 size_t bf16_rows_bytes(int64_t m, int64_t k);
 void pack_bf16_rows(const PackRowsArgs&, const Share&) noexcept;
 
-void prefill_bf16(const LinearArgs&, const Share&) noexcept;  // x86.bf16
+void prefill_bf16(const LinearArgs&, const Share&) noexcept;  // panel.bf16
 void gated_bf16(const GatedArgs&, const Share&) noexcept;
 #include "kernels/prompt_formats.h"
 

@@ -1,6 +1,6 @@
 // What the integer bodies in kernels/simd/ need beyond vec.h, for NEON without sdot.
 //
-//   dot(sums, w, x)        to each 32-bit sum, four products of bytes of w = operand(words of x86.int8) and
+//   dot(sums, w, x)        to each 32-bit sum, four products of bytes of w = operand(words of panel.int8) and
 //                          signed bytes of x. The words store q + 128; operand() gives q + code_offset.
 //   small_dot(...)         the same for a group of 32 columns whose bytes of w are 0 .. 15; small_total()
 //                          of the last gives the sums.

@@ -36,7 +36,7 @@ void pack_int8_groups(const PackRowsArgs&, const Share&) noexcept;
 void pack_rounded_rows(const PackRowsArgs&, const Share&) noexcept;
 
 // W8A8: y = (x8 w8^T) scale_x scale_w + bias, the products summed exactly in 32 bits. x comes packed as int8
-// rows, W as x86.int8. By the type of the scales.
+// rows, W as panel.int8. By the type of the scales.
 void w8a8_bf16(const LinearArgs&, const Share&) noexcept;
 void w8a8_f16(const LinearArgs&, const Share&) noexcept;
 void w8a8_f32(const LinearArgs&, const Share&) noexcept;
@@ -44,7 +44,7 @@ void w8a8_gated_bf16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f32(const GatedArgs&, const Share&) noexcept;
 
-// y = x W^T + bias over x86.k, x packed as int8 groups: as int4, by bits of the codes.
+// y = x W^T + bias over panel.k, x packed as int8 groups: as int4, by bits of the codes.
 void k2(const LinearArgs&, const Share&) noexcept;
 void k3(const LinearArgs&, const Share&) noexcept;
 void k4(const LinearArgs&, const Share&) noexcept;

@@ -8,7 +8,7 @@
 namespace lathe::neoni8mm {
 
 // W8A8: y = (x8 w8^T) scale_x scale_w + bias, the products summed exactly in 32 bits. x comes packed as int8
-// rows, W as x86.int8. By the type of the scales.
+// rows, W as panel.int8. By the type of the scales.
 void w8a8_bf16(const LinearArgs&, const Share&) noexcept;
 void w8a8_f16(const LinearArgs&, const Share&) noexcept;
 void w8a8_f32(const LinearArgs&, const Share&) noexcept;
@@ -16,7 +16,7 @@ void w8a8_gated_bf16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f16(const GatedArgs&, const Share&) noexcept;
 void w8a8_gated_f32(const GatedArgs&, const Share&) noexcept;
 
-// y = x W^T + bias over x86.int4, x packed as int8 groups: exact integer sums per 32 columns, times both
+// y = x W^T + bias over panel.int4, x packed as int8 groups: exact integer sums per 32 columns, times both
 // scales in f32, groups in order. k and weight groups are multiples of 32. By the type of the scales; min:
 // f32 with minima.
 void int4_bf16(const LinearArgs&, const Share&) noexcept;

@@ -1,5 +1,5 @@
-// Weights of 8- and 4-bit floats and of codebooks: formats for simd/linear.inl (quant/packings/x86.cpp). Both
-// give exactly what dequantize() does: (scale * global) * value, rounded once.
+// Weights of 8- and 4-bit floats and of codebooks: formats for simd/linear.inl (quant/packings/panels.cpp).
+// Both give exactly what dequantize() does: (scale * global) * value, rounded once.
 #pragma once
 
 #include "kernels/simd/linear.inl"
@@ -7,7 +7,7 @@
 namespace lathe {
 namespace {
 
-// x86.lut4: any 16 values, e2m1 and nf4 alike. Per vector of weights a shift, a look-up and a product.
+// panel.lut4: any 16 values, e2m1 and nf4 alike. Per vector of weights a shift, a look-up and a product.
 template <class S>
 struct Lut4 {
   static constexpr int step = 8;
@@ -45,7 +45,7 @@ struct Lut4 {
   }
 };
 
-// x86.fp8. The scale takes the 256 that load_256ths() leaves.
+// panel.fp8. The scale takes the 256 that load_256ths() leaves.
 template <class S>
 struct Fp8 {
   static constexpr int step = 1;

@@ -1,4 +1,4 @@
-// GGUF's k-quants in panels (x86.k, quant/packings/k_panels.cpp): reading them.
+// GGUF's k-quants in panels (panel.k, quant/packings/k_panels.cpp): reading them.
 #pragma once
 
 namespace lathe {

@@ -1,4 +1,4 @@
-// GGUF's k-quants (x86.k) as a format of simd/linear.inl: weights as floats.
+// GGUF's k-quants (panel.k) as a format of simd/linear.inl: weights as floats.
 #pragma once
 
 // Order matters: the second is written in the first.

@@ -1,4 +1,4 @@
-// GGUF's k-quants (x86.k) in integer dot products, rows of x rounded to int8 in groups of 32 columns: the
+// GGUF's k-quants (panel.k) in integer dot products, rows of x rounded to int8 in groups of 32 columns: the
 // sums of int4.inl, with scales and minima that are an f16 number times an integer, and codes of 2 to 6 bits.
 // Groups of 16 columns take their half of a group of x. Scales as floats, units times multiples, are exact.
 //

@@ -1,6 +1,6 @@
-// y = x W^T + bias over weights that lie in panels of 32 rows of W (quant/packings/x86.cpp). A panel holds,
-// column by column, its 32 rows side by side, so a vector is one column of W for `lanes` rows: no horizontal
-// sums, scales are vectors, and x is only ever read one float at a time, never beyond k.
+// y = x W^T + bias over weights that lie in panels of 32 rows of W (quant/packings/panels.cpp). A panel
+// holds, column by column, its 32 rows side by side, so a vector is one column of W for `lanes` rows: no
+// horizontal sums, scales are vectors, and x is only ever read one float at a time, never beyond k.
 //
 // Two ways through the same arithmetic:
 //   few rows of x (decode): weights become floats in registers and meet every row of x at once (`fused`).

@@ -1,9 +1,9 @@
 // W8A8: int8 weights with a scale per row, int8 activations with a scale per token.
 //
-// The weights need no expansion: a panel of x86.int8 holds, for each 4 columns, 32 rows' words side by side,
-// which is the order of integer dot products and of AMX's weight tiles. They are stored as q + 128; where a
-// kernel multiplies that, the sum of the row's integers takes the 128 out again. Sums are exact and scaled in
-// one order, so every ISA gives the same bits.
+// The weights need no expansion: a panel of panel.int8 holds, for each 4 columns, 32 rows' words side by
+// side, which is the order of integer dot products and of AMX's weight tiles. They are stored as q + 128;
+// where a kernel multiplies that, the sum of the row's integers takes the 128 out again. Sums are exact and
+// scaled in one order, so every ISA gives the same bits.
 //
 // Few rows (decode): each strip's weights stream through registers once, bound by memory. More: blocks of
 // strips and passes over k, so that a pass's 16 KiB of weights stay in L1 for all rows.
@@ -24,7 +24,7 @@ constexpr int64_t x_row = tile_words * x_word, x_tile = tile_side * x_row;
 constexpr int64_t rows_at_once = column_bytes == 1 ? block_rows_most : 128;
 constexpr int panel_vectors = pair / lanes;
 
-inline int64_t words_of(int64_t k) { return ceil_div(k, 4); }  // per row of W, as x86.int8 pads it
+inline int64_t words_of(int64_t k) { return ceil_div(k, 4); }  // per row of W, as panel.int8 pads it
 
 // 16 rows x 16 columns of exact sums to y.
 template <class S>

@@ -17,7 +17,7 @@ std::span<const Packing> modelopt_packings();
 std::span<const Packing> gguf_packings();
 std::span<const Packing> gguf_k_packings();
 std::span<const Packing> gguf_float_packings();
-std::span<const Packing> x86_packings();
+std::span<const Packing> panel_packings();
 std::span<const Packing> k_panel_packings();
 
 // Sizes `c` for so many numbers, to be filled. Allocates nothing where it held as many before.

@@ -1,5 +1,5 @@
-// x86.k: GGUF's k-quants at their own size, in the order of kernels (kernels/simd/k_quants.inl). Panels of 32
-// rows side by side, as in x86.cpp:
+// panel.k: GGUF's k-quants at their own size, in the order of kernels (kernels/simd/k_quants.inl). Panels of
+// 32 rows side by side, as in panels.cpp:
 //
 //   codes      words [panels, cols / 32, bits, 32]: 32 columns of a row are `bits` words
 //   multiples  i8 [panels, cols / group, 1 or 2, 32]: of the scale, then of the minimum
@@ -32,7 +32,7 @@ int64_t levels(const Numerics& n) { return n.offset == Numerics::Offset::minimum
 
 std::vector<Part> parts(const Numerics& n, const Shape& shape) {
   if (shape.size() != 2 || shape[1] % n.super != 0)
-    fail("x86.k holds matrices of whole super-blocks of {}, not {}", n.super, to_string(shape));
+    fail("panel.k holds matrices of whole super-blocks of {}, not {}", n.super, to_string(shape));
   const int64_t panels = (shape[0] + panel - 1) / panel, cols = shape[1];
   return {{"codes", DType::i32, {panels, cols / quad_columns, n.bits, panel}},
           {"multiples", DType::i8, {panels, cols / n.group, levels(n), panel}},
@@ -160,7 +160,7 @@ void unpack_k(const Weight& w, int64_t row, int64_t rows, Codes& c) {
             static_cast<float>(multiples[level_at(n, groups, row + r, g, level)]);
 }
 
-constexpr Packing rows[] = {{"x86.k", holds_k, parts, pack_k, unpack_k}};
+constexpr Packing rows[] = {{"panel.k", holds_k, parts, pack_k, unpack_k}};
 
 }  // namespace
 

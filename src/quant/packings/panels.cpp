@@ -1,17 +1,17 @@
-// Layouts that the x86 kernels read. Rows are grouped in panels of 32; inside a panel everything is column by
-// column, the 32 rows side by side, so that one vector load gives one column of 16 (AVX-512) or 8 (AVX2)
-// rows:
+// Layouts that vector kernels read, on x86 and on ARM. Rows are grouped in panels of 32; inside a panel
+// everything is column by column, the 32 rows side by side, so that one vector load gives one column of 16
+// (AVX-512), 8 (AVX2) or 4 (NEON) rows:
 //
-//   x86.f32, x86.bf16, x86.f16, expand.x86   elements [panels, cols, 32]
-//   amx.bf16                                 elements [panels, ceil(cols / 32), 2, 16, 16, 2]: see tile_at()
-//   x86.int4 (2 to 4 bits)                   words [panels, ceil(cols / 8), 32]: 8 columns, lowest bits first
-//   x86.int8 (5 to 8 bits)                   words [panels, ceil(cols / 4), 32]: 4 columns of a row
-//     scales [panels, groups, 32]            of numerics.dtype; f32 where there is a minimum
-//     zeros  [panels, groups, 32]            i8 zero points, or f32 minima
-//   x86.lut4 (e2m1, nf4)                     as x86.int4
-//     scales [panels, groups, 32]            of numerics.dtype
-//     table  [17]                            f32: what the 16 codes mean, and the global scale
-//   x86.fp8 (e4m3)                           bytes [panels, cols, 32]; scales as above, shared ones too
+//   panel.f32, .bf16, .f16, expand.panel   elements [panels, cols, 32]
+//   amx.bf16                               elements [panels, ceil(cols / 32), 2, 16, 16, 2]: see tile_at()
+//   panel.int4 (2 to 4 bits)               words [panels, ceil(cols / 8), 32]: 8 columns, lowest first
+//   panel.int8 (5 to 8 bits)               words [panels, ceil(cols / 4), 32]: 4 columns of a row
+//     scales [panels, groups, 32]         of numerics.dtype; f32 where there is a minimum
+//     zeros  [panels, groups, 32]         i8 zero points, or f32 minima
+//   panel.lut4 (e2m1, nf4)                 as panel.int4
+//     scales [panels, groups, 32]         of numerics.dtype
+//     table  [17]                         f32: what the 16 codes mean, and the global scale
+//   panel.fp8 (e4m3)                       bytes [panels, cols, 32]; scales as above, shared ones too
 //
 // Codes are stored without sign: q + 2^(stored bits - 1), or q itself with a minimum and of grids. Rows and
 // columns that pad are 0. Elements are stored as integers of their size: the tensors are bits for one kernel,
@@ -34,7 +34,7 @@ struct Dims {
   int64_t panels, cols;
 };
 Dims dims(const Shape& shape) {
-  if (shape.size() != 2) fail("x86 packings hold matrices, not shape {}", to_string(shape));
+  if (shape.size() != 2) fail("panels hold matrices, not shape {}", to_string(shape));
   return {(shape[0] + panel - 1) / panel, shape[1]};
 }
 
@@ -267,19 +267,19 @@ constexpr Packing dense(std::string_view name, bool (*holds)(const Numerics&)) {
 }
 
 constexpr Packing rows[] = {
-    dense<DType::f32>("x86.f32", holds_dense<DType::f32>),
-    dense<DType::bf16>("x86.bf16", holds_dense<DType::bf16>),
-    dense<DType::f16>("x86.f16", holds_dense<DType::f16>),
-    {"x86.int4", holds_integer<4>, integer_parts<4>, pack_integer<4>, unpack_integer<4>},
-    {"x86.int8", holds_integer<8>, integer_parts<8>, pack_integer<8>, unpack_integer<8>},
-    {"x86.lut4", holds_lut4, lut4_parts, pack_lut4, unpack_lut4},
-    {"x86.fp8", holds_fp8, fp8_parts, pack_fp8, unpack_fp8},
-    dense<DType::f32>("expand.x86", holds_all),
+    dense<DType::f32>("panel.f32", holds_dense<DType::f32>),
+    dense<DType::bf16>("panel.bf16", holds_dense<DType::bf16>),
+    dense<DType::f16>("panel.f16", holds_dense<DType::f16>),
+    {"panel.int4", holds_integer<4>, integer_parts<4>, pack_integer<4>, unpack_integer<4>},
+    {"panel.int8", holds_integer<8>, integer_parts<8>, pack_integer<8>, unpack_integer<8>},
+    {"panel.lut4", holds_lut4, lut4_parts, pack_lut4, unpack_lut4},
+    {"panel.fp8", holds_fp8, fp8_parts, pack_fp8, unpack_fp8},
+    dense<DType::f32>("expand.panel", holds_all),
     {"amx.bf16", holds_dense<DType::bf16>, tile_parts, pack_tiles, unpack_tiles},
 };
 
 }  // namespace
 
-std::span<const Packing> x86_packings() { return rows; }
+std::span<const Packing> panel_packings() { return rows; }
 
 }  // namespace lathe
