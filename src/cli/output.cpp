@@ -23,14 +23,6 @@ bool is_ours(const fs::path& directory) {
   return fs::exists(directory / "lathe" / made_by) || fs::exists(directory / "lathe" / "recipe.yaml");
 }
 
-const fs::path& checked(const fs::path& target, std::initializer_list<fs::path> sources) {
-  keep_apart(target, sources);
-  if (fs::is_directory(target) && !fs::is_empty(target) && !is_ours(target))
-    throw input_error(target.string(), "a new path, an empty directory or a model that Lathe wrote",
-                      "files that it did not write", "choose another -o");
-  return target;
-}
-
 const fs::path& apart(const fs::path& target, std::initializer_list<fs::path> sources) {
   keep_apart(target, sources);
   return target;
@@ -51,7 +43,7 @@ void keep_apart(const fs::path& output, std::initializer_list<fs::path> sources)
 }
 
 OutputDirectory::OutputDirectory(const fs::path& target, std::initializer_list<fs::path> sources)
-    : directory_(checked(target, sources)), guard_(directory_.path()) {}
+    : directory_(apart(target, sources), is_ours), guard_(directory_.path()) {}
 
 void OutputDirectory::commit() {
   const fs::path folder = directory_.path() / "lathe";

@@ -15,8 +15,7 @@ namespace {
 
 constexpr int64_t format_version = 1;
 
-// ---- JSON -> YAML
-// -----------------------------------------------------------------------------------------------
+// --- JSON -> YAML
 
 void emit(YAML::Emitter& out, const Json& json) {
   if (json.is_object()) {
@@ -37,8 +36,7 @@ void emit(YAML::Emitter& out, const Json& json) {
   }
 }
 
-// ---- the recipe
-// --------------------------------------------------------------------------------------------------
+// --- the recipe
 
 std::string text_of(const YAML::Node& root, const char* key, std::string_view where) {
   const YAML::Node node = root[key];
@@ -57,8 +55,7 @@ Integer integer_of(const YAML::Node& root, const char* key, std::string_view whe
   return value;
 }
 
-// ---- the quantize step
-// -------------------------------------------------------------------------------------------
+// --- the quantize step
 
 constexpr std::string_view keep = "keep";
 
@@ -309,8 +306,7 @@ QuantizeStep parse_quantize_step(const Json& step, const Model& model, std::stri
           .observer = std::string(input_observer(get_string_or(step, "observer", where, "minmax")).name)};
 }
 
-// ---- the kv_cache step
-// -------------------------------------------------------------------------------------------
+// --- the kv_cache step
 
 Json cache_step(const CacheStep& step) {
   return {{"numerics", to_string(step.numerics)}, {"calibration", text_json(step.text)}};
@@ -326,8 +322,7 @@ CacheStep parse_cache_step(const Json& step, std::string_view where) {
   throw input_error(where, "numerics fp8, int8 or nvfp4", fmt::format("'{}'", printable(name)));
 }
 
-// ---- the rotate step
-// ---------------------------------------------------------------------------------------------
+// --- the rotate step
 
 Json rotate_step(const Rotations& r) {
   return {{"residual", r.residual}, {"heads", r.heads}, {"r3", r.keys}, {"r4", r.products}, {"seed", r.seed}};

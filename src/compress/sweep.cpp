@@ -176,7 +176,8 @@ class Walk {
 };
 
 // ---- finished blocks
-// ---------------------------------------------------------------------------------------------
+
+constexpr const char* fingerprint = "lathe/fingerprint";  // a block that has one is whole
 
 fs::path block_path(const SweepOptions& o, int block) { return o.work / fmt::format("block-{:04}", block); }
 
@@ -195,18 +196,19 @@ void save_block(const Model& model, const Model& original, std::span<const NodeI
     const Weight& w = model.weights.at(p);
     entries.push_back({p, w.numerics, w.packing, w.shape});
   }
-  AtomicDirectory directory(block_path(o, block));
+  AtomicDirectory directory(block_path(o, block),
+                            [](const fs::path& earlier) { return fs::exists(earlier / fingerprint); });
   CheckpointWriter writer(directory.path(), model.config, entries);
   for (const std::string& p : params) writer.write(model.weights.at(p));
   writer.finish();
-  fs::create_directories(directory.path() / "lathe");
-  write_file_atomically(directory.path() / "lathe" / "fingerprint", o.fingerprint);
+  fs::create_directories((directory.path() / fingerprint).parent_path());
+  write_file_atomically(directory.path() / fingerprint, o.fingerprint);
   directory.commit();
 }
 
 // The weights of a block that an earlier run finished, mapped.
 bool load_block(Model& model, const SweepOptions& o, int block) {
-  const fs::path path = block_path(o, block), mark = path / "lathe" / "fingerprint";
+  const fs::path path = block_path(o, block), mark = path / fingerprint;
   if (!fs::exists(mark) || Mapping(mark).text() != o.fingerprint) return false;
   const Checkpoint saved = Checkpoint::open(path);
   for (const Entry& entry : saved.entries()) {
@@ -219,8 +221,7 @@ bool load_block(Model& model, const SweepOptions& o, int block) {
 
 bool resumable(const SweepOptions& o) { return !o.work.empty() && !o.fingerprint.empty(); }
 
-// ---- how much there is to do
-// -------------------------------------------------------------------------------------
+// --- how much there is to do
 
 int64_t megaflops(const Graph& g, std::span<const NodeId> nodes, int64_t tokens) {
   double flops = 1e6;

@@ -110,18 +110,15 @@ void write_file_atomically(const fs::path& path, std::string_view contents) {
   file.commit();
 }
 
-AtomicDirectory::AtomicDirectory(const fs::path& target) : target_(target) {
+AtomicDirectory::AtomicDirectory(const fs::path& target, bool (*ours)(const fs::path&)) : target_(target) {
   if (!target_.has_filename()) target_ = target_.parent_path();
   if (target_.empty()) fail_input("output directory: expected a path, found an empty one");
   fs::create_directories(parent_of(target_));
   sweep_leftovers(target_);
-  if (fs::exists(target_)) {
-    const bool ours = fs::is_directory(target_) && (fs::is_empty(target_) || fs::exists(target_ / "lathe") ||
-                                                    fs::exists(target_ / "config.json"));
-    if (!ours)
-      throw input_error(target_.string(), "a new path, an empty directory or an earlier model",
-                        "something else", "choose another -o");
-  }
+  if (fs::exists(target_) && !(fs::is_directory(target_) && (fs::is_empty(target_) || ours(target_))))
+    throw input_error(target_.string(), "a new path, an empty directory or what Lathe wrote there earlier",
+                      fs::is_directory(target_) ? "files that it did not write" : "a file",
+                      "choose another -o");
   temporary_ = temporary_beside(target_);
   fs::remove_all(temporary_);  // of a process that is gone and had the same number, as in containers
   fs::create_directories(temporary_);

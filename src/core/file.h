@@ -52,9 +52,9 @@ class FileWriter {
 // commit(). Without one it is removed; what a killed run left beside `target` (leftovers.h) is by the next.
 class AtomicDirectory {
  public:
-  // Refuses (InputError) a target that exists and is not a directory that this tool wrote (a `lathe/` folder
-  // or a config.json inside) or empty, so that a mistyped -o never destroys anything else.
-  explicit AtomicDirectory(const fs::path& target);
+  // Refuses (InputError) a target that exists and is neither an empty directory nor one that is `ours` to
+  // replace, so that a mistyped -o never destroys anything else.
+  AtomicDirectory(const fs::path& target, bool (*ours)(const fs::path& directory));
   ~AtomicDirectory();
   AtomicDirectory(const AtomicDirectory&) = delete;
   AtomicDirectory& operator=(const AtomicDirectory&) = delete;

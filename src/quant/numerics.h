@@ -71,9 +71,8 @@ struct Numerics {
     const uint8_t bits = kind == Kind::e4m3 ? 8 : 4;
     return {kind, scale, bits, group, Offset::none, {}, block_rows, global};
   }
-  static constexpr Numerics fp8(DType scale = DType::bf16) {
-    return grid(Kind::e4m3, 0, scale);
-  }  // per channel
+  // Per channel.
+  static constexpr Numerics fp8(DType scale = DType::bf16) { return grid(Kind::e4m3, 0, scale); }
   static constexpr Numerics fp8_tensor(DType scale = DType::bf16) { return grid(Kind::e4m3, 0, scale, 0); }
   static constexpr Numerics fp8_block(DType scale = DType::bf16) { return grid(Kind::e4m3, 128, scale, 128); }
   static constexpr Numerics mxfp8() { return grid(Kind::e4m3, 32, DType::f8e8m0); }

@@ -12,8 +12,7 @@
 namespace lathe {
 namespace {
 
-// ---- text
-// --------------------------------------------------------------------------------------------------------
+// --- text
 
 std::string text(const Json& json) {
   return escape_html(json.is_string() ? json.get<std::string>() : json.dump());
@@ -63,8 +62,7 @@ const Json& quality(const Json& trial) {
   return trial.contains("held_out") ? trial.at("held_out") : trial.at("search");
 }
 
-// ---- axes
-// --------------------------------------------------------------------------------------------------------
+// --- axes
 
 struct Scale {
   double lo, hi, from, to;  // data -> pixels
@@ -86,8 +84,7 @@ std::vector<double> ticks(double lo, double hi, int count) {
   return out;
 }
 
-// ---- charts
-// ------------------------------------------------------------------------------------------------------
+// --- charts
 
 // Bytes against KL, both on the text of the search: every trial was scored there.
 std::string pareto_chart(const Json& report) {
@@ -253,8 +250,7 @@ std::string skyline_chart(const Json& report) {
          "(height: bits per weight; area: bytes)</text></svg>";
 }
 
-// ---- tables
-// ------------------------------------------------------------------------------------------------------
+// --- tables
 
 std::string limits_table(const Json& report) {
   std::string rows;

@@ -52,12 +52,11 @@ enum class ToolFormat : uint8_t {
 // What a format is made of.
 struct ToolNotation {
   enum class Call : uint8_t {
-    object,
-    list,
-    named,
-    tagged
-  };  // one JSON object, or all of them in an array;
-      // a name and an object; all in tags
+    object,  // one JSON object
+    list,    // all of them in an array
+    named,   // a name and an object
+    tagged,  // all in tags
+  };
   ToolFormat format = ToolFormat::none;
   Call call = Call::object;
   std::string_view marker = {}, marker2 = {};               // both in templates that teach it

@@ -23,8 +23,7 @@ std::string in(const TemporaryDirectory& dir, const char* name) {
   return quoted((dir.path() / name).string());
 }
 
-// ---- inspect
-// -----------------------------------------------------------------------------------------------------
+// --- inspect
 
 TEST(Inspect, DescribesTheBuiltInModel) {
   const Outcome o = lathe("inspect builtin --json");
@@ -70,8 +69,7 @@ TEST(Inspect, ExpertsAreOneKindOfModule) {
   EXPECT_THAT(modules.dump(), testing::Not(HasSubstr("weight[")));
 }
 
-// ---- quantize and run
-// --------------------------------------------------------------------------------------------
+// --- quantize and run
 
 TEST(Quantize, WritesAModelThatOpensAndARecipeThatReproducesIt) {
   const TemporaryDirectory dir;
@@ -247,8 +245,7 @@ TEST_F(Writing, AKilledRunLeavesNoHalfOutputAndTheNextOneSweepsUp) {
   EXPECT_TRUE(fs::exists(output_ / "config.json"));
 }
 
-// ---- eval and bench
-// ----------------------------------------------------------------------------------------------
+// --- eval and bench
 
 TEST(Eval, MeasuresAgainstABase) {
   const Outcome o = lathe("eval builtin --against builtin --max-tokens 600 --json --text " + heldout());
@@ -293,8 +290,7 @@ TEST(Bench, TuningIsKeptShownAndChangesNoText) {
   EXPECT_EQ(bench("--threads 1 --prefill-threads 2")["prefill_threads"], 2);
 }
 
-// ---- generate
-// ----------------------------------------------------------------------------------------------------
+// --- generate
 
 TEST(Generate, StreamsTheSameTextThatJsonHolds) {
   const std::string arguments = "generate builtin --prompt 'It was a' --max-tokens 12 --seed 3";
@@ -341,8 +337,7 @@ TEST(Generate, AChatIsThePromptThatTheTemplateWrites) {
   EXPECT_THAT(none.err, HasSubstr("--chat: expected a model with a chat template"));
 }
 
-// ---- synth
-// -------------------------------------------------------------------------------------------------------
+// --- synth
 
 TEST(Synth, HasTheShapeOfTheConfigAndFollowsTheSeed) {
   const TemporaryDirectory dir;

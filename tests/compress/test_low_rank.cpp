@@ -99,8 +99,7 @@ TEST(FitLowRank, ThreadsDoNotChangeABit) {
   EXPECT_EQ(x.b, y.b);
 }
 
-// ---- models
-// ------------------------------------------------------------------------------------------------------
+// --- models
 
 std::vector<float> values(const Tensor& t) { return {t.as<float>().begin(), t.as<float>().end()}; }
 

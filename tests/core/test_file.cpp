@@ -70,17 +70,19 @@ TEST(WriteFileAtomically, ReplacesAndLeavesNothingElse) {
   EXPECT_THROW(write_file_atomically(dir.path(), "x"), InputError);
 }
 
+bool has_config(const fs::path& directory) { return fs::exists(directory / "config.json"); }
+
 TEST(AtomicDirectory, AppearsOnCommitAndOnlyThen) {
   testing_support::TemporaryDirectory dir;
   {
-    AtomicDirectory out(dir / "model");
+    AtomicDirectory out(dir / "model", has_config);
     put(out.path() / "config.json", "{}");
     EXPECT_FALSE(fs::exists(dir / "model"));
     out.commit();
   }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
   {
-    AtomicDirectory abandoned(dir / "model");
+    AtomicDirectory abandoned(dir / "model", has_config);
     put(abandoned.path() / "config.json", "{\"half\": 1}");
   }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
@@ -91,7 +93,7 @@ TEST(AtomicDirectory, ReplacesAnEarlierModel) {
   testing_support::TemporaryDirectory dir;
   put(dir / "model/config.json", "old");
   put(dir / "model/other", "old");
-  AtomicDirectory out(dir / "model/");  // a trailing slash names the same directory
+  AtomicDirectory out(dir / "model/", has_config);  // a trailing slash names the same directory
   put(out.path() / "config.json", "new");
   out.commit();
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
@@ -103,12 +105,12 @@ TEST(AtomicDirectory, RefusesWhatItDidNotWrite) {
   testing_support::TemporaryDirectory dir;
   put(dir / "home/thesis.txt", "precious");
   put(dir / "file", "precious");
-  EXPECT_THROW(AtomicDirectory(dir / "home"), InputError);
-  EXPECT_THROW(AtomicDirectory(dir / "file"), InputError);
-  EXPECT_THROW(AtomicDirectory(""), InputError);
+  EXPECT_THROW(AtomicDirectory(dir / "home", has_config), InputError);
+  EXPECT_THROW(AtomicDirectory(dir / "file", has_config), InputError);
+  EXPECT_THROW(AtomicDirectory("", has_config), InputError);
   EXPECT_EQ(testing_support::read_text_file(dir / "home/thesis.txt"), "precious");
   fs::create_directories(dir / "empty");
-  EXPECT_NO_THROW(AtomicDirectory(dir / "empty"));
+  EXPECT_NO_THROW(AtomicDirectory(dir / "empty", has_config));
 }
 
 // A reader looks all the while.
@@ -124,7 +126,7 @@ TEST(AtomicDirectory, ThereIsAModelAtEveryMoment) {
     while (!done) missing += fs::exists(dir / "model") ? 0 : 1;
   });
   for (int i = 0; i < 20; ++i) {
-    AtomicDirectory out(dir / "model");
+    AtomicDirectory out(dir / "model", has_config);
     put(out.path() / "config.json", std::to_string(i));
     out.commit();
   }
@@ -144,7 +146,7 @@ TEST(AtomicDirectory, SweepsWhatDeadRunsLeft) {
   put(left("model", dead) / "half", "x");
   put(left("model", alive) / "half", "x");
   put(left("other", dead) / "half", "x");
-  { AtomicDirectory out(dir / "model"); }
+  { AtomicDirectory out(dir / "model", has_config); }
   EXPECT_THAT(names_in(dir.path()),
               testing::UnorderedElementsAre(left("model", alive).filename(), left("other", dead).filename()));
 }
@@ -159,7 +161,7 @@ TEST(AtomicDirectory, LeavesWhatOthersCallAlike) {
         std::string(".model.lathe-tmp-99999999999999999999")})
     put(dir / name / "thesis.txt", "precious");
   const std::vector<std::string> before = names_in(dir.path());
-  { AtomicDirectory out(dir / "model"); }
+  { AtomicDirectory out(dir / "model", has_config); }
   EXPECT_EQ(names_in(dir.path()), before);
 }
 
@@ -167,7 +169,7 @@ TEST(AtomicDirectory, LeavesWhatOthersCallAlike) {
 TEST(AtomicDirectory, BeginsEmpty) {
   testing_support::TemporaryDirectory dir;
   put(temporary_beside(dir / "model") / "half", "x");
-  AtomicDirectory out(dir / "model");
+  AtomicDirectory out(dir / "model", has_config);
   EXPECT_THAT(names_in(out.path()), testing::IsEmpty());
 }
 
@@ -176,12 +178,12 @@ TEST(AtomicDirectory, RestoresTheOldModelAfterACrashBetweenTheRenames) {
   testing_support::TemporaryDirectory dir;
   const fs::path old = beside(dir / "model", "old-" + std::to_string(dead_pid()));
   put(old / "config.json", "old");
-  { AtomicDirectory out(dir / "model"); }
+  { AtomicDirectory out(dir / "model", has_config); }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
   EXPECT_EQ(testing_support::read_text_file(dir / "model/config.json"), "old");
   // With the new model in place the old one is litter.
   put(old / "config.json", "older");
-  { AtomicDirectory out(dir / "model"); }
+  { AtomicDirectory out(dir / "model", has_config); }
   EXPECT_THAT(names_in(dir.path()), ElementsAre("model"));
   EXPECT_EQ(testing_support::read_text_file(dir / "model/config.json"), "old");
 }

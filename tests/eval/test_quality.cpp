@@ -14,8 +14,7 @@ namespace {
 
 using namespace testing_support;
 
-// ---- The same quantities, the plainest way, in double
-// ------------------------------------------------------------
+// --- The same quantities, the plainest way, in double
 
 std::vector<double> log_softmax(std::span<const float> x) {
   const double top = static_cast<double>(*std::max_element(x.begin(), x.end()));
@@ -70,8 +69,7 @@ double standard_error(const std::vector<double>& x) {
   return std::sqrt(squares / (n - 1) / n);
 }
 
-// ---- KL of two rows
-// ----------------------------------------------------------------------------------------------
+// --- KL of two rows
 
 std::vector<float> random_row(Rng& rng, size_t n, float scale) {
   std::vector<float> row(n);
@@ -117,8 +115,7 @@ TEST(KlDivergence, SurvivesExtremeLogits) {
   EXPECT_THROW(kl_divergence(p, std::vector<float>{1, 2}), Error);
 }
 
-// ---- evaluate
-// ----------------------------------------------------------------------------------------------------
+// --- evaluate
 
 std::vector<int32_t> random_tokens(int64_t n, int64_t vocab) {
   Rng rng(4);

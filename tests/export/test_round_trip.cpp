@@ -30,8 +30,7 @@ struct Case {
   Write write;
 };
 
-// ---- what is written
-// ---------------------------------------------------------------------------------------------
+// --- what is written
 
 const Selection everything{.head = true, .embeddings = true, .keep = {"*.layers.1.*.o_proj"}};
 const Selection layers_only{.head = false, .embeddings = false, .keep = {}};
@@ -94,8 +93,7 @@ void mixture(Model& m) {
   quantize(m, assignment, ScaleSearch::absmax, 2);
 }
 
-// ---- who writes it
-// -----------------------------------------------------------------------------------------------
+// --- who writes it
 
 void as_compressed_tensors(const Model& m, const Checkpoint& from, const fs::path& directory) {
   save(m, from, {}, ScaleSearch::absmax, directory, 2);
@@ -109,8 +107,7 @@ Write as_gguf(const std::string& type) {
   };
 }
 
-// ---- the table
-// ---------------------------------------------------------------------------------------------------
+// --- the table
 
 std::vector<Case> cases() {
   const fs::path small = golden("llama3"), builtin = source_dir() / "models/builtin";
