@@ -2,7 +2,6 @@
 // memory.
 #include <CLI/CLI.hpp>
 #include <array>
-#include <atomic>
 #include <memory>
 
 #include "cli/options.h"
@@ -46,15 +45,13 @@ Tensor make_tensor(ThreadPool& pool, const Shape& shape, uint64_t stream, const 
   Tensor tensor = Tensor::zeros(DType::bf16, shape);
   const auto out = tensor.as_mutable<uint16_t>();
   constexpr size_t strip = size_t{1} << 20;  // values from one generator
-  std::atomic<size_t> next{0};
-  pool.run([&](int, int) {
-    for (size_t index; (index = next.fetch_add(1)) * strip < out.size();) {
-      Rng rng(Rng(stream + index).next());
-      const size_t begin = index * strip, end = std::min(out.size(), begin + strip);
-      for (size_t i = begin; i < end; i += 4) {
-        uint64_t bits = rng.next();
-        for (size_t j = i; j < std::min(end, i + 4); ++j, bits >>= 16) out[j] = draws[bits & 0xffff];
-      }
+  for_each_item(pool, static_cast<int64_t>((out.size() + strip - 1) / strip), [&](int64_t item) {
+    const auto index = static_cast<size_t>(item);
+    Rng rng(Rng(stream + index).next());
+    const size_t begin = index * strip, end = std::min(out.size(), begin + strip);
+    for (size_t i = begin; i < end; i += 4) {
+      uint64_t bits = rng.next();
+      for (size_t j = i; j < std::min(end, i + 4); ++j, bits >>= 16) out[j] = draws[bits & 0xffff];
     }
   });
   return tensor;

@@ -1,11 +1,8 @@
 #include "compress/linalg.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cblas.h>
 #include <cmath>
-#include <exception>
-#include <mutex>
 
 #include "core/error.h"
 
@@ -30,22 +27,6 @@ const bool one_thread_per_call = [] {
 }();
 
 }  // namespace
-
-void for_each_item(ThreadPool& pool, int64_t items, const std::function<void(int64_t)>& fn) {
-  std::atomic<int64_t> next{0};
-  std::exception_ptr failure;
-  std::mutex failing;
-  pool.run([&](int, int) {
-    try {
-      for (int64_t i; (i = next.fetch_add(1)) < items;) fn(i);
-    } catch (...) {
-      const std::lock_guard lock(failing);
-      failure = std::current_exception();
-      next = items;
-    }
-  });
-  if (failure) std::rethrow_exception(failure);
-}
 
 void add_gram(ThreadPool& pool, const float* x, int64_t rows, int64_t k, float* h) {
   const int64_t side = tiles(k);

@@ -3,16 +3,11 @@
 #pragma once
 
 #include <cstdint>
-#include <functional>
 #include <vector>
 
 #include "core/thread_pool.h"
 
 namespace lathe {
-
-// Calls fn(item) once for every item in [0, items), items handed out as workers get free. An exception of one
-// is thrown again when all have stopped.
-void for_each_item(ThreadPool&, int64_t items, const std::function<void(int64_t)>& fn);
 
 // h [k, k] += x^T x, of which only the upper triangle counts; x [rows, k].
 void add_gram(ThreadPool&, const float* x, int64_t rows, int64_t k, float* h);

@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
+#include <exception>
+#include <mutex>
 #include <pthread.h>
 #include <sched.h>
 #include <string_view>
@@ -151,6 +153,22 @@ void ThreadPool::run(const std::function<void(int, int)>& fn) {
   state.take_parts(0, region);
   for (uint32_t left; (left = state.unfinished.value.load(std::memory_order_acquire)) != 0;)
     state.unfinished.wait_while_equal(left);
+}
+
+void for_each_item(ThreadPool& pool, int64_t items, const std::function<void(int64_t)>& fn) {
+  std::atomic<int64_t> next{0};
+  std::exception_ptr failure;
+  std::mutex failing;
+  pool.run([&](int, int) {
+    try {
+      for (int64_t i; (i = next.fetch_add(1)) < items;) fn(i);
+    } catch (...) {
+      const std::lock_guard lock(failing);
+      failure = std::current_exception();
+      next = items;
+    }
+  });
+  if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace lathe

@@ -10,6 +10,7 @@
 // many cores as it has threads, or with LATHE_PIN=0 in the environment.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 
@@ -31,5 +32,9 @@ class ThreadPool {
   struct State;
   std::unique_ptr<State> state_;
 };
+
+// Calls fn(item) once for every item in [0, items), items handed out one by one as workers get free. An
+// exception of one is thrown again when all have stopped; no further item begins then.
+void for_each_item(ThreadPool&, int64_t items, const std::function<void(int64_t item)>& fn);
 
 }  // namespace lathe

@@ -1,7 +1,6 @@
 #include "eval/quality.h"
 
 #include <algorithm>
-#include <atomic>
 #include <bit>
 #include <cmath>
 #include <functional>
@@ -148,19 +147,17 @@ std::vector<Score> score(Plan& model, std::span<const int32_t> tokens, const Qua
     const std::span<const float> logits = run_window(model, window);
     const std::span<const float> base_logits = base ? base(begin, window) : logits;
     const size_t cols = logits.size() / window.size();
-    std::atomic<size_t> next{0};
-    pool.run([&](int, int) {
-      for (size_t i; (i = next.fetch_add(1)) < rows;) {
-        const auto row = logits.subspan(i * cols, cols), base_row = base_logits.subspan(i * cols, cols);
-        const Side side = side_of(row, base_row);
-        Score& s = scores[first + i];
-        s.loss = side.log_sum() - static_cast<double>(row[static_cast<size_t>(window[i + 1])]);
-        if (!base) continue;
-        const Side base_side = side_of(base_row, row);
-        s.kl = divergence(base_side, side);
-        s.kl_reverse = divergence(side, base_side);
-        s.agrees = most_likely(row, kernels) == most_likely(base_row, kernels);
-      }
+    for_each_item(pool, static_cast<int64_t>(rows), [&](int64_t item) {
+      const auto i = static_cast<size_t>(item);
+      const auto row = logits.subspan(i * cols, cols), base_row = base_logits.subspan(i * cols, cols);
+      const Side side = side_of(row, base_row);
+      Score& s = scores[first + i];
+      s.loss = side.log_sum() - static_cast<double>(row[static_cast<size_t>(window[i + 1])]);
+      if (!base) return;
+      const Side base_side = side_of(base_row, row);
+      s.kl = divergence(base_side, side);
+      s.kl_reverse = divergence(side, base_side);
+      s.agrees = most_likely(row, kernels) == most_likely(base_row, kernels);
     });
     for (size_t i = 0; i < rows; ++i) {
       if (!std::isfinite(scores[first + i].loss))

@@ -1,7 +1,6 @@
 #include "models/model.h"
 
 #include <algorithm>
-#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <exception>
@@ -87,14 +86,14 @@ struct Loaded {
 // On all cores, as it reads every byte. Of several damaged tensors the first is named.
 void require_finite(const std::vector<Loaded>& loaded) {
   ThreadPool pool(physical_cores());
-  std::atomic<size_t> next{0};
   std::vector<std::exception_ptr> failures(loaded.size());
-  pool.run([&](int, int) {
-    for (size_t i; (i = next.fetch_add(1)) < loaded.size();) try {
-        require_finite(loaded[i].weight, *loaded[i].entry);
-      } catch (...) {
-        failures[i] = std::current_exception();
-      }
+  for_each_item(pool, std::ssize(loaded), [&](int64_t item) {
+    const auto i = static_cast<size_t>(item);
+    try {
+      require_finite(loaded[i].weight, *loaded[i].entry);
+    } catch (...) {
+      failures[i] = std::current_exception();
+    }
   });
   for (const std::exception_ptr& failure : failures)
     if (failure) std::rethrow_exception(failure);

@@ -1,8 +1,5 @@
 #include "runtime/pack_model.h"
 
-#include <atomic>
-#include <exception>
-#include <mutex>
 #include <set>
 
 #include "core/thread_pool.h"
@@ -21,21 +18,13 @@ void pack_model(Model& model, int threads, uint32_t isa) {
   std::vector<Weight*> todo;
   for (const std::string& name : matrices)
     if (!others.contains(name)) todo.push_back(&model.weights.at(name));
-  std::atomic<size_t> next{0};
-  std::exception_ptr error;
-  std::mutex error_lock;
-  ThreadPool(threads > 0 ? threads : physical_cores()).run([&](int, int) {
-    for (size_t i; (i = next.fetch_add(1)) < todo.size();) try {
-        Weight& w = *todo[i];
-        if (!columns_of(w).empty()) continue;  // a weight cannot say what becomes of its input
-        const Packing& wanted = packing(choose_linear(w.numerics, w.rows(), w.cols(), isa).packing);
-        if (w.packing != &wanted) w = repack(w, wanted);
-      } catch (...) {
-        const std::lock_guard hold(error_lock);
-        error = std::current_exception();
-      }
+  ThreadPool pool(threads > 0 ? threads : physical_cores());
+  for_each_item(pool, std::ssize(todo), [&](int64_t i) {
+    Weight& w = *todo[static_cast<size_t>(i)];
+    if (!columns_of(w).empty()) return;  // a weight cannot say what becomes of its input
+    const Packing& wanted = packing(choose_linear(w.numerics, w.rows(), w.cols(), isa).packing);
+    if (w.packing != &wanted) w = repack(w, wanted);
   });
-  if (error) std::rethrow_exception(error);
 }
 
 }  // namespace lathe

@@ -110,11 +110,10 @@ std::map<std::string, Weight> view(const fs::path& path, const Json& key, const 
     }
     out.emplace(name, std::move(weight));
   }
-  std::atomic<size_t> next{0};
   std::atomic<bool> whole{true};
-  pool.run([&](int, int) {
-    for (size_t i; (i = next.fetch_add(1)) < checks.size();)
-      if (checksum(bytes.subspan(checks[i].offset, checks[i].bytes)) != checks[i].sum) whole = false;
+  for_each_item(pool, std::ssize(checks), [&](int64_t i) {
+    const Place& place = checks[static_cast<size_t>(i)];
+    if (checksum(bytes.subspan(place.offset, place.bytes)) != place.sum) whole = false;
   });
   if (!whole) throw broken("the bytes that were written");
   return out;

@@ -1,9 +1,6 @@
 // Packing every weight as its kernel wants it.
 #include <algorithm>
-#include <atomic>
 #include <cstring>
-#include <exception>
-#include <mutex>
 #include <set>
 
 #include "core/error.h"
@@ -80,18 +77,7 @@ template <class F>
 void Plan::Impl::for_each_weight(std::vector<Repacking>& jobs, F work) {
   std::stable_sort(jobs.begin(), jobs.end(),
                    [](const Repacking& a, const Repacking& b) { return a.from->bytes() > b.from->bytes(); });
-  std::atomic<size_t> next{0};
-  std::exception_ptr error;
-  std::mutex error_lock;
-  parallel([&](const Share&) {
-    for (size_t i; (i = next.fetch_add(1)) < jobs.size();) try {
-        work(jobs[i]);
-      } catch (...) {
-        std::lock_guard hold(error_lock);
-        error = std::current_exception();
-      }
-  });
-  if (error) std::rethrow_exception(error);
+  for_each_item(*pool, std::ssize(jobs), [&](int64_t i) { work(jobs[static_cast<size_t>(i)]); });
 }
 
 // A file's key says which weights it was made of; that a sample of every format and shape means the same
