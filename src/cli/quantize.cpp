@@ -119,14 +119,14 @@ void add_quantize(CLI::App& app) {
       ->check(CLI::IsMember(targets))
       ->needs(recipe)
       ->capture_default_str();
-  verb.add_option("--scheme", o->scheme,
-                  "Bits of weights and activations: w2a16 ... w8a16, w2a8 ... w8a8 (activations per token), "
-                  "w8a8-static\n"
-                  "(one scale per layer, from the calibration text); floats: fp8 (per channel), fp8-tensor,\n"
-                  "fp8-block, nvfp4, mxfp4, mxfp8; nf4 (written for bitsandbytes); floats of weights and\n"
-                  "activations: w8a8-fp8 (FP8_DYNAMIC: per channel, per token), w8a8-fp8-static (FP8: per\n"
-                  "tensor, a scale per layer from the text), w8a8-fp8-block (FP8_BLOCK), w8a8-mxfp8,\n"
-                  "w4a4-mxfp4, w4a4-nvfp4 (with the text), w4a8-fp8 (W4AFP8)")
+  verb.add_option(
+          "--scheme", o->scheme,
+          "Bits of weights and activations: w2a16 ... w8a16, w2a8 ... w8a8 (activations per token),\n"
+          "w2a8-static ... w8a8-static (one scale per layer, from the calibration text); floats: fp8\n"
+          "(per channel), fp8-tensor, fp8-block, nvfp4, mxfp4, mxfp8; nf4 (written for bitsandbytes);\n"
+          "floats of weights and activations: w8a8-fp8 (FP8_DYNAMIC: per channel, per token),\n"
+          "w8a8-fp8-static (FP8: per tensor, a scale per layer from the text), w8a8-fp8-block\n"
+          "(FP8_BLOCK), w8a8-mxfp8, w4a4-mxfp4, w4a4-nvfp4 (with the text), w4a8-fp8 (W4AFP8)")
       ->capture_default_str();
   verb.add_option(
           "--group-size", o->group_size,

@@ -121,8 +121,6 @@ std::optional<Numerics> read_format(const Json& json, DType type, std::string_vi
     throw input_error(where, "activations keep, int8, int8-static or fp8",
                       fmt::format("'{}'", printable(activations)));
   n.activations = named->numerics;
-  if (n.has_input_scale() && n != Numerics::w8a8_static(n.dtype))
-    throw input_error(where, "8 bits, group 0 and no zero point with static activations", to_string(n));
   return n;
 }
 

@@ -192,11 +192,6 @@ QuantScheme parse_scheme(const Json& group, const std::string& global_format, co
   n.activations = parse_activations(group, where);
   scheme.input_as_is = input_as_is(group, n);
   if (scheme.packing->name == "ct.int8") n.bits = 8;  // fewer are a part of these: codes mean the same
-  if (n.has_input_scale() && n != Numerics::w8a8_static(n.dtype))
-    throw input_error(where,
-                      "symmetric int8 weights per channel and int8 activations where their scale is static",
-                      fmt::format("{} bits, group {}{}", n.bits, n.group,
-                                  n.offset == Numerics::Offset::none ? "" : ", asymmetric"));
   const Json* order = find(weights, "actorder");
   constexpr std::string_view orders[] = {"weight", "static", "group", "dynamic"};  // weight_g_idx tells which
   if (order && !order->is_boolean() &&

@@ -173,14 +173,17 @@ Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, 
     return n;
   }
   const bool bits_of_weights = scheme.size() > 2 && scheme[0] == 'w' && scheme[1] >= '2' && scheme[1] <= '8';
-  const bool rounded = bits_of_weights && scheme.substr(2) == "a8";
+  const bool per_row = bits_of_weights && scheme.substr(2) == "a8",
+             with_scale = bits_of_weights && scheme.substr(2) == "a8-static";
   const bool beside_floats = scheme == "w4a8-fp8";
-  const bool integers = rounded || beside_floats || (bits_of_weights && scheme.substr(2) == "a16");
+  const bool integers =
+      per_row || with_scale || beside_floats || (bits_of_weights && scheme.substr(2) == "a16");
   if (!integers && scheme != "nf4")
     throw input_error(
         "scheme",
-        "w2a16 ... w8a16, w2a8 ... w8a8, w8a8-static, w4a8-fp8, fp8, fp8-tensor, fp8-block, nvfp4, mxfp4, "
-        "mxfp8, nf4, w8a8-fp8, w8a8-fp8-static, w8a8-fp8-block, w4a4-nvfp4, w4a4-mxfp4 or w8a8-mxfp8",
+        "w2a16 ... w8a16, w2a8 ... w8a8, w2a8-static ... w8a8-static, w4a8-fp8, fp8, fp8-tensor, fp8-block, "
+        "nvfp4, mxfp4, mxfp8, nf4, w8a8-fp8, w8a8-fp8-static, w8a8-fp8-block, w4a4-nvfp4, w4a4-mxfp4 or "
+        "w8a8-mxfp8",
         printable(scheme), "w8a8, w8a16 and w4a16 are the usual ones");
   if (group_size < -1 || group_size > 1 << 20)
     throw input_error("group size", "-1 (the scheme's default), 0 (per channel) or up to 1048576",
@@ -197,7 +200,10 @@ Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, 
                                        : bits == 8     ? 0
                                                        : 128,
                                        asymmetric, scale);
-  return rounded ? n.over(Activations::int8_per_row) : beside_floats ? n.over(Activations::fp8_per_row) : n;
+  return n.over(per_row         ? Activations::int8_per_row
+                : with_scale    ? Activations::int8_static
+                : beside_floats ? Activations::fp8_per_row
+                                : Activations::as_they_are);
 }
 
 }  // namespace lathe

@@ -121,12 +121,12 @@ std::string to_string(const Numerics&);
 
 // The command line's name of a grid without its group size: "fp8-block", "nvfp4"; empty where there is none.
 std::string_view scheme_of(const Numerics&);
-// "w8a16", "w4a16", "w8a8", "w8a8-static", "w4a8-fp8", "fp8", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4",
-// "mxfp8", "nf4", or of weights and activations alike "w8a8-fp8", "w8a8-fp8-static", "w8a8-fp8-block",
-// "w4a4-nvfp4", "w4a4-mxfp4", "w8a8-mxfp8" (of the command line) with a group size; InputError on an unknown
-// scheme. group_size: -1 takes the scheme's default (int8: per channel, int4: 128, nf4: 64), 0: per channel.
-// Of grids only nf4 has a choice of groups: 64, 128, ... 4096. `scale` is the type of scales where the scheme
-// leaves that open.
+// "w8a16", "w4a16", "w8a8", "w8a8-static", "w4a8", "w4a8-static", "w4a8-fp8", "fp8", "fp8-tensor",
+// "fp8-block", "nvfp4", "mxfp4", "mxfp8", "nf4", or of weights and activations alike "w8a8-fp8",
+// "w8a8-fp8-static", "w8a8-fp8-block", "w4a4-nvfp4", "w4a4-mxfp4", "w8a8-mxfp8" (of the command line) with a
+// group size; InputError on an unknown scheme. group_size: -1 takes the scheme's default (int8: per channel,
+// int4: 128, nf4: 64), 0: per channel. Of grids only nf4 has a choice of groups: 64, 128, ... 4096. `scale`
+// is the type of scales where the scheme leaves that open.
 Numerics parse_scheme(std::string_view scheme, int group_size, bool asymmetric, DType scale);
 
 }  // namespace lathe

@@ -100,10 +100,11 @@ TEST(StaticActivations, AreNearTheModelAndComeBackFromDiskBitForBit) {
   }
 }
 
-TEST(StaticActivations, OfFloatsComeBackFromDiskBitForBit) {
+TEST(StaticActivations, BesideOtherWeightsComeBackFromDiskBitForBit) {
   const Checkpoint from = Checkpoint::open(golden("qwen2"));
   for (const Numerics& n :
-       {Numerics::fp8_tensor().over(Activations::fp8_static), Numerics::nvfp4().over(Activations::nvfp4)})
+       {Numerics::integer(4, 32, true).over(Activations::int8_static),
+        Numerics::fp8_tensor().over(Activations::fp8_static), Numerics::nvfp4().over(Activations::nvfp4)})
     for (const char* observer : {"minmax", "moving-average", "percentile", "mse"}) {
       SCOPED_TRACE(fmt::format("{} {}", to_string(n), observer));
       const Model model = calibrated("gptq", observer, n);
@@ -114,8 +115,10 @@ TEST(StaticActivations, OfFloatsComeBackFromDiskBitForBit) {
     }
 }
 
-TEST(StaticActivations, EveryPlanRoundsAsTheInterpreterDoes) {
-  const Model model = calibrated("rtn", "percentile");
+class StaticPlan : public testing::TestWithParam<Numerics> {};
+
+TEST_P(StaticPlan, RoundsAsTheInterpreterDoes) {
+  const Model model = calibrated("rtn", "percentile", GetParam());
   const std::vector<int32_t> tokens = tokens_of(24);
   const std::vector<float> expected = logits(model);
   for (const IsaLevel& level : isa_levels()) {
@@ -124,12 +127,16 @@ TEST(StaticActivations, EveryPlanRoundsAsTheInterpreterDoes) {
         Plan::compile(model, {.threads = 2, .isa = level.features, .max_tokens = 24, .max_outputs = 24});
     const auto out = plan.run(SingleSequence(tokens, 0, 24, false, Phase::decode)).as<float>();
     ASSERT_EQ(out.size(), expected.size());
-    // Integer sums are exact; attention (which in decoding is f32 on every level) and norms differ by
-    // roundings, which may move an element of some layer's input across the middle between two integers: one
-    // step of 1/127 of its range.
+    // Sums of int8 weights are exact, those of int4 are of floats; attention (which in decoding is f32 on
+    // every level) and norms differ by roundings, which may move an element of some layer's input across the
+    // middle between two integers: one step of 1/127 of its range.
     for (size_t i = 0; i < out.size(); ++i) ASSERT_NEAR(out[i], expected[i], 2e-2f) << i;
   }
 }
+
+INSTANTIATE_TEST_SUITE_P(Int8, StaticPlan,
+                         testing::Values(Numerics::w8a8_static(),
+                                         Numerics::integer(4, 32, true).over(Activations::int8_static)));
 
 TEST(StaticActivations, NeedACalibrationTextAndAScale) {
   Model model = load(Checkpoint::open(golden("qwen2")));

@@ -133,6 +133,7 @@ std::vector<Case> cases() {
   for (const DType scale : {DType::bf16, DType::f32})
     ct(fmt::format("w8a8 static {}", dtype_name(scale)),
        packed(Numerics::w8a8_static(scale), "ct.int8", false));
+  ct("w4a8 static", packed(parse_scheme("w4a8-static", 32, true, DType::bf16), "ct.pack32", false));
   for (const char* scheme : {"w8a8-fp8", "w8a8-fp8-block", "w8a8-mxfp8", "w4a4-mxfp4"})
     ct(scheme, rounded(parse_scheme(scheme, -1, false, DType::bf16), everything));
   ct("w4a8-fp8", rounded(parse_scheme("w4a8-fp8", 32, false, DType::bf16), everything));

@@ -403,7 +403,13 @@ TEST(QuantConfig, Int8ActivationsPerTokenOrWithAStoredScale) {
   four.activations = eight.activations = Numerics::Activations::int8_per_row;
   EXPECT_EQ(parse(config(w4a8, R"("pack-quantized")"))->schemes_for("x")[0]->numerics, four);
   EXPECT_EQ(parse(config(w4a8, R"("int-quantized")"))->schemes_for("x")[0]->numerics, eight);
+  const std::string with_scale =
+      R"({"num_bits":4,"strategy":"group","group_size":32},"input_activations":{"num_bits":8,"type":"int",)"
+      R"("strategy":"tensor","dynamic":false})";
+  const Numerics four_static = four.over(Activations::int8_static);
+  EXPECT_EQ(parse(config(with_scale, R"("pack-quantized")"))->schemes_for("x")[0]->numerics, four_static);
   for (const auto& [n, stored_as] : {std::pair{Numerics::w8a8(), "ct.int8"},
+                                     {four_static, "ct.pack32"},
                                      {Numerics::w8a8_static(), "ct.int8"},
                                      {four, "ct.pack32"},
                                      {eight, "ct.int8"}}) {

@@ -37,6 +37,7 @@ std::vector<Numerics> all_numerics() {
         for (Offset offset : {Offset::none, Offset::zero_point})
           out.push_back({Numerics::Kind::integer, t, static_cast<uint8_t>(bits), group, offset,
                          Numerics::Activations::int8_per_row});
+  out.push_back(Numerics::integer(4, 32, true).over(Activations::int8_static));
   using Kind = Numerics::Kind;
   for (const Numerics& n :
        {Numerics::nvfp4(), Numerics::mxfp4(), Numerics::nf4(), Numerics::grid(Kind::nf4, 0, DType::f32),

@@ -61,6 +61,7 @@ TEST(ParseScheme, KnownNamesWithTheirDefaults) {
   w4a8.activations = Numerics::Activations::int8_per_row;
   EXPECT_EQ(parse_scheme("w4a8", 32, true, DType::bf16), w4a8);
   EXPECT_EQ(parse_scheme("w4a8", -1, false, DType::bf16).group, 128);
+  EXPECT_EQ(parse_scheme("w4a8-static", 32, true, DType::bf16), w4a8.over(Activations::int8_static));
   for (int bits = 2; bits <= 8; ++bits)
     EXPECT_EQ(parse_scheme(fmt::format("w{}a16", bits), 32, false, DType::bf16).bits, bits);
 }

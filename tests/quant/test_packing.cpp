@@ -103,8 +103,9 @@ std::vector<Numerics> all_numerics() {
   for (const Numerics& n : {Numerics::mxfp8(), Numerics::mxfp4(), Numerics::nvfp4(), Numerics::nf4(32),
                             Numerics::grid(Numerics::Kind::e2m1, 16, DType::f8e4m3), Numerics::iq4_nl()})
     out.push_back(n);
-  for (const std::string_view scheme : {"w8a8-static", "w8a8-fp8", "w8a8-fp8-static", "w8a8-fp8-block",
-                                        "w8a8-mxfp8", "w4a4-nvfp4", "w4a4-mxfp4", "w4a8-fp8"})
+  for (const std::string_view scheme :
+       {"w8a8-static", "w4a8-static", "w3a8-static", "w8a8-fp8", "w8a8-fp8-static", "w8a8-fp8-block",
+        "w8a8-mxfp8", "w4a4-nvfp4", "w4a4-mxfp4", "w4a8-fp8"})
     out.push_back(parse_scheme(scheme, -1, false, DType::bf16));
   for (const Numerics& n :
        {Numerics::nvfp4(), Numerics::mxfp4(), Numerics::integer(4, 128, false).with_column_scales()})
@@ -113,6 +114,7 @@ std::vector<Numerics> all_numerics() {
     Numerics n = Numerics::integer(bits, 16, true, DType::f16);
     n.act_order = true;
     out.push_back(n);
+    out.push_back(n.over(Activations::int8_static));
     n = Numerics::integer(bits, 16, false);
     n.column_scales = true;
     out.push_back(n);

@@ -16,7 +16,6 @@ bool holds_integers(const Numerics& n) {
          !n.column_scales && !(n.act_order && n.group == 0);
 }
 
-bool holds_pack32(const Numerics& n) { return holds_integers(n) && !n.has_input_scale(); }
 bool holds_int8(const Numerics& n) { return holds_integers(n) && n.bits == 8 && !n.act_order; }
 bool holds_words(const Numerics& n) { return holds_integers(n) && 32 % n.bits != 0; }
 
@@ -47,6 +46,7 @@ std::vector<Part> packed_parts(const Numerics& n, const Shape& shape) {
                              {"weight_scale", n.dtype, {rows, groups}}};
   if (n.offset == Numerics::Offset::zero_point)  // packed down the rows, not along them
     parts.push_back({"weight_zero_point", DType::i32, {width(rows, n.bits), groups}});
+  if (n.has_input_scale()) parts.push_back({"input_scale", n.dtype, {1}});
   if (n.act_order) parts.push_back({"weight_g_idx", DType::i32, {cols}});
   return parts;
 }
@@ -72,6 +72,21 @@ void load_scales(const Tensor& in, int64_t row, Codes& c) {
          c.scales.data(), c.rows * groups);
 }
 
+// Behind zero points, before g_idx.
+size_t input_scale_part(const Weight& w) { return w.parts.size() - (w.numerics.act_order ? 2 : 1); }
+
+void store_input_scale(const Codes& c, int64_t row, Weight& out) {
+  if (row != 0 || !out.numerics.has_input_scale()) return;  // strips may be packed at the same time
+  const Tensor& part = out.parts[input_scale_part(out)];
+  from_f32(part.dtype, &c.input_scale, part.storage.data, 1);
+}
+
+void load_input_scale(const Weight& w, Codes& c) {
+  if (!w.numerics.has_input_scale()) return;
+  const Tensor& part = w.parts[input_scale_part(w)];
+  to_f32(part.dtype, part.storage.data, &c.input_scale, 1);
+}
+
 // Pairs of codes of 4 bits as bytes: (q + 8) & 15 is (q & 15) ^ 8. A quarter of pack_stream's time.
 LATHE_VECTOR_CLONES void pack_nibbles(const int16_t* codes, int64_t pairs, uint8_t* out) {
   for (int64_t i = 0; i < pairs; ++i)
@@ -94,6 +109,7 @@ void pack_pack32(const Codes& c, int64_t row, Weight& out) {
         c.cols, bits, [&](int64_t i) { return (static_cast<uint32_t>(codes[i]) + bias) & mask; }, to, 1);
   }
   store_scales(c, row, out.parts[1]);
+  store_input_scale(c, row, out);
   if (c.numerics.act_order && row == 0)
     std::ranges::copy(c.group_of, out.parts.back().as_mutable<int32_t>().begin());
   if (c.zeros.empty()) return;
@@ -113,6 +129,7 @@ void pack_pack32(const Codes& c, int64_t row, Weight& out) {
 // All but codes and zero points.
 void unpack_rest(const Weight& w, int64_t row, Codes& c) {
   load_scales(w.parts[1], row, c);
+  load_input_scale(w, c);
   if (c.numerics.act_order) std::ranges::copy(w.parts.back().as<int32_t>(), c.group_of.begin());
 }
 
@@ -157,8 +174,7 @@ void pack_int8(const Codes& c, int64_t row, Weight& out) {
   std::transform(c.codes.begin(), c.codes.end(), codes.begin() + row * c.cols,
                  [](int16_t q) { return static_cast<int8_t>(q); });
   store_scales(c, row, out.parts[1]);
-  if (row == 0 && out.numerics.has_input_scale())  // strips may be packed at the same time
-    from_f32(out.numerics.dtype, &c.input_scale, out.parts.back().storage.data, 1);
+  store_input_scale(c, row, out);
   if (c.zeros.empty()) return;
   auto zeros = out.parts[2].as_mutable<int8_t>();
   std::transform(c.zeros.begin(), c.zeros.end(), zeros.begin() + row * c.numerics.groups(c.cols),
@@ -170,7 +186,7 @@ void unpack_int8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   const auto codes = w.parts[0].as<int8_t>().subspan(static_cast<size_t>(row * c.cols), c.codes.size());
   std::copy(codes.begin(), codes.end(), c.codes.begin());
   load_scales(w.parts[1], row, c);
-  if (w.numerics.has_input_scale()) to_f32(w.numerics.dtype, w.parts.back().storage.data, &c.input_scale, 1);
+  load_input_scale(w, c);
   if (c.zeros.empty()) return;
   const auto zeros =
       w.parts[2].as<int8_t>().subspan(static_cast<size_t>(row * c.numerics.groups(c.cols)), c.zeros.size());
@@ -178,7 +194,7 @@ void unpack_int8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
 }
 
 constexpr Packing rows[] = {
-    {"ct.pack32", holds_pack32, packed_parts<words>, pack_pack32, unpack_pack32},
+    {"ct.pack32", holds_integers, packed_parts<words>, pack_pack32, unpack_pack32},
     {"ct.words32", holds_words, packed_parts<whole_words>, nullptr, unpack_words32},
     {"ct.int8", holds_int8, int8_parts, pack_int8, unpack_int8},
 };
