@@ -42,8 +42,8 @@ struct LinearPath {
 struct LinearKernel {
   std::string_view name;  // "avx512.int4": what reports and traces print
   uint32_t isa;           // CPU features required (core/cpu.h); 0 for the reference
-  std::string_view
-      packing;  // wants its weight repacked to this; "expand.*" hold any numerics as f32 (emulated)
+  // Wants its weight repacked to this; "expand.*" hold any numerics as f32 (emulated).
+  std::string_view packing;
   bool (*accepts)(const Numerics&, int64_t n, int64_t k);
   LinearPath decode;   // few rows of x: decoding, verifying drafts
   LinearPath prefill;  // prompts: other arithmetic where that is faster; empty: as decode
