@@ -73,15 +73,23 @@ function(lathe_embed library)
   target_include_directories(lathe_${library} PRIVATE ${CMAKE_CURRENT_BINARY_DIR})
 endfunction()
 
-# lathe_isa_kernels(library isa FLAGS -mavx2 ... SOURCES ...): files compiled for one ISA, joined to `library`.
-# They include argument structs and intrinsics only, so no inline function built for a newer CPU can leak out.
+# lathe_isa_kernels(library isa [CPU flag] FLAGS -mavx2 ... SOURCES ...): files compiled for one ISA, joined to
+# `library`. They include argument structs and intrinsics only, so no inline function built for a newer CPU can leak
+# out. CPU: the word of /proc/cpuinfo that says that a machine runs them.
 function(lathe_isa_kernels library isa)
-  cmake_parse_arguments(ARG "" "" "FLAGS;SOURCES" ${ARGN})
+  cmake_parse_arguments(ARG "" "CPU" "FLAGS;SOURCES" ${ARGN})
   add_library(lathe_${library}_${isa} OBJECT ${ARG_SOURCES})
   target_link_libraries(lathe_${library}_${isa} PRIVATE lathe_flags)
   target_compile_options(lathe_${library}_${isa} PRIVATE ${ARG_FLAGS})
+  set(runs_here TRUE)
+  if(ARG_CPU AND EXISTS /proc/cpuinfo)
+    file(STRINGS /proc/cpuinfo runs_here REGEX "[ \t]${ARG_CPU}( |$)" LIMIT_COUNT 1)
+  endif()
+  # Options of sources come last, behind -fsanitize.
   if(LATHE_FUZZ)  # they parse nothing, and one file takes minutes so; `make asan` has them
-    target_compile_options(lathe_${library}_${isa} PRIVATE -fno-sanitize=all)
+    set_property(SOURCE ${ARG_SOURCES} APPEND PROPERTY COMPILE_OPTIONS -fno-sanitize=all)
+  elseif(LATHE_SANITIZE AND NOT runs_here)  # minutes for checks that no test here would come to
+    set_property(SOURCE ${ARG_SOURCES} APPEND PROPERTY COMPILE_OPTIONS -fno-sanitize=all -O1 -g0)
   elseif(LATHE_SANITIZE)  # Reports want lines. Where variables live took GCC longer than the code: 157 s, 62 with -g1.
     target_compile_options(lathe_${library}_${isa} PRIVATE -g1)
   endif()
