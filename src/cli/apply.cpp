@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <future>
+#include <ranges>
 
 #include "cli/output.h"
 #include "compress/matrices.h"
@@ -39,16 +40,23 @@ void print_reasons(const std::vector<ModuleRow>& modules) {
   for (const auto& [key, n] : counts) fmt::print("{:<18} {:>8}  {}\n", key.second, n, key.first);
 }
 
-// The layers that lost most, and all that are special.
+// The layers that lost most, and those that fell back, by name up to a number.
 void print_layers(std::vector<LayerReport> layers) {
   std::ranges::stable_sort(layers, std::greater(), &LayerReport::error);
   constexpr size_t most = 8;
-  size_t shown = 0;
-  for (const LayerReport& l : layers) {
-    if (shown++ >= most && l.note.find("no usable") == std::string::npos) continue;
-    fmt::print("{:<44} {:<14} output error {:>8.4f} % (to nearest {:>8.4f} %) {}\n", l.module,
-               to_string(l.numerics), 100 * l.error, 100 * l.nearest_error, l.note);
+  for (const LayerReport& l : layers | std::views::take(most)) {
+    fmt::print("{:<44} {:<14} ", l.module, to_string(l.numerics));
+    if (l.error)
+      fmt::print("output error {:>8.4f} % (to nearest {:>8.4f} %) ", 100 * *l.error, 100 * l.nearest_error);
+    fmt::print("{}\n", l.note);
   }
+  const auto fallen = std::ranges::count(layers, true, &LayerReport::fell_back);
+  if (fallen == 0) return;
+  fmt::print("{} of {} layers fell back:\n", fallen, layers.size());
+  size_t named = 0;
+  for (const LayerReport& l : layers)
+    if (l.fell_back && named++ < most) fmt::print("  {:<42} {}\n", l.module, l.note);
+  if (named > most) fmt::print("  and {} more: --json names them all\n", named - most);
 }
 
 double bits(size_t bytes, int64_t parameters) {
@@ -170,12 +178,17 @@ Json to_json(const Applied& a, const fs::path& output) {
     modules.push_back(
         {{"module", m.module}, {"before", m.before}, {"after", m.after}, {"decided_by", m.why}});
   Json layers = Json::array();
-  for (const LayerReport& l : a.layers)
-    layers.push_back({{"module", l.module},
-                      {"format", to_string(l.numerics)},
-                      {"output_error", l.error},
-                      {"output_error_to_nearest", l.nearest_error},
-                      {"note", l.note}});
+  for (const LayerReport& l : a.layers) {
+    Json layer = {{"module", l.module},
+                  {"format", to_string(l.numerics)},
+                  {"fell_back", l.fell_back},
+                  {"note", l.note}};
+    if (l.error) {
+      layer["output_error"] = *l.error;
+      layer["output_error_to_nearest"] = l.nearest_error;
+    }
+    layers.push_back(std::move(layer));
+  }
   Json steps = Json::array();
   for (const auto& [name, arguments] : a.recipe.steps) steps.push_back({{name, arguments}});
   Json json = {{"output", output.string()},

@@ -7,6 +7,7 @@
 #include "cli/verbs.h"
 #include "compress/recipe.h"
 #include "core/file.h"
+#include "core/log.h"
 #include "eval/dataset.h"
 #include "search/constraints.h"
 #include "search/decode_time.h"
@@ -80,6 +81,11 @@ void sensitivity_verb(const Options& o) {
     return std::span(t).first(n > 0 ? std::min(t.size(), static_cast<size_t>(n)) : t.size());
   };
   const Method method = parse_method(o.method);
+  if (method.rank > 0)  // its bytes would be beside those that --max-bytes counts
+    throw input_error("--method", "one without a correction: bytes of each format are compared", o.method);
+  if (method.equalize != Equalize::none || method.drift || method.bias)
+    warn("layers are measured with {} alone; the rest of {} is for `lathe run` of the recipe",
+         method.rounding->name, o.method);
   const std::vector<Format> menu =
       mixed_menu(scale_dtype(opened.model.config), method, {.emulated = o.emulated});
   MixedOptions options{.method = method, .sweep = {.work = {}, .fingerprint = {}}};

@@ -12,6 +12,7 @@
 #include "core/cpu.h"
 #include "core/error.h"
 #include "core/float.h"
+#include "core/json.h"
 #include "core/log.h"
 #include "models/low_rank.h"
 #include "quant/activations.h"
@@ -80,6 +81,18 @@ constexpr int64_t most_measured = 256;             // rows of a layer whose erro
 constexpr std::string_view extras =
     "awq+, smooth+ before, +bias, +drift, +rankN (a bf16 correction of rank N) after";
 
+// What a finished block keeps of the reports on it, from `first` on.
+std::string to_json(const std::vector<LayerReport>& reports, size_t first) {
+  Json json = Json::array();
+  for (size_t i = first; i < reports.size(); ++i) {
+    const LayerReport& r = reports[i];
+    Json item = {{"module", r.module}, {"fell_back", r.fell_back}, {"note", r.note}};
+    if (r.error) item["error"] = {*r.error, r.nearest_error};
+    json.push_back(std::move(item));
+  }
+  return json.dump();
+}
+
 class Calibrated {
  public:
   Calibrated(Model& model, const Assignment& assignment, const CalibrationOptions& options)
@@ -111,14 +124,22 @@ class Calibrated {
                         if (too_few(s)) make_white(s);
                         round_group(g, s);
                         return std::vector<float>();
-                      }});
+                      },
+                      [&] { settle_unseen(); }});
     const SweepReport ahead = forecast(model_, std::ssize(tokens), passes);
     info("{} on {} tokens: {:.0f} MB of activations ({}), {:.0f} MB of statistics at most", method_.text,
          tokens.size(), static_cast<double>(ahead.activation_bytes) / 1e6,
          ahead.activation_bytes > options_.sweep.memory && !options_.sweep.work.empty() ? "some in files"
                                                                                         : "in memory",
          static_cast<double>(ahead.statistics_bytes) / 1e6);
-    const SweepReport report = sweep(model_, tokens, passes, options_.sweep);
+    SweepOptions options = options_.sweep;
+    size_t kept = reports_.size();
+    options.notes = [&] { return to_json(reports_, std::exchange(kept, reports_.size())); };
+    options.recall = [&](std::string_view json) {
+      recall(json);
+      kept = reports_.size();
+    };
+    const SweepReport report = sweep(model_, tokens, passes, options);
     if (report.resumed_blocks > 0)
       info("{} blocks were finished by an earlier run in {}", report.resumed_blocks,
            options_.sweep.work.string());
@@ -181,13 +202,31 @@ class Calibrated {
     return found.divisors;
   }
 
+  void recall(std::string_view text) {
+    constexpr const char* where = "notes of a finished block";
+    for (const Json& item : parse_json(text, where)) {
+      const std::string module = get_string(item, "module", where);
+      const auto layer = std::ranges::find_if(
+          assignment_, [&](const auto& each) { return module_path(each.first) == module; });
+      if (layer == assignment_.end()) throw input_error(where, "modules that are rounded", printable(module));
+      LayerReport report{.module = module,
+                         .numerics = layer->second,
+                         .fell_back = get_bool_or(item, "fell_back", where, false),
+                         .note = get_string(item, "note", where)};
+      if (const auto error = item.find("error"); error != item.end()) {
+        report.error = error->at(0).get<double>();
+        report.nearest_error = error->at(1).get<double>();
+      }
+      reports_.push_back(std::move(report));
+    }
+  }
+
   void round_group(const InputGroup& g, const InputStats& stats) {
     std::unique_ptr<GptqFactor> factor;
     if (method_.rounding->wants_hessian && !too_few(stats)) {
       factor = std::make_unique<GptqFactor>(pool_, stats.hessian.data(), stats.cols, method_.damping,
                                             method_.act_order);
-      if (!factor->usable())
-        warn("{}: its inputs have no usable Hessian; rounded by importance", joint_name(model_.graph, g));
+      if (!factor->usable()) warn("{}: its inputs have no usable Hessian", joint_name(model_.graph, g));
     }
     float largest = -1;  // runtimes fuse the layers of an input and expect one global scale
     for (const NodeId id : g.nodes)
@@ -207,7 +246,10 @@ class Calibrated {
     LayerReport report{.module = module_path(param), .numerics = numerics, .note = notes_[param]};
     if (too_few(stats))
       report.note = fmt::format("the text has {} rows for this expert: rounded to nearest", stats.rows);
-    if (factor && !factor->usable()) report.note = "no usable Hessian: rounded by importance";
+    if (factor && !factor->usable())
+      report.note =
+          fmt::format("no usable Hessian: rounded {}", numerics.is_grid() ? "to nearest" : "by importance");
+    report.fell_back = too_few(stats) || (factor && !factor->usable());
     if (factor && factor->usable() && factor->damping() > method_.damping)
       report.note = fmt::format("damping {:g}", factor->damping());
     if (!numerics.global) largest = -1;
@@ -235,14 +277,38 @@ class Calibrated {
       } else {
         codes = round(job);
       }
-      if (numerics.has_input_scale())
+      if (numerics.has_input_scale()) {
         codes.input_scale = input_scale(*options_.observer, stats.magnitudes, numerics.activations);
+        if (codes.input_scale == 0)
+          unseen_.insert(param);
+        else if (stats.routed)
+          largest_scales_[cols] = std::max(largest_scales_[cols], codes.input_scale);
+      }
       pack_rows(pool_, codes, first, rounded);
     }
     if (!stats.hessian.empty()) measure(weight, rounded, values, stats, factor, largest, report);
     if (method_.bias && node.params.size() > 1) correct_bias(node, stats, weight, rounded, values);
     weight = std::move(rounded);
     reports_.push_back(std::move(report));
+  }
+
+  // Experts that no row of the text reached take the largest scale of their block's experts whose input is as
+  // wide: it cuts off nothing that theirs would not.
+  void settle_unseen() {
+    for (const std::string& param : unseen_) {
+      Weight& weight = model_.weights.at(param);
+      const auto found = largest_scales_.find(weight.cols());
+      if (found == largest_scales_.end())
+        throw input_error(param, "a calibration text of which some row reaches an expert of this block",
+                          "none", "give more text (--calibration-tokens)");
+      Codes codes = unpack(weight, 0, weight.rows());
+      codes.input_scale = found->second;
+      Weight settled = make_weight(weight.numerics, *weight.packing, weight.shape);
+      pack_rows(pool_, codes, 0, settled);
+      weight = std::move(settled);
+    }
+    unseen_.clear();
+    largest_scales_.clear();
   }
 
   Codes round(const RoundingJob& job) const {
@@ -331,6 +397,9 @@ class Calibrated {
       if (!std::holds_alternative<op::Linear>(node.op) || !assigned(id) || read_as_embedding(node.params[0]))
         continue;
       const Weight& w = model_.weights.at(node.params[0]);
+      if (assignment_.at(node.params[0]).kind == Numerics::Kind::nf4)
+        throw input_error(node.name, "numbers whose files hold corrections too",
+                          "nf4, as bitsandbytes reads it", "leave +rankN out, or take another scheme");
       if (corrected(node))
         throw input_error(node.name, "a layer without a low-rank correction", "one", "quantize the original");
       if (method_.rank * (w.rows() + w.cols()) >= w.rows() * w.cols())
@@ -436,6 +505,8 @@ class Calibrated {
   std::set<std::string, std::less<>> tables_;  // what is read as an embedding
   std::vector<InputGroup> groups_;
   std::map<std::string, std::string> notes_;
+  std::set<std::string> unseen_;             // of this block: weights of experts without an input scale yet
+  std::map<int64_t, float> largest_scales_;  // of its experts that were seen, by width of their input
   std::vector<LayerReport> reports_;
 };
 

@@ -2,6 +2,7 @@
 // methods, each of which may be preceded by equalizing the channels and followed by correcting the bias.
 #pragma once
 
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -59,9 +60,12 @@ std::string method_names();  // for messages: "rtn, importance, gptq, ..."
 struct LayerReport {
   std::string module;
   Numerics numerics;
-  double error = 0, nearest_error = 0;  // mean square of the outputs' change, as a share of the outputs' own;
-                                        // nearest: of rounding to nearest instead. Of about 256 rows
-  std::string note;                     // what fell back, and why; or the strength of equalizing
+  // Mean square of the outputs' change, as a share of the outputs' own, of about 256 rows; none where a
+  // method does not look at that. nearest_error: of rounding to nearest instead.
+  std::optional<double> error = {};
+  double nearest_error = 0;
+  bool fell_back = false;  // note says to what, and why
+  std::string note = {};   // that, or the strength of equalizing
 };
 
 struct CalibrationOptions {

@@ -160,6 +160,7 @@ float input_scale(const InputObserver& observer, const Magnitudes& seen, Activat
     throw input_error(
         "--observer", "one for floats: minmax, moving-average, percentile or mse",
         fmt::format("{}, whose levels are those of integers, for {}", observer.name, to_string(to)));
+  if (seen.maxima.empty()) return 0;
   const float limit = observer.limit(seen, to);
   return (limit > 0 ? limit : 1) / largest_activation(to);
 }

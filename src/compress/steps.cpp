@@ -3,11 +3,14 @@
 #include <algorithm>
 
 #include "compress/cache_scales.h"
+#include "core/cpu.h"
 #include "core/hash.h"
 #include "core/log.h"
 #include "eval/dataset.h"
 #include "eval/report.h"
+#include "kernels/tables.h"
 #include "models/kv_cache.h"
+#include "runtime/kv_type.h"
 
 namespace lathe {
 namespace {
@@ -32,6 +35,16 @@ void back_to_own_type(Model& model, const Model& before) {
   }
 }
 
+// InputError where no attention reads keys and values of these numbers: nobody would run the model.
+void require_kernel(const Graph& graph, CacheNumerics numerics) {
+  for (const NodeId id : graph.order())
+    if (const auto* attention = std::get_if<op::Attention>(&graph.node(id).op)) {
+      op::Attention with = *attention;
+      with.cache.numerics = numerics;
+      choose_attention(with.head_dim, kv_type_of(with), allowed_features());
+    }
+}
+
 }  // namespace
 
 StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from,
@@ -43,6 +56,7 @@ StepsResult run_steps(Model& model, Recipe& recipe, const Checkpoint& from,
     const std::string where = fmt::format("recipe: {}", name);
     if (name == "kv_cache") {
       const CacheStep step = parse_cache_step(json, where);
+      require_kernel(model.graph, step.numerics);
       const Text text = read_calibration(step.text, load_tokenizer(from));
       json["calibration"]["sha256"] = text.sha256;
       calibrate_cache(

@@ -1,14 +1,17 @@
 #include "compress/sweep.h"
 
 #include <algorithm>
+#include <cerrno>
 #include <cmath>
 #include <fcntl.h>
 #include <numeric>
 #include <set>
 #include <sys/mman.h>
+#include <system_error>
 #include <unistd.h>
 
 #include "compress/linalg.h"
+#include "core/checksum.h"
 #include "core/error.h"
 #include "core/log.h"
 #include "core/progress.h"
@@ -29,11 +32,18 @@ Storage allocate_in_file(const fs::path& directory, size_t bytes) {
   const int fd = ::mkstemp(name.data());
   if (fd < 0) fail("{}: cannot be created", name);
   ::unlink(name.c_str());
+  // Not ftruncate: a page that finds no room on the disk would end the process.
+  int error = ::posix_fallocate(fd, 0, static_cast<off_t>(bytes));
   void* data = MAP_FAILED;
-  if (::ftruncate(fd, static_cast<off_t>(bytes)) == 0)
+  if (error == 0) {
     data = ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    error = errno;
+  }
   ::close(fd);
-  if (data == MAP_FAILED) fail("{}: no room for {} bytes of activations", directory.string(), bytes);
+  if (data == MAP_FAILED)
+    throw input_error(directory.string(),
+                      fmt::format("room for {:.0f} MB of activations", static_cast<double>(bytes) / 1e6),
+                      std::generic_category().message(error), "free some, or calibrate on fewer tokens");
   return {static_cast<std::byte*>(data), bytes, std::shared_ptr<const void>(data, [bytes](const void* p) {
             ::munmap(const_cast<void*>(p), bytes);
           })};
@@ -177,7 +187,7 @@ class Walk {
 
 // ---- finished blocks
 
-constexpr const char* fingerprint = "lathe/fingerprint";  // a block that has one is whole
+constexpr const char *fingerprint = "lathe/fingerprint", *notes = "lathe/notes";
 
 fs::path block_path(const SweepOptions& o, int block) { return o.work / fmt::format("block-{:04}", block); }
 
@@ -185,8 +195,32 @@ bool changed(const Weight& now, const Weight& before) {
   return now.parts[0].storage.data != before.parts[0].storage.data;
 }
 
-void save_block(const Model& model, const Model& original, std::span<const NodeId> nodes,
-                const SweepOptions& o, int block) {
+// The mark of a whole block: whose it is, and what its files must still be.
+std::string mark_of(const fs::path& block, const SweepOptions& o) {
+  std::set<fs::path> files;
+  for (const auto& entry : fs::recursive_directory_iterator(block))
+    if (entry.is_regular_file() && entry.path() != block / fingerprint) files.insert(entry.path());
+  std::string mark = o.fingerprint + "\n";
+  for (const fs::path& file : files)
+    mark += fmt::format("{} {}\n", file.lexically_relative(block).string(), checksum(Mapping(file).bytes()));
+  return mark;
+}
+
+// The weights of a finished block, mapped: all or none.
+void map_block(Model& model, const fs::path& path) {
+  const Checkpoint saved = Checkpoint::open(path);
+  std::map<std::string, Weight> weights;
+  for (const Entry& entry : saved.entries()) {
+    const auto weight = model.weights.find(entry.name);
+    if (weight == model.weights.end() || weight->second.shape != entry.shape)
+      throw input_error(path.string(), "weights of this model", printable(entry.name));
+    weights.emplace(entry.name, saved.load(entry.name));
+  }
+  for (auto& [name, weight] : weights) model.weights.at(name) = std::move(weight);
+}
+
+void save_block(Model& model, const Model& original, std::span<const NodeId> nodes, const SweepOptions& o,
+                int block) {
   std::set<std::string> params;
   for (const NodeId id : nodes)
     for (const std::string& p : model.graph.node(id).params)
@@ -196,30 +230,38 @@ void save_block(const Model& model, const Model& original, std::span<const NodeI
     const Weight& w = model.weights.at(p);
     entries.push_back({p, w.numerics, w.packing, w.shape});
   }
-  AtomicDirectory directory(block_path(o, block),
-                            [](const fs::path& earlier) { return fs::exists(earlier / fingerprint); });
+  // All of `work` is the sweep's.
+  AtomicDirectory directory(block_path(o, block), [](const fs::path&) { return true; });
   CheckpointWriter writer(directory.path(), model.config, entries);
   for (const std::string& p : params) writer.write(model.weights.at(p));
   writer.finish();
   fs::create_directories((directory.path() / fingerprint).parent_path());
-  write_file_atomically(directory.path() / fingerprint, o.fingerprint);
+  if (o.notes) write_file_atomically(directory.path() / notes, o.notes());
+  write_file_atomically(directory.path() / fingerprint, mark_of(directory.path(), o));
   directory.commit();
+  map_block(model, block_path(o, block));  // from now on it is a mapping, not memory
 }
 
-// The weights of a block that an earlier run finished, mapped.
+// Whether an earlier run finished the block, and it is still what that run wrote.
 bool load_block(Model& model, const SweepOptions& o, int block) {
   const fs::path path = block_path(o, block), mark = path / fingerprint;
-  if (!fs::exists(mark) || Mapping(mark).text() != o.fingerprint) return false;
-  const Checkpoint saved = Checkpoint::open(path);
-  for (const Entry& entry : saved.entries()) {
-    const auto weight = model.weights.find(entry.name);
-    if (weight == model.weights.end() || weight->second.shape != entry.shape) return false;
-    weight->second = saved.load(entry.name);
+  try {
+    if (!fs::exists(mark) || !Mapping(mark).text().starts_with(o.fingerprint + "\n")) return false;
+    if (Mapping(mark).text() != mark_of(path, o)) fail("its files are not those that were written");
+    map_block(model, path);
+    if (o.recall && fs::exists(path / notes)) o.recall(Mapping(path / notes).text());
+    return true;
+  } catch (const std::exception& error) {
+    warn("{}: computed again: {}", path.string(), error.what());
+    return false;
   }
-  return true;
 }
 
 bool resumable(const SweepOptions& o) { return !o.work.empty() && !o.fingerprint.empty(); }
+
+void divide_rows(std::span<float> x, const std::vector<float>& divisors) {
+  for (size_t i = 0; i < x.size(); ++i) x[i] /= divisors[i % divisors.size()];
+}
 
 // --- how much there is to do
 
@@ -392,6 +434,10 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
       continue;
     }
     const Held at_start = held, at_start_other = held_other;
+    // What passes divided the input of a group by, all together: the original's has to be divided by it too,
+    // to be beside it.
+    std::map<size_t, std::vector<float>> divided;
+    std::vector<float> beside;
     for (size_t p = 0; p < passes.size(); ++p) {
       const SweepPass& pass = passes[p];
       const bool final = p + 1 == passes.size();
@@ -414,8 +460,13 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
         const float* unchanged = wanted.cross ? held_other.at(group.input).as<float>().data() : nullptr;
         walk.run(position, to, held, [&](int64_t first, int64_t, const Walker::Values& values) {
           const Tensor& x = values.at(group.input);
-          stats.add(pool, x.as<float>().data(), unchanged ? unchanged + first * stats.cols : nullptr,
-                    stats.rows, x.shape[0], expected, wanted);
+          const float* original_x = unchanged ? unchanged + first * stats.cols : nullptr;
+          if (const auto by = divided.find(g); original_x && by != divided.end()) {
+            beside.assign(original_x, original_x + x.shape[0] * stats.cols);
+            divide_rows(beside, by->second);
+            original_x = beside.data();
+          }
+          stats.add(pool, x.as<float>().data(), original_x, stats.rows, x.shape[0], expected, wanted);
         });
         stats.finish(pool);
         progress.advance(walking(position, to), name);
@@ -423,8 +474,9 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
         const std::vector<float> divisors = pass.visit(group, stats);
         progress.advance(looking(pass, group), name);
         if (divisors.empty()) continue;
-        auto x = held.at(group.input).as_mutable<float>();
-        for (size_t i = 0; i < x.size(); ++i) x[i] /= divisors[i % divisors.size()];
+        divide_rows(held.at(group.input).as_mutable<float>(), divisors);
+        const auto [all, first] = divided.try_emplace(g, divisors);
+        for (size_t i = 0; !first && i < divisors.size(); ++i) all->second[i] *= divisors[i];
       }
       if (final && !last) walk.run(position, section.end, held, nothing);
       progress.advance(walking(position, section.end));
@@ -434,10 +486,11 @@ SweepReport sweep(Model& model, std::span<const int32_t> tokens, const std::vect
         progress.advance(walking(section.begin, section.end));
       }
     }
-    if (worked && section.block >= 0 && resumable(options)) {
+    if (worked)
+      for (const SweepPass& pass : passes)
+        if (pass.finish) pass.finish();
+    if (worked && section.block >= 0 && resumable(options))
       save_block(model, original, outline.nodes(section.begin, section.end), options, section.block);
-      load_block(model, options, section.block);  // from now on it is a mapping, not memory
-    }
   }
   return report;
 }

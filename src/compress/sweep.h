@@ -51,6 +51,7 @@ struct SweepPass {
   // May change the weights of the group's layers and of its FoldSite. Returns what the input is divided by
   // now, per channel; empty: as it was.
   std::function<std::vector<float>(const InputGroup&, InputStats&)> visit;
+  std::function<void()> finish = {};  // behind the last group of a block
 };
 
 struct SweepOptions {
@@ -58,6 +59,9 @@ struct SweepOptions {
   size_t memory = size_t{1} << 29;  // of activations; more lie in files
   fs::path work = {};               // where those files lie, and finished blocks; empty: memory only
   std::string fingerprint = {};     // of all that decides the result: finished blocks of another are ignored
+  // What is kept beside a finished block's weights, and who gets it back where that block is resumed.
+  std::function<std::string()> notes = {};
+  std::function<void(std::string_view)> recall = {};
   std::string progress = "calibrating";
   int threads = 0;
   uint32_t isa = allowed_features();

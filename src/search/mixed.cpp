@@ -75,14 +75,21 @@ class Measurement {
     SweepOptions o = options_.sweep;
     o.progress = "rounding";
     std::vector<bool> seen(units_.size());
+    // Routers of experts are of no unit, and may read what a layer beside the experts does.
+    const auto unit_in = [&](const InputGroup& g) -> std::optional<size_t> {
+      for (const NodeId id : g.nodes)
+        if (const auto found = unit_of.find(model.graph.node(id).params[0]); found != unit_of.end())
+          return found->second;
+      return std::nullopt;
+    };
+    const auto is_unit = [&](const InputGroup& g) { return unit_in(g).has_value(); };
     const auto look = [&](const InputGroup& g, InputStats& stats) {
-      const size_t u = unit_of.at(model.graph.node(g.nodes[0]).params[0]);
+      const size_t u = *unit_in(g);
       seen[u] = true;
       round_unit(u, &stats);
       return std::vector<float>();
     };
-    sweep(model, calibration,
-          {{{.hessian = true, .sample = true}, [](const InputGroup&) { return true; }, look}}, o);
+    sweep(model, calibration, {{{.hessian = true, .sample = true}, is_unit, look}}, o);
     for (size_t u = 0; u < units_.size(); ++u)
       if (!seen[u]) round_unit(u, nullptr);
   }

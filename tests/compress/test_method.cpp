@@ -331,6 +331,24 @@ TEST(BiasCorrection, BringsTheModelNearerOnOtherText) {
   EXPECT_LT(kl("rtn+bias"), 0.7 * kl("rtn"));
 }
 
+// What the original has as its input is divided as the equalized one is: beside it, not in other units.
+TEST(Method, DriftStandsBesideEqualizing) {
+  const Model base = load(Checkpoint::open(golden("qwen2")));
+  const std::vector<float> exact = logits_of(base);
+  const auto error = [&](const std::string& method) {
+    Model m = base;
+    quantize_calibrated(m, assign_all(m, Numerics::integer(8, 0, false, DType::f32), {}), some_tokens(512),
+                        {.method = parse_method(method),
+                         .sweep = {.context = 8, .work = {}, .fingerprint = {}, .threads = 2}});
+    const std::vector<float> now = logits_of(m);
+    double sum = 0;
+    for (size_t i = 0; i < now.size(); ++i) sum += std::pow(static_cast<double>(now[i] - exact[i]), 2);
+    return sum;
+  };
+  for (const char* equalized : {"awq+gptq", "smooth+gptq"})
+    EXPECT_LT(error(std::string(equalized) + "+drift"), 2 * error(equalized)) << equalized;
+}
+
 // Every method on a model with biases: all that is assigned is rounded, and to codes that files hold.
 TEST(Method, EachRoundsTheWholeModel) {
   for (const RoundingMethod& rounding : rounding_methods())

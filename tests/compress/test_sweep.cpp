@@ -1,4 +1,6 @@
+#include <algorithm>
 #include <cmath>
+#include <functional>
 #include <gmock/gmock.h>
 #include <numeric>
 
@@ -149,6 +151,54 @@ TEST(Sweep, NeitherThreadsNorFilesNorResumingChangeABit) {
     files.fingerprint = "two";
     EXPECT_EQ(hash_of(compressed(files, method, &report, family)), expected) << method;
     EXPECT_EQ(report.resumed_blocks, 0);
+  }
+}
+
+// What is left of a finished block is not what was written: it is computed again, and the rest is taken.
+TEST(Sweep, ADamagedBlockIsComputedAgain) {
+  const TemporaryDirectory directory;
+  const SweepOptions files{.context = 8, .work = directory / "work", .fingerprint = "one", .threads = 2};
+  const std::string expected = hash_of(compressed(files, "gptq"));
+  const fs::path block = files.work / "block-0000", weights = block / "model.safetensors";
+  const auto damages = {
+      std::function([&] {
+        std::string bytes = read_text_file(weights);
+        bytes[bytes.size() - 5] ^= 1;
+        write_file_atomically(weights, bytes);
+      }),
+      std::function([&] { fs::resize_file(weights, fs::file_size(weights) / 2); }),
+      std::function([&] { write_file_atomically(block / "config.json", "{"); }),
+      std::function([&] { fs::remove(block / "lathe" / "notes"); }),
+      std::function([&] { fs::remove(block / "lathe" / "fingerprint"); }),
+  };
+  for (const auto& damage : damages) {
+    damage();
+    SweepReport report;
+    EXPECT_EQ(hash_of(compressed(files, "gptq", &report)), expected);
+    EXPECT_EQ(report.resumed_blocks, 1);
+    EXPECT_EQ(hash_of(compressed(files, "gptq", &report)), expected);
+    EXPECT_EQ(report.resumed_blocks, 2);
+  }
+}
+
+TEST(Sweep, AResumedBlocksLayersAreReportedToo) {
+  const TemporaryDirectory directory;
+  const SweepOptions files{.context = 8, .work = directory / "work", .fingerprint = "one", .threads = 2};
+  const auto run = [&] {
+    Model m = golden_model("qwen2_moe");  // with experts that see too few rows
+    return quantize_calibrated(m, assign_all(m, Numerics::integer(4, 8, false), {}), some_tokens(64),
+                               {.method = parse_method("gptq"), .sweep = files});
+  };
+  const std::vector<LayerReport> whole = run(), resumed = run();
+  ASSERT_EQ(resumed.size(), whole.size());
+  EXPECT_TRUE(std::ranges::any_of(whole, &LayerReport::fell_back));
+  for (size_t i = 0; i < whole.size(); ++i) {
+    EXPECT_EQ(resumed[i].module, whole[i].module);
+    EXPECT_EQ(resumed[i].numerics, whole[i].numerics);
+    EXPECT_EQ(resumed[i].error, whole[i].error);
+    EXPECT_EQ(resumed[i].nearest_error, whole[i].nearest_error);
+    EXPECT_EQ(resumed[i].fell_back, whole[i].fell_back);
+    EXPECT_EQ(resumed[i].note, whole[i].note);
   }
 }
 

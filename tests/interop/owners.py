@@ -115,7 +115,8 @@ for config in ("INT8_SMOOTHQUANT_CFG", "INT8_WEIGHT_ONLY_CFG", "INT4_AWQ_CFG", "
     compare(f"{config}: {algorithm}", theirs, values, STATIC_BOUND if algorithm.startswith("W8A8") else BOUND)
 
 print("write: what transformers and compressed-tensors read")
-for scheme in ("w8a16", "w4a16", "w4a16 --asymmetric", "w3a16", "w2a16", "fp8", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4", "mxfp8"):
+for scheme in ("w8a16", "w4a16", "w4a16 --asymmetric", "w3a16", "w2a16", "fp8", "fp8-tensor", "fp8-block", "nvfp4", "mxfp4", "mxfp8",
+               "w8a8-fp8", "w8a8-fp8-block", "w8a8-mxfp8", "w4a4-mxfp4", "w4a8-fp8"):
     from transformers import CompressedTensorsConfig, LlamaForCausalLM
     ours = WORK / "ours"
     shutil.rmtree(ours, ignore_errors=True)

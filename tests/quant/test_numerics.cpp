@@ -201,7 +201,7 @@ TEST(Activations, MxBlocks) {
 }
 
 TEST(ParseScheme, RefusesOthers) {
-  for (std::string_view bad : {"", "w4", "w1a16", "w9a16", "w1a8", "w4a4", "w4a8-static", "w5a8-fp8",
+  for (std::string_view bad : {"", "w4", "w1a16", "w9a16", "w1a8", "w4a4", "w4a16-static", "w5a8-fp8",
                                "w16a16", "W4A16", "w4a16 ", "int4"})
     EXPECT_THROW(parse_scheme(bad, -1, false, DType::bf16), InputError) << bad;
   EXPECT_THROW(parse_scheme("w8a8", 128, false, DType::bf16), InputError);
