@@ -125,7 +125,7 @@ TEST(QuantizeStep, RefusesWhatItDoesNotKnow) {
       {R"({"method": "rtn", "default": {"bits": 4, "scale": "f8e4m3"}})", "expected scale bf16, f16 or f32"},
       {R"({"method": "rtn", "default": {"bits": 4, "groups": 32}})", "found key 'groups'"},
       {R"({"method": "rtn", "default": {"bits": 4, "group": 64}})", "whole groups of 64"},
-      {R"({"method": "rtn", "default": 4})", "expected a mapping"},
+      {R"({"method": "rtn", "default": 4})", "expected an object"},
       {R"({"method": "rtn", "default": "keep", "modules": []})", "modules: expected a mapping"},
       {R"({"method": "rtn", "default": "keep", "modules": {"model.nothing": "keep"}})",
        "x: modules: model.nothing: expected a module of the model"},
