@@ -204,7 +204,7 @@ TEST(BadInput, NamesTheFlagOrTheFile) {
       {"optimize " + d + "/model --calibration " + heldout() + " -o " + d + "/model", {"the same", "-o"}},
       {"synth --config " + d + "/model/config.json -o " + d + "/model", {"what holds it", "-o"}},
       {"synth --config " + d + "/model/config.json -o " + d + "/theirs",
-       {"theirs", "a model that Lathe wrote", "-o"}},
+       {"theirs", "what Lathe wrote there earlier", "-o"}},
       {"run --target size " + d + "/recipe.yaml" + out, {"--target", "recipe auto"}},
       {"run --calibration " + heldout() + " " + d + "/recipe.yaml" + out, {"--calibration", "recipe auto"}},
       {"quantize builtin --recipe int8 --keep '*.nothing'" + out, {"*.nothing", "matches none"}},
