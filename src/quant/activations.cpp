@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "core/error.h"
 #include "quant/round.h"
@@ -96,7 +97,8 @@ void round_row_to_int8(const float* x, int64_t n, float* out, float scale) {
   }
   float most = 0;
   for (int64_t i = 0; i < n; ++i) most = std::max(most, std::fabs(x[i]));
-  const float inverse = most > 0 ? 127.0f / most : 0;
+  // Of a row below 2^-121 the largest float: infinity times the zeros beside it would be no number.
+  const float inverse = most > 0 ? std::min(127.0f / most, std::numeric_limits<float>::max()) : 0;
   scale = most / 127.0f;
   for (int64_t i = 0; i < n; ++i) out[i] = std::rint(x[i] * inverse) * scale;
 }

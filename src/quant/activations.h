@@ -26,9 +26,9 @@ std::string_view to_string(Activations);  // "int8", "fp8", "fp8 static", "fp8 g
 // Reference: vllm-project/compressed-tensors, quantization/lifecycle/forward.py and quantization/utils.
 void round_row(Activations, const float* x, int64_t n, float* out, float given);
 
-// int8_per_row, scale 0: out[i] = rint(x[i] * (127 / m)) * (m / 127), m = max |x|; zeros stay zeros.
-// int8_static: out[i] = rint(x[i] * (1 / scale)), cut to -127 .. 127, * scale. What kernels compute with
-// integers.
+// int8_per_row, scale 0: out[i] = rint(x[i] * (127 / m)) * (m / 127), m = max |x| (127 / m at most the
+// largest float); zeros stay zeros. int8_static: out[i] = rint(x[i] * (1 / scale)), cut to -127 .. 127, *
+// scale. What kernels compute with integers.
 void round_row_to_int8(const float* x, int64_t n, float* out, float scale = 0);
 
 }  // namespace lathe

@@ -34,13 +34,14 @@ double distance(const std::vector<float>& a, const std::vector<float>& b) {
   return std::sqrt(sum);
 }
 
-// Norms and attention of a plan differ from the interpreter's by last bits, which may move an element of some
-// layer's input across the middle between two codes. A part in a million of its size away from the middle,
-// hardly one of the 20,000 elements here does; were there one, it would weigh 1 / sqrt(20,000) of what
-// rounding all does to the logits, 0.7 %. So: a twentieth of that, and it is not nothing.
+// Norms and attention (in decoding, which is f32 on every level; tiles take prompts in bf16) of a plan differ
+// from the interpreter's by last bits, which may move an element of some layer's input across the middle
+// between two codes. A part in a million of its size away from the middle, hardly one of the 20,000 elements
+// here does; were there one, it would weigh 1 / sqrt(20,000) of what rounding all does to the logits, 0.7 %.
+// So: a twentieth of that, and it is not nothing.
 TEST(FloatActivations, PlansRoundAsTheInterpreterDoes) {
   const std::vector<int32_t> tokens = random_tokens(24, 3);
-  const SingleSequence batch(tokens, 0, 24, false);
+  const SingleSequence batch(tokens, 0, 24, false, Phase::decode);
   for (const std::string_view scheme : schemes) {
     const std::vector<float> alone = rows_of(interpret(in_scheme(scheme, false), batch));
     const Model model = in_scheme(scheme, true);

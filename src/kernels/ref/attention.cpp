@@ -7,6 +7,7 @@
 
 #include "core/float.h"
 #include "kernels/ref/ref.h"
+#include "kernels/simd/step.h"
 #include "quant/round.h"
 
 namespace lathe {
@@ -80,7 +81,7 @@ void write_kv_ref(KvType type, const float* x, int64_t dim, void* row, float sca
       from_f32(DType::bf16, x, row, dim);
       return;
     case KvType::int8: {
-      const float most = largest_size(x, dim), inverse = most > 0 ? 127.0f / most : 0.0f;
+      const float most = largest_size(x, dim), inverse = inverse_of_step(most);
       const float used = scale > 0 ? scale : most / 127.0f;
       std::memcpy(bytes, &used, sizeof used);
       for (int64_t d = 0; d < dim; ++d) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "kernels/simd/packed_rows.h"
+#include "kernels/simd/step.h"
 
 namespace lathe {
 namespace {
@@ -20,7 +21,7 @@ inline int32_t round_to_int8(const float* x, int64_t n, int64_t columns, float& 
     for (int64_t i = 0; i < n; i += lanes) most = max(most, abs(load_n(x + i, n - i)));
     const float m = largest(most);
     scale = m / 127.0f;
-    inverse = set(m > 0 ? 127.0f / m : 0.0f);
+    inverse = set(inverse_of_step(m));
   }
   const V limit = set(127.0f), lowest = set(-127.0f);  // a row's own scale keeps within them
   I sum = set_words(0);

@@ -2,6 +2,8 @@
 // ISA.
 #pragma once
 
+#include "kernels/simd/step.h"
+
 namespace lathe {
 namespace {
 
@@ -151,7 +153,7 @@ inline void write_kv_row(KvType type, const float* x, int64_t dim, char* row, fl
       return;
     }
     const float most = largest_size(x, dim), scale = most / 127.0f;
-    const V inverse = set(most > 0 ? 127.0f / most : 0.0f);
+    const V inverse = set(inverse_of_step(most));
     __builtin_memcpy(row, &scale, sizeof scale);
     for (int64_t d = 0; d < dim; d += lanes)
       store_bytes(row + 4 + d, round_to_words(mul(load(x + d), inverse)));
