@@ -93,7 +93,7 @@ TEST(QualityBounds, CalibratedMethodsBeatPlainRounding) {
 // Each block rounded alone, on text that AWQ has not seen. Scales move within a block, so that one of a model
 // that was rounded as a whole stands in for its original.
 TEST(QualityBounds, AwqIsNoWorseThanPlainRoundingInAnyBlock) {
-  const Base base(8192);
+  const Base base(4096);
   const Text seen = read_text(base.source / "calibration.txt", base.tokenizer, 16384);
   require_held_out(seen, base.text);
   const Assignment assignment = assign_all(base.model, Numerics::integer(4, 128, false), {});

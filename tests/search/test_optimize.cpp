@@ -137,7 +137,7 @@ TEST_F(Optimize, AnUnmetLimitIsSaidAndTheNearestKept) {
 }
 
 TEST_F(Optimize, AKilledRunResumes) {
-  const auto args = arguments({"--max-kl", "0.01", "--max-trials", "30"});
+  const auto args = arguments({"--max-kl", "0.01", "--max-trials", "12"});
   Process first(dir_.path(), args);
   const auto limit = std::chrono::steady_clock::now() + std::chrono::seconds(60);
   while (first.err().find("trial 5/") == std::string::npos && std::chrono::steady_clock::now() < limit)
