@@ -2,9 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "core/error.h"
+#include "quant/int8_step.h"
 #include "quant/round.h"
 
 namespace lathe {
@@ -97,8 +97,7 @@ void round_row_to_int8(const float* x, int64_t n, float* out, float scale) {
   }
   float most = 0;
   for (int64_t i = 0; i < n; ++i) most = std::max(most, std::fabs(x[i]));
-  // Of a row below 2^-121 the largest float: infinity times the zeros beside it would be no number.
-  const float inverse = most > 0 ? std::min(127.0f / most, std::numeric_limits<float>::max()) : 0;
+  const float inverse = inverse_of_step(most);
   scale = most / 127.0f;
   for (int64_t i = 0; i < n; ++i) out[i] = std::rint(x[i] * inverse) * scale;
 }

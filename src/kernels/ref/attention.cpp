@@ -7,7 +7,7 @@
 
 #include "core/float.h"
 #include "kernels/ref/ref.h"
-#include "kernels/simd/step.h"
+#include "quant/int8_step.h"
 #include "quant/round.h"
 
 namespace lathe {

@@ -4,7 +4,7 @@
 #pragma once
 
 #include "kernels/simd/packed_rows.h"
-#include "kernels/simd/step.h"
+#include "quant/int8_step.h"
 
 namespace lathe {
 namespace {

@@ -2,7 +2,7 @@
 // ISA.
 #pragma once
 
-#include "kernels/simd/step.h"
+#include "quant/int8_step.h"
 
 namespace lathe {
 namespace {

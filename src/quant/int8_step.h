@@ -1,8 +1,8 @@
-// The step of symmetric int8: m / 127, m the largest magnitude.
+// The step of symmetric int8, m / 127, m the largest magnitude. Kernels include this.
 #pragma once
 
 namespace lathe {
-namespace {
+namespace {  // each ISA's code has its own
 
 // 127 / m; of an m below 2^-121 the largest float: infinity times the zeros beside it would be no number.
 inline float inverse_of_step(float m) {
