@@ -55,6 +55,22 @@ void prepare(Codes& c, const Numerics& numerics, int64_t rows, int64_t cols) {
   c.columns.resize(numerics.column_scales ? static_cast<size_t>(cols) : 0);
 }
 
+static size_t input_scale_part(const Weight& w) { return w.parts.size() - (w.numerics.act_order ? 2 : 1); }
+
+void store_input_scale(const Codes& c, int64_t row, Weight& out, float (*stored)(float)) {
+  if (row != 0 || !out.numerics.has_input_scale()) return;
+  const Tensor& part = out.parts[input_scale_part(out)];
+  const float scale = out.numerics.activations == Activations::nvfp4 ? stored(c.input_scale) : c.input_scale;
+  from_f32(part.dtype, &scale, part.storage.data, 1);
+}
+
+void load_input_scale(const Weight& w, Codes& c, float (*meant)(float)) {
+  if (!w.numerics.has_input_scale()) return;
+  const Tensor& part = w.parts[input_scale_part(w)];
+  to_f32(part.dtype, part.storage.data, &c.input_scale, 1);
+  if (w.numerics.activations == Activations::nvfp4) c.input_scale = meant(c.input_scale);
+}
+
 Weight make_weight(const Numerics& numerics, const Packing& packing, const Shape& shape) {
   if (!packing.holds(numerics)) fail("packing {} cannot hold {}", packing.name, to_string(numerics));
   Weight w{numerics, &packing, shape, {}};

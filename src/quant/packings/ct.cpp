@@ -72,21 +72,6 @@ void load_scales(const Tensor& in, int64_t row, Codes& c) {
          c.scales.data(), c.rows * groups);
 }
 
-// Behind zero points, before g_idx.
-size_t input_scale_part(const Weight& w) { return w.parts.size() - (w.numerics.act_order ? 2 : 1); }
-
-void store_input_scale(const Codes& c, int64_t row, Weight& out) {
-  if (row != 0 || !out.numerics.has_input_scale()) return;  // strips may be packed at the same time
-  const Tensor& part = out.parts[input_scale_part(out)];
-  from_f32(part.dtype, &c.input_scale, part.storage.data, 1);
-}
-
-void load_input_scale(const Weight& w, Codes& c) {
-  if (!w.numerics.has_input_scale()) return;
-  const Tensor& part = w.parts[input_scale_part(w)];
-  to_f32(part.dtype, part.storage.data, &c.input_scale, 1);
-}
-
 // Pairs of codes of 4 bits as bytes: (q + 8) & 15 is (q & 15) ^ 8. A quarter of pack_stream's time.
 LATHE_VECTOR_CLONES void pack_nibbles(const int16_t* codes, int64_t pairs, uint8_t* out) {
   for (int64_t i = 0; i < pairs; ++i)

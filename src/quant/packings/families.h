@@ -23,4 +23,9 @@ std::span<const Packing> k_panel_packings();
 // Sizes `c` for so many numbers, to be filled. Allocates nothing where it held as many before.
 void prepare(Codes& c, const Numerics&, int64_t rows, int64_t cols);
 
+// The scale of the input that comes with the model, where one does: the last part, but for g_idx. NVFP4's is
+// stored as `stored` says, and read as `meant` says. With row 0, as strips may be packed at the same time.
+void store_input_scale(const Codes&, int64_t row, Weight& out, float (*stored)(float) = nullptr);
+void load_input_scale(const Weight&, Codes&, float (*meant)(float) = nullptr);
+
 }  // namespace lathe

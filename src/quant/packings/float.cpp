@@ -88,16 +88,6 @@ void add_input_scale(const Numerics& n, std::vector<Part>& parts) {
 void add_modelopt_input_scale(const Numerics& n, std::vector<Part>& parts) {
   if (n.has_input_scale()) parts.push_back({"input_scale", DType::f32, {}});
 }
-void store_input_scale(const Codes& c, int64_t row, Weight& out, float (*global)(float)) {
-  if (row != 0 || !c.numerics.has_input_scale()) return;
-  const float scale = c.numerics.activations == Activations::nvfp4 ? global(c.input_scale) : c.input_scale;
-  from_f32(out.parts.back().dtype, &scale, out.parts.back().storage.data, 1);
-}
-void load_input_scale(const Weight& w, Codes& c, float (*global)(float)) {
-  if (!c.numerics.has_input_scale()) return;
-  to_f32(w.parts.back().dtype, w.parts.back().storage.data, &c.input_scale, 1);
-  if (c.numerics.activations == Activations::nvfp4) c.input_scale = global(c.input_scale);
-}
 
 std::vector<Part> fp8_codes(const Numerics& n, const Shape& shape) {
   require_matrix(shape);
@@ -176,7 +166,7 @@ void pack_fp8(const Codes& c, int64_t row, Weight& out) {
   std::transform(c.codes.begin(), c.codes.end(), bytes.begin() + row * c.cols,
                  [](int16_t q) { return static_cast<uint8_t>(q); });
   store_scales(c, row, out.parts[1]);
-  store_input_scale(c, row, out, nullptr);
+  store_input_scale(c, row, out);
 }
 
 void unpack_fp8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
@@ -184,7 +174,7 @@ void unpack_fp8(const Weight& w, int64_t row, int64_t rows, Codes& c) {
   const auto bytes = w.parts[0].as<uint8_t>().subspan(static_cast<size_t>(row * c.cols), c.codes.size());
   std::copy(bytes.begin(), bytes.end(), c.codes.begin());
   load_scales(w.parts[1], row, c);
-  load_input_scale(w, c, nullptr);
+  load_input_scale(w, c);
 }
 
 // The global scale is stored inverted. Of the divisors that 1 / f32 brings back to `global` (two at most,
