@@ -206,8 +206,7 @@ class Calibrated {
     constexpr const char* where = "notes of a finished block";
     for (const Json& item : parse_json(text, where)) {
       const std::string module = get_string(item, "module", where);
-      const auto layer = std::ranges::find_if(
-          assignment_, [&](const auto& each) { return module_path(each.first) == module; });
+      const auto layer = assignment_.find(module + ".weight");
       if (layer == assignment_.end()) throw input_error(where, "modules that are rounded", printable(module));
       LayerReport report{.module = module,
                          .numerics = layer->second,
@@ -258,6 +257,14 @@ class Calibrated {
     std::vector<float> values;  // of a layer with a correction: what both together are
     const int64_t step =
         drift || corrected(node) ? rows : std::max<int64_t>(apart, most_values / cols / apart * apart);
+    float scale_of_input = 0;
+    if (numerics.has_input_scale()) {
+      scale_of_input = input_scale(*options_.observer, stats.magnitudes, numerics.activations);
+      if (scale_of_input == 0)
+        unseen_.insert(param);
+      else if (stats.routed)
+        largest_scales_[cols] = std::max(largest_scales_[cols], scale_of_input);
+    }
     for (int64_t first = 0; first < rows; first += step) {
       const int64_t n = std::min(step, rows - first);
       std::vector<float> w = read_rows(weight, first, n);
@@ -277,13 +284,7 @@ class Calibrated {
       } else {
         codes = round(job);
       }
-      if (numerics.has_input_scale()) {
-        codes.input_scale = input_scale(*options_.observer, stats.magnitudes, numerics.activations);
-        if (codes.input_scale == 0)
-          unseen_.insert(param);
-        else if (stats.routed)
-          largest_scales_[cols] = std::max(largest_scales_[cols], codes.input_scale);
-      }
+      codes.input_scale = scale_of_input;
       pack_rows(pool_, codes, first, rounded);
     }
     if (!stats.hessian.empty()) measure(weight, rounded, values, stats, factor, largest, report);

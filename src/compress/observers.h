@@ -36,8 +36,8 @@ std::span<const InputObserver> input_observers();
 // InputError listing what there is.
 const InputObserver& input_observer(std::string_view name);
 // The scale of an input that was seen; 1 / largest_activation where it is all zeros, 0 where nothing was seen
-// (an expert that no row was routed to). InputError where the
-// observer is for integers only and `to` is floats.
+// (an expert that no row was routed to). InputError where the observer is for integers only and `to` is
+// floats.
 float input_scale(const InputObserver&, const Magnitudes&, Activations to);
 
 }  // namespace lathe

@@ -246,10 +246,12 @@ void save_block(Model& model, const Model& original, std::span<const NodeId> nod
 bool load_block(Model& model, const SweepOptions& o, int block) {
   const fs::path path = block_path(o, block), mark = path / fingerprint;
   try {
-    if (!fs::exists(mark) || !Mapping(mark).text().starts_with(o.fingerprint + "\n")) return false;
-    if (Mapping(mark).text() != mark_of(path, o)) fail("its files are not those that were written");
+    if (!fs::exists(mark)) return false;
+    const Mapping written(mark);
+    if (!written.text().starts_with(o.fingerprint + "\n")) return false;
+    if (written.text() != mark_of(path, o)) fail("its files are not those that were written");
     map_block(model, path);
-    if (o.recall && fs::exists(path / notes)) o.recall(Mapping(path / notes).text());
+    if (o.recall) o.recall(Mapping(path / notes).text());
     return true;
   } catch (const std::exception& error) {
     warn("{}: computed again: {}", path.string(), error.what());
